@@ -1,0 +1,88 @@
+#pragma once
+/// Configuration: TOML text, environment and flags become one struct, each value with its origin.
+/// Precedence: defaults < TOML < LONGHAUL_* < flags. An unknown key is an error that names the nearest known one.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/result.hpp"
+#include "core/units.hpp"
+
+namespace longhaul::core {
+
+/// Where a value came from, for `--print-config` and for errors: "default", "run.toml:12", "LONGHAUL_NODE_LISTEN",
+/// "--listen".
+struct config_origin {
+    std::string text = "default";
+};
+
+/// A flat view of configuration: dotted keys ("inner.lr") to texts or lists, with their origins. Later layers replace
+/// earlier ones.
+class config_values {
+public:
+    struct value {
+        std::string text;                ///< scalars as written; strings unquoted
+        std::vector<std::string> items;  ///< for arrays
+        bool is_list = false;
+        config_origin origin;
+    };
+    /// Parses TOML; `file_name` appears in origins and errors ("run.toml:12: …"). Arrays of tables are errc::config
+    /// here.
+    static result<config_values> from_toml(std::string_view text, std::string file_name);
+    /// Takes LONGHAUL_<SECTION>_<KEY> for each known dotted key, from `environment` ("NAME=value" strings).
+    static config_values from_environment(const std::vector<std::string>& environment,
+                                          const std::vector<std::string>& known_keys);
+    /// One value from a flag; `flag` is its spelling, e.g. "--set inner.lr".
+    void set(std::string key, std::string text, std::string origin);
+    /// Lays `over` above this.
+    void merge(const config_values& over);
+
+    const std::map<std::string, value>& values() const { return values_; }
+    const value* find(std::string_view key) const;
+
+private:
+    std::map<std::string, value> values_;
+};
+
+/// Binds the fields of a struct to dotted keys; reads values into them, prints them with origins, and refuses unknown
+/// keys.
+class config_binder {
+public:
+    void bind(std::string key, std::string& field, std::string help);
+    void bind(std::string key, bool& field, std::string help);
+    void bind(std::string key, std::int64_t& field, std::string help, std::int64_t min, std::int64_t max);
+    void bind(std::string key, double& field, std::string help, double min, double max);
+    void bind(std::string key, duration& field, std::string help);
+    void bind(std::string key, bit_rate& field, std::string help);
+    /// Bytes ("64 MiB").
+    void bind_bytes(std::string key, std::uint64_t& field, std::string help);
+    void bind(std::string key, std::vector<std::string>& field, std::string help);
+    /// A text out of a closed list; the error names the nearest.
+    void bind_choice(std::string key, std::string& field, std::vector<std::string> choices, std::string help);
+
+    std::vector<std::string> keys() const;
+    /// Fills the bound fields. errc::config names key, value, origin, what is accepted; an unknown key names the
+    /// nearest.
+    result<void> apply(const config_values& values);
+    /// The resolved configuration as TOML, each line with its origin as a comment.
+    std::string print() const;
+    /// As TOML without origins, in key order: canonical, used where configuration is hashed.
+    std::string canonical() const;
+
+private:
+    struct entry {
+        std::string key, help, origin = "default";
+        std::function<result<void>(const config_values::value&)> parse;
+        std::function<std::string()> show;
+    };
+    std::vector<entry> entries_;
+};
+
+/// The known word nearest to `word` by edit distance, or empty if none is near enough to suggest.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
+
+}  // namespace longhaul::core

@@ -1,0 +1,154 @@
+#include "core/task.hpp"
+
+#include <asio/bind_cancellation_slot.hpp>
+#include <asio/cancellation_signal.hpp>
+#include <asio/co_spawn.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/use_awaitable.hpp>
+#include <exception>
+#include <list>
+#include <system_error>
+
+namespace longhaul::core {
+
+namespace detail {
+
+error error_from_current_exception() {
+    try {
+        throw;
+    } catch (const std::system_error& e) {
+        if (e.code() == asio::error::operation_aborted) return {errc::cancelled, "cancelled"};
+        return {errc::internal, fmt::format("unexpected exception: {}", e.what())};
+    } catch (const std::exception& e) {
+        return {errc::internal, fmt::format("unexpected exception: {}", e.what())};
+    } catch (...) {
+        return {errc::internal, "unexpected exception of unknown type"};
+    }
+}
+
+}  // namespace detail
+
+// A timer that never expires: Asio's cancellation slots work on it unmodified, in real and in virtual time alike.
+struct wakeup::state {
+    asio::steady_timer never;
+    std::uint64_t generation = 0;
+    explicit state(asio::any_io_executor executor)
+        : never(std::move(executor), asio::steady_timer::time_point::max()) {}
+};
+
+wakeup::wakeup(asio::any_io_executor executor) : state_(std::make_shared<state>(std::move(executor))) {}
+wakeup::~wakeup() { notify(); }
+
+void wakeup::notify() {
+    ++state_->generation;
+    state_->never.cancel();
+}
+
+task<result<void>> wakeup::wait() {
+    auto held = state_;
+    const auto before = held->generation;
+    asio::error_code ignored;
+    co_await held->never.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    if (held->generation != before) co_return ok();
+    co_return fail(errc::cancelled, "cancelled");
+}
+
+task<result<void>> wait_until(wakeup& changed, std::function<bool()> condition) {
+    while (!condition()) {
+        auto woken = co_await changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    co_return ok();
+}
+
+struct scope::state : std::enable_shared_from_this<scope::state> {
+    struct child {
+        std::string name;
+        asio::cancellation_signal stop;
+        bool isolated = false;
+        std::function<void(const error&)> on_error;
+    };
+
+    explicit state(asio::any_io_executor e) : executor(e), changed(std::move(e)) {}
+
+    asio::any_io_executor executor;
+    wakeup changed;
+    std::list<child> children;  // a list: the signals must not move
+    std::optional<error> first_error;
+    bool cancelling = false;
+
+    void cancel() {
+        cancelling = true;
+        // Emitting may end a child inside the call, which erases it: walk with the next iterator in hand.
+        for (auto it = children.begin(); it != children.end();) {
+            auto current = it++;
+            current->stop.emit(asio::cancellation_type::terminal);
+        }
+    }
+
+    void ended(std::list<child>::iterator it, result<void> outcome) {
+        if (!outcome && outcome.error().code != errc::cancelled) {
+            if (it->isolated) {
+                if (it->on_error) it->on_error(outcome.error());
+            } else if (!first_error) {
+                first_error = outcome.error().within(it->name);
+            }
+        }
+        const bool failed = first_error.has_value() && !cancelling;
+        children.erase(it);
+        if (failed) cancel();
+        changed.notify();
+    }
+};
+
+scope::scope(asio::any_io_executor executor) : state_(std::make_shared<state>(std::move(executor))) {}
+scope::~scope() { LONGHAUL_ENSURE(state_->children.empty(), "a scope was destroyed before its children had ended"); }
+
+std::size_t scope::size() const { return state_->children.size(); }
+void scope::cancel() { state_->cancel(); }
+
+void scope::spawn(std::string name, task<result<void>> child) {
+    spawn_isolated(std::move(name), std::move(child));
+    state_->children.back().isolated = false;
+}
+
+void scope::spawn_isolated(std::string name, task<result<void>> child, std::function<void(const error&)> on_error) {
+    auto& children = state_->children;
+    const auto it = children.emplace(children.end());
+    it->name = std::move(name);
+    it->isolated = true;
+    it->on_error = std::move(on_error);
+    asio::co_spawn(
+        state_->executor, detail::guarded(std::move(child)),
+        asio::bind_cancellation_slot(it->stop.slot(), [state = state_, it](std::exception_ptr, result<void> outcome) {
+            state->ended(it, std::move(outcome));
+        }));
+    // A child of a scope that is already ending is told so as soon as it has something to cancel.
+    if (state_->cancelling) it->stop.emit(asio::cancellation_type::terminal);
+}
+
+task<result<void>> scope::join() {
+    auto held = state_;
+    bool cancelled = false;
+    // Children must end before their scope does, so a cancelled join goes on waiting.
+    co_await asio::this_coro::throw_if_cancelled(false);
+    while (!held->children.empty()) {
+        auto woken = co_await held->changed.wait();
+        if (!woken) {
+            cancelled = true;
+            held->cancel();
+        }
+    }
+    co_await asio::this_coro::throw_if_cancelled(true);
+    if (held->first_error) co_return fail(*held->first_error);
+    if (cancelled) co_return fail(errc::cancelled, "cancelled");
+    co_return ok();
+}
+
+void start(asio::any_io_executor executor, task<result<void>> main, std::function<void(result<void>)> done) {
+    asio::co_spawn(std::move(executor), detail::guarded(std::move(main)),
+                   [done = std::move(done)](std::exception_ptr, result<void> outcome) { done(std::move(outcome)); });
+}
+
+}  // namespace longhaul::core

@@ -1,0 +1,84 @@
+#pragma once
+/// An authenticated pair of peers: one control channel for small messages, and bulk connections for large ones
+/// (one here; striping widens this behind the same interface).
+///
+/// Control messages are opaque bytes of the layer above, delivered in order. Transfers are credit-based: the sender
+/// offers a tag and a size, the receiver accepts with a destination when it is ready (or refuses), and only then bytes
+/// flow, decrypted straight into the destination. So a slow receiver blocks nothing but its own transfer.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/task.hpp"
+#include "net/environment.hpp"
+#include "net/identity.hpp"
+
+namespace longhaul::net {
+
+/// A control message may not be larger; larger things are transfers.
+inline constexpr std::size_t max_control_message = 1 << 20;
+/// Largest tag of a transfer: names it to the layer above (kind, round, author…). Unique among open transfers of a
+/// link.
+inline constexpr std::size_t max_transfer_tag = 128;
+/// Largest transfer.
+inline constexpr std::uint64_t max_transfer_bytes = std::uint64_t{1} << 40;
+
+/// What the other end said of itself inside the handshake, authenticated.
+struct remote_peer {
+    peer_key key;
+    std::uint64_t incarnation = 0;  ///< grows with each start of that node
+    std::uint64_t features = 0;
+    std::optional<core::digest> token;  ///< initiator only
+    std::string name;                   ///< for people: bounded, printable
+    std::vector<endpoint> advertised;   ///< where it says it listens (may be empty); port 0 host "" never occur
+    endpoint observed;                  ///< the address its control connection has
+};
+
+/// Passive measurements of a link. Bytes are all bytes given to sockets: framing and handshakes included.
+struct link_stats {
+    core::duration rtt_min{};  ///< zero: not measured yet
+    core::duration rtt_last{};
+    std::uint64_t wire_sent = 0;
+    std::uint64_t wire_received = 0;
+    double goodput_up = 0;  ///< payload bytes per second of recent transfers; 0: not measured yet
+    double goodput_down = 0;
+    unsigned streams = 0;         ///< bulk connections in use
+    core::time_point last_heard;  ///< any authenticated byte on control
+};
+
+class link {
+public:
+    virtual ~link() = default;
+    virtual const remote_peer& remote() const = 0;
+    virtual bool up() const = 0;
+
+    /// Queues a control message; returns when it was queued, waits while too much is queued. errc::closed when down.
+    virtual core::task<core::result<void>> send(core::byte_vector message) = 0;
+    /// The next control message. errc::closed when the link is down.
+    virtual core::task<core::result<core::byte_vector>> receive() = 0;
+
+    /// Offers `data` under `tag` and returns when the receiver has verified and confirmed the last byte.
+    /// errc::not_admitted when refused, errc::closed when the link went down. `data` is kept alive by the shared
+    /// pointer.
+    virtual core::task<core::result<void>> send_transfer(std::string tag,
+                                                         std::shared_ptr<const core::byte_vector> data) = 0;
+    /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.
+    using offer_handler = std::function<void(const std::string& tag, std::uint64_t bytes)>;
+    virtual void on_offer(offer_handler handler) = 0;
+    /// Accepts the offered transfer `tag` into `destination` (exactly its size; must live until this returns) and
+    /// returns when it is complete. errc::not_found when nothing is offered under that tag. Cancelling abandons the
+    /// transfer.
+    virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination) = 0;
+    /// Bytes of an accepted transfer that have arrived and verified so far.
+    virtual std::uint64_t received_of(const std::string& tag) const = 0;
+    virtual void refuse_transfer(const std::string& tag, std::string why) = 0;
+
+    virtual link_stats stats() const = 0;
+    /// Says goodbye (an authenticated end) and closes. The other side sees an orderly end with `reason`.
+    virtual void close(std::string reason) = 0;
+};
+
+}  // namespace longhaul::net

@@ -1,0 +1,74 @@
+#pragma once
+/// The network seam: ordered byte streams. Framing, encryption, pacing, deadlines and striping live above it, so that
+/// all of them run unchanged in simulation. Implemented by net/asio_network.cpp and sim/sim_network.cpp.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/bytes.hpp"
+#include "core/clock.hpp"
+
+namespace longhaul::net {
+
+/// A host (an IPv4 or IPv6 literal without brackets, or a DNS name) and a port.
+struct endpoint {
+    std::string host;
+    std::uint16_t port = 0;
+    auto operator<=>(const endpoint&) const = default;
+    /// "HOST:PORT", IPv6 in brackets.
+    std::string text() const;
+};
+
+/// What the kernel knows of a connection; absent where there is no kernel.
+struct stream_info {
+    core::duration rtt{};
+    std::uint64_t retransmits = 0;
+    std::uint64_t congestion_window_bytes = 0;
+};
+
+/// One ordered, reliable byte stream. At most one read and one write at a time; a read and a write may overlap.
+class stream {
+public:
+    virtual ~stream() = default;
+    /// Reads at least one byte and at most out.size(); 0 means an orderly end. errc::closed after a reset,
+    /// errc::cancelled.
+    virtual core::task<core::result<std::size_t>> read_some(core::mutable_bytes out) = 0;
+    /// Writes at least one byte and at most data.size(). Accepts while the socket wants data: little is queued below.
+    virtual core::task<core::result<std::size_t>> write_some(core::const_bytes data) = 0;
+    /// Ends both directions at once; pending reads and writes return errc::closed. May be called twice.
+    virtual void close() = 0;
+    virtual endpoint local() const = 0;
+    virtual endpoint remote() const = 0;
+    virtual std::optional<stream_info> info() const { return std::nullopt; }
+};
+
+/// Reads exactly out.size() bytes; errc::closed if the stream ends before.
+core::task<core::result<void>> read_exact(stream& s, core::mutable_bytes out);
+/// Writes all of `data`.
+core::task<core::result<void>> write_all(stream& s, core::const_bytes data);
+
+/// Accepts streams on one address.
+class listener {
+public:
+    virtual ~listener() = default;
+    virtual core::task<core::result<std::unique_ptr<stream>>> accept() = 0;
+    virtual endpoint local() const = 0;
+    virtual void close() = 0;
+};
+
+/// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).
+enum class stream_purpose { control, bulk };
+
+/// Opens streams. Names are resolved here; all addresses of a name are tried.
+class network {
+public:
+    virtual ~network() = default;
+    /// errc::unreachable with the reason. The caller sets the deadline.
+    virtual core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) = 0;
+    /// errc::address_in_use or errc::io. Port 0 picks a free one; host "" listens on all addresses, both families.
+    virtual core::result<std::unique_ptr<listener>> listen(endpoint at) = 0;
+};
+
+}  // namespace longhaul::net

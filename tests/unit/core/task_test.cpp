@@ -1,0 +1,166 @@
+#include "core/task.hpp"
+
+#include <asio/io_context.hpp>
+#include <asio/this_coro.hpp>
+
+#include "tests/test.hpp"
+
+using namespace longhaul::core;
+
+namespace {
+
+/// A clock by hand: sleepers wake when the test advances it.
+class manual_clock final : public longhaul::core::clock {
+public:
+    explicit manual_clock(asio::io_context& io) : io_(io), changed_(io.get_executor()) {}
+    time_point now() const override { return now_; }
+    double wall_seconds() const override { return to_seconds(now_.time_since_epoch()); }
+    task<result<void>> sleep_until(time_point until) override {
+        co_return co_await wait_until(changed_, [this, until] { return now_ >= until; });
+    }
+    void advance(duration d) {
+        settle();
+        now_ += d;
+        changed_.notify();
+        settle();
+    }
+    void settle() {
+        io_.restart();
+        io_.poll();
+    }
+
+private:
+    asio::io_context& io_;
+    time_point now_{};
+    wakeup changed_;
+};
+
+struct world {
+    asio::io_context io;
+    manual_clock time{io};
+    std::optional<result<void>> outcome;
+    void start_main(task<result<void>> main) {
+        start(io.get_executor(), std::move(main), [this](result<void> r) { outcome = std::move(r); });
+        time.settle();
+    }
+};
+
+task<result<int>> after(longhaul::core::clock& c, duration d, int value) {
+    auto slept = co_await c.sleep_for(d);
+    LONGHAUL_CO_TRY(slept);
+    co_return value;
+}
+
+task<result<void>> fails_after(longhaul::core::clock& c, duration d, errc code) {
+    auto slept = co_await c.sleep_for(d);
+    LONGHAUL_CO_TRY(slept);
+    co_return fail(code, "as planned");
+}
+
+task<result<void>> counts_end(longhaul::core::clock& c, duration d, int& ended) {
+    auto slept = co_await c.sleep_for(d);
+    ++ended;
+    co_return slept;
+}
+
+}  // namespace
+
+TEST_CASE("with_deadline gives the value when it is in time and a timeout when it is not") {
+    world w;
+    std::vector<result<int>> got;
+    auto main = [](world& in, std::vector<result<int>>& out) -> task<result<void>> {
+        out.push_back(co_await with_deadline(in.time, after(in.time, 1s, 7), in.time.now() + 2s));
+        out.push_back(co_await with_deadline(in.time, after(in.time, 5s, 8), in.time.now() + 2s));
+        co_return ok();
+    };
+    w.start_main(main(w, got));
+    for (int i = 0; i < 10; ++i) w.time.advance(500ms);
+    REQUIRE(w.outcome.has_value());
+    REQUIRE(got.size() == 2);
+    CHECK(got[0].value() == 7);
+    CHECK(got[1].error().code == errc::timeout);
+}
+
+TEST_CASE("both waits for the slower one") {
+    world w;
+    int sum = 0;
+    auto main = [](world& in, int& out) -> task<result<void>> {
+        auto pair = co_await both(after(in.time, 1s, 1), after(in.time, 3s, 2));
+        out = *pair.first + *pair.second;
+        co_return ok();
+    };
+    w.start_main(main(w, sum));
+    w.time.advance(1s);
+    CHECK(sum == 0);
+    w.time.advance(2s);
+    CHECK(sum == 3);
+}
+
+TEST_CASE("a scope joins its children and passes on the first error, having cancelled the others") {
+    world w;
+    int ended = 0;
+    auto main = [](world& in, int& count) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        children.spawn("slow", counts_end(in.time, 100s, count));
+        children.spawn("failing", fails_after(in.time, 1s, errc::limit));
+        co_return co_await children.join();
+    };
+    w.start_main(main(w, ended));
+    w.time.advance(1s);
+    REQUIRE(w.outcome.has_value());
+    CHECK(w.outcome->error().code == errc::limit);
+    CHECK(w.outcome->error().message == "failing: as planned");
+    CHECK(ended == 1);
+}
+
+TEST_CASE("a deadline around a scope ends its children before it returns") {
+    world w;
+    int ended = 0;
+    auto inner = [](world& in, int& count) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        children.spawn("one", counts_end(in.time, 100s, count));
+        children.spawn("two", counts_end(in.time, 200s, count));
+        co_return co_await children.join();
+    };
+    w.start_main(with_deadline(w.time, inner(w, ended), w.time.now() + 2s));
+    w.time.advance(2s);
+    REQUIRE(w.outcome.has_value());
+    CHECK(w.outcome->error().code == errc::timeout);
+    CHECK(ended == 2);
+}
+
+TEST_CASE("an isolated child's failure ends only itself") {
+    world w;
+    std::string seen;
+    int ended = 0;
+    auto main = [](world& in, std::string& error_seen, int& count) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        children.spawn_isolated("lonely", fails_after(in.time, 1s, errc::closed),
+                                [&error_seen](const error& e) { error_seen = e.message; });
+        children.spawn("steady", counts_end(in.time, 3s, count));
+        co_return co_await children.join();
+    };
+    w.start_main(main(w, seen, ended));
+    w.time.advance(3s);
+    REQUIRE(w.outcome.has_value());
+    CHECK(w.outcome->has_value());
+    CHECK(seen == "as planned");
+    CHECK(ended == 1);
+}
+
+TEST_CASE("a child that throws is an internal error, not a crash") {
+    world w;
+    auto thrower = []() -> task<result<void>> {
+        throw std::runtime_error("boom");
+        co_return ok();
+    };
+    auto main = [](world& in, task<result<void>> child) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        children.spawn("thrower", std::move(child));
+        co_return co_await children.join();
+    };
+    w.start_main(main(w, thrower()));
+    w.time.settle();
+    REQUIRE(w.outcome.has_value());
+    CHECK(w.outcome->error().code == errc::internal);
+}
