@@ -1,0 +1,64 @@
+#pragma once
+/// RUN.toml: what every peer of a run agrees on. It is hashed into the run id, so it never changes during a run.
+
+#include <cstdint>
+#include <string>
+
+#include "core/config.hpp"
+#include "optim/config.hpp"
+
+namespace longhaul::peers {
+
+/// [exchange]: how pseudo-gradients travel.
+struct exchange_config {
+    std::string codec = "bf16";
+    std::string mode = "gather";  ///< every member gets every payload
+};
+
+/// [peers]: who may take part and how long others wait for them.
+struct peers_config {
+    std::string admission = "invite";  ///< invite | open
+    std::int64_t min = 1;              ///< members before the first round starts
+    std::int64_t max = 64;             ///< admitted and present at the same time
+    core::duration silence_limit = std::chrono::seconds(10);  ///< nothing heard for so long: the peer is down
+    core::duration grace = std::chrono::seconds(2);           ///< added to every deadline that history predicts
+    core::duration first_deadline = std::chrono::minutes(5);  ///< of a round without history
+};
+
+/// [checkpoint]
+struct checkpoint_config {
+    std::int64_t every = 10;  ///< rounds; also at the end and when asked to stop
+    std::int64_t keep = 3;
+};
+
+/// [stop] and [eval]
+struct stop_config {
+    std::int64_t rounds = 100;
+};
+struct eval_config {
+    std::int64_t every = 1;  ///< rounds; the members take turns; 0: never
+};
+
+/// The whole of RUN.toml; everything has a default.
+struct run_config {
+    std::string name = "run";  ///< [A-Za-z0-9._-]{1,64}
+    optim::model_config model;
+    optim::data_config data;
+    optim::inner_config inner;
+    optim::outer_config outer;
+    exchange_config exchange;
+    peers_config peers;
+    checkpoint_config checkpoint;
+    eval_config eval;
+    stop_config stop;
+
+    /// Inner steps of the whole run: the length of the learning rate's schedule.
+    std::uint64_t total_steps() const { return static_cast<std::uint64_t>(stop.rounds * inner.steps); }
+};
+
+/// Binds every key of RUN.toml.
+void bind(core::config_binder& binder, run_config& c);
+/// What no single key can check: combinations and names. errc::config.
+core::result<void> validate(const run_config& c);
+
+}  // namespace longhaul::peers
