@@ -1,27 +1,6 @@
 #include "optim/config.hpp"
 
-#include <algorithm>
-#include <cmath>
-
 namespace longhaul::optim {
-namespace {
-
-/// cos(πp) for p in [0, 1], from arithmetic alone: the C library's cosine may differ in the last bit between systems,
-/// and a simulated run must not.
-double cos_pi(double p) {
-    constexpr double pi = 3.141592653589793238;
-    const double x = pi * (0.5 - p);  // cos(πp) = sin(π/2 − πp), |x| ≤ π/2
-    double term = x;
-    double sum = x;
-    for (int k = 1; k <= 12; ++k) {
-        term *= -x * x / (2.0 * k * (2.0 * k + 1.0));
-        sum += term;
-    }
-    return sum;
-}
-
-}  // namespace
-
 void bind(core::config_binder& b, model_config& c) {
     b.bind_choice("model.kind", c.kind, {"gpt", "mlp", "cnn", "quadratic"}, "which built-in model");
     b.bind("model.layers", c.layers, "gpt: blocks; mlp: hidden layers", 1, 1000);
@@ -64,15 +43,6 @@ void bind(core::config_binder& b, outer_config& c) {
     b.bind_choice("outer.optimizer", c.optimizer, {"nesterov", "sgd"}, "the outer optimizer");
     b.bind("outer.lr", c.lr, "η of the outer step", 0, 100);
     b.bind("outer.momentum", c.momentum, "β of the outer step", 0, 0.999999);
-}
-
-double learning_rate(const inner_config& c, std::uint64_t position, std::uint64_t total) {
-    const auto warmup = static_cast<std::uint64_t>(std::max<std::int64_t>(c.warmup, 0));
-    if (position < warmup) return c.lr * (static_cast<double>(position) + 1) / static_cast<double>(warmup);
-    if (c.schedule != "cosine") return c.lr;
-    const auto decay = static_cast<double>(total > warmup ? total - warmup : 1);
-    const double progress = std::min(1.0, static_cast<double>(position - warmup) / decay);
-    return c.lr * (c.final_share + (1 - c.final_share) * 0.5 * (1 + cos_pi(progress)));
 }
 
 }  // namespace longhaul::optim
