@@ -23,15 +23,17 @@ inline std::string_view as_text(const_bytes b) { return {reinterpret_cast<const 
 
 /// Lower-case hexadecimal.
 std::string to_hex(const_bytes b);
-/// Parses exactly `out.size()` bytes of hexadecimal; errc::malformed otherwise.
+/// Parses exactly `out.size()` bytes of hexadecimal of either case; errc::malformed otherwise, `out` unchanged.
 result<void> from_hex(std::string_view text, mutable_bytes out);
 
 /// URL-safe base64 without padding (RFC 4648 §5).
 std::string to_base64url(const_bytes b);
-/// errc::malformed on any character outside the alphabet or an impossible length; errc::limit beyond `max_bytes`.
+/// errc::malformed on any character outside the alphabet, an impossible length or stray bits; errc::limit beyond
+/// `max_bytes`.
 result<byte_vector> from_base64url(std::string_view text, std::size_t max_bytes);
 
-/// Reads from a borrowed buffer. After the first error every further read fails with errc::malformed.
+/// Reads from a borrowed buffer; errc::malformed past its end. After the first error every further read fails with
+/// errc::malformed.
 class byte_reader {
 public:
     explicit byte_reader(const_bytes input) : input_(input) {}
@@ -43,7 +45,7 @@ public:
     result<const_bytes> take(std::size_t n);
     /// Copies the next out.size() bytes.
     result<void> copy_to(mutable_bytes out);
-    /// A u32 length, at most `max`, then that many bytes, borrowed.
+    /// A u32 length, then that many bytes, borrowed; errc::limit if the length exceeds `max`.
     result<const_bytes> sized(std::size_t max);
     std::size_t remaining() const { return input_.size() - position_; }
     /// errc::malformed unless everything was read: trailing bytes are an error.
@@ -52,6 +54,7 @@ public:
 private:
     const_bytes input_;
     std::size_t position_ = 0;
+    bool failed_ = false;
 };
 
 /// Appends to an owned buffer.
