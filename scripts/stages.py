@@ -77,7 +77,7 @@ def build(preset: str, *targets: str, options: tuple[str, ...] = ()) -> bool:
     """Configures (with this venv's Python as the one that has torch) and builds; `keep going` shows every error."""
     configured = run("cmake", "--preset", preset, "--log-level=WARNING", *options)
     wanted = ["--target", *targets] if targets else []
-    return configured and run("cmake", "--build", f"build/{preset}", *wanted, "--", f"-j{JOBS}", "-k0", "--quiet")
+    return configured and run("cmake", "--build", f"build/{preset}", *wanted, "--", f"-j{JOBS}", "-k0")
 
 
 def ctest(preset: str, *arguments: str) -> Count:
