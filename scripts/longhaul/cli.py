@@ -49,14 +49,16 @@ def parser() -> argparse.ArgumentParser:
         help="found a run and join it with several daemons on this machine",
         description="Founds a run and joins it with several daemons on this machine, and shows it while it goes on. "
         "Ctrl-C: everybody leaves cleanly. Exit code: the worst of the daemons that nobody killed on purpose.",
-        epilog="Arguments after -- go to `longhaul run`.",
+        epilog="PEER@round:N is after N rounds; PEER@percent:N and PEER@seconds:N work too. "
+        "Arguments after -- go to `longhaul run`.",
     )
     one.add_argument("config", type=pathlib.Path, metavar="RUN.toml")
     one.add_argument("--peers", type=int, default=4, metavar="N", help="daemons, founder included (default 4)")
     one.add_argument("--dir", type=pathlib.Path, metavar="DIR", help="run directory (default runs/DATE-TIME)")
-    one.add_argument("--kill", action="append", default=[], metavar="PEER@round:N", help="kill -9 it then")
-    one.add_argument("--join-late", action="append", default=[], metavar="PEER@round:N", help="start it only then")
-    one.add_argument("--restart", action="append", default=[], metavar="PEER@round:N", help="start it again then")
+    when = "PEER@round:N"
+    one.add_argument("--kill", action="append", default=[], metavar=when, help="kill -9 it then")
+    one.add_argument("--join-late", action="append", default=[], metavar=when, help="start it only then")
+    one.add_argument("--restart", action="append", default=[], metavar=when, help="start it again then")
     one.add_argument("--max-seconds", type=float, metavar="S", help="end the run after so long")
     one.add_argument("--peer-arg", action="append", default=[], metavar="ARG", help="an argument for every daemon")
     one.add_argument("--binary", metavar="FILE", help="the daemon (default: build/release/longhaul, or the PATH)")

@@ -41,26 +41,29 @@ class LaunchError(Exception):
 
 @dataclasses.dataclass
 class Trigger:
-    """When a fault happens: at a committed round, or so many seconds after the start."""
+    """When a fault happens: at a committed round, at a share of the run's rounds, or seconds after the start."""
 
     peer: str
-    round: int | None = None
-    seconds: float | None = None
+    kind: str  # round, percent or seconds
+    value: float
     done: bool = False
 
     def due(self, view: RunView, elapsed: float) -> bool:
         if self.done:
             return False
-        return view.round >= self.round if self.round is not None else elapsed >= (self.seconds or 0.0)
+        if self.kind == "seconds":
+            return elapsed >= self.value
+        if self.kind == "percent":
+            return view.rounds_total is not None and view.round * 100 >= self.value * view.rounds_total
+        return view.round >= self.value
 
 
 def parse_trigger(text: str) -> Trigger:
-    """peer-2@round:40, peer-2@seconds:30"""
-    match = re.fullmatch(r"(peer-\d+)@(round|seconds):(\d+(?:\.\d+)?)", text)
+    """peer-2@round:40, peer-2@percent:50, peer-2@seconds:30"""
+    match = re.fullmatch(r"(peer-\d+)@(round|percent|seconds):(\d+(?:\.\d+)?)", text)
     if not match or (match.group(2) == "round" and "." in match.group(3)):
-        raise LaunchError(f"'{text}' is no fault; write for example peer-2@round:40 or peer-2@seconds:30", 2)
-    peer, kind, value = match.groups()
-    return Trigger(peer, round=int(value)) if kind == "round" else Trigger(peer, seconds=float(value))
+        raise LaunchError(f"'{text}' is no fault; write for example peer-2@round:40 or peer-2@percent:50", 2)
+    return Trigger(match.group(1), match.group(2), float(match.group(3)))
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from longhaul import launch
+from longhaul.events import RunView
 
 FAKE = pathlib.Path(__file__).with_name("fake_daemon.py")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -148,4 +149,14 @@ def test_missing_binary_says_how_to_build(tmp_path):
 
 def test_trigger():
     by_round, by_time = launch.parse_trigger("peer-2@round:40"), launch.parse_trigger("peer-12@seconds:1.5")
-    assert (by_round.peer, by_round.round, by_time.peer, by_time.seconds) == ("peer-2", 40, "peer-12", 1.5)
+    by_share = launch.parse_trigger("peer-0@percent:25")
+    view = RunView()
+    view.round = 39
+    assert not by_round.due(view, 999) and by_time.due(view, 1.5) and not by_time.due(view, 1.4)
+    assert not by_share.due(view, 999), "nobody has said how many rounds there are"
+    view.round, view.rounds_total = 40, 161
+    assert by_round.due(view, 0) and not by_share.due(view, 0)
+    view.rounds_total = 160
+    assert by_share.due(view, 0)
+    by_share.done = True
+    assert not by_share.due(view, 0)
