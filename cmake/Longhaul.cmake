@@ -5,6 +5,8 @@ target_compile_features(longhaul_options INTERFACE cxx_std_20)
 target_include_directories(longhaul_options INTERFACE ${PROJECT_SOURCE_DIR})
 # Replicas must get the same bits from the same bytes: no contraction, no fast-math, anywhere.
 target_compile_options(longhaul_options INTERFACE -ffp-contract=off -fno-fast-math)
+# Asio finds this out from what was included before it: files would disagree on who frees a coroutine's frame.
+target_compile_definitions(longhaul_options INTERFACE ASIO_HAS_STD_ALIGNED_ALLOC)
 target_compile_definitions(longhaul_options INTERFACE
     ASIO_STANDALONE ASIO_NO_DEPRECATED SPDLOG_FMT_EXTERNAL _GLIBCXX_ASSERTIONS)
 target_link_libraries(longhaul_options INTERFACE Threads::Threads fmt::fmt)
@@ -23,6 +25,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(longhaul_warnings INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds
         -Wno-stringop-overflow -Wno-stringop-overread -Wno-restrict -Wno-dangling-pointer -Wno-free-nonheap-object
         -Wno-mismatched-new-delete)
+    if(LONGHAUL_SANITIZE MATCHES "thread")
+        # Asio has fences, which the thread sanitizer does not see.
+        target_compile_options(longhaul_warnings INTERFACE -Wno-tsan)
+    endif()
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     # clang's feature test does not recognise coroutines of libstdc++ 12 (Asio 1.22.1).

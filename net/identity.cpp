@@ -15,7 +15,7 @@ const unsigned char* input(core::const_bytes b) { return reinterpret_cast<const 
 core::byte_vector signed_text(std::string_view purpose, core::const_bytes message) {
     LONGHAUL_ENSURE(!purpose.empty() && purpose.find('\0') == std::string_view::npos, "a purpose is a plain word");
     core::byte_writer text;
-    text.input(core::as_bytes(purpose)).u8(0).input(message);
+    text.raw(core::as_bytes(purpose)).u8(0).raw(message);
     return text.take();
 }
 

@@ -102,10 +102,6 @@ core::result<ticket_key> parse_key(std::string_view text) {
 
 }  // namespace
 
-std::string endpoint::text() const {
-    return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
-}
-
 std::string ticket::text() const {
     LONGHAUL_ENSURE(!addresses.empty(), "a ticket has an address");
     if (!key) return addresses.front().text();
@@ -172,7 +168,9 @@ core::result<endpoint> parse_endpoint(std::string_view text, std::uint16_t port_
     LONGHAUL_TRY_ASSIGN(const auto parts, split(text));
     LONGHAUL_TRY(check_host(parts.host, text));
     endpoint at{std::string(parts.host), port_if_absent};
-    if (parts.port) LONGHAUL_TRY_ASSIGN(at.port, parse_port(*parts.port, 1, text));
+    if (parts.port) {
+        LONGHAUL_TRY_ASSIGN(at.port, parse_port(*parts.port, 1, text));
+    }
     return at;
 }
 
@@ -181,7 +179,9 @@ core::result<endpoint> parse_listen_endpoint(std::string_view text) {
     const bool everywhere = parts.host == "*" || (parts.host.empty() && parts.port);
     if (!everywhere) LONGHAUL_TRY(check_host(parts.host, text));
     endpoint at{everywhere ? std::string{} : std::string(parts.host), default_port};
-    if (parts.port) LONGHAUL_TRY_ASSIGN(at.port, parse_port(*parts.port, 0, text));
+    if (parts.port) {
+        LONGHAUL_TRY_ASSIGN(at.port, parse_port(*parts.port, 0, text));
+    }
     return at;
 }
 
