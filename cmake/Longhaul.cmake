@@ -5,6 +5,8 @@ target_compile_features(longhaul_options INTERFACE cxx_std_20)
 target_include_directories(longhaul_options INTERFACE ${PROJECT_SOURCE_DIR})
 # Replicas must get the same bits from the same bytes: no contraction, no fast-math, anywhere.
 target_compile_options(longhaul_options INTERFACE -ffp-contract=off -fno-fast-math)
+# Asio finds this out from what was included before it: files would disagree on who frees a coroutine's frame.
+target_compile_definitions(longhaul_options INTERFACE ASIO_HAS_STD_ALIGNED_ALLOC)
 target_compile_definitions(longhaul_options INTERFACE
     ASIO_STANDALONE ASIO_NO_DEPRECATED SPDLOG_FMT_EXTERNAL _GLIBCXX_ASSERTIONS)
 target_link_libraries(longhaul_options INTERFACE Threads::Threads fmt::fmt)

@@ -15,6 +15,9 @@
 
 namespace longhaul::core {
 
+/// errc::malformed unless `path` is as described above. Every implementation calls it first.
+result<void> check_storage_path(std::string_view path);
+
 class storage {
 public:
     virtual ~storage() = default;
@@ -26,11 +29,12 @@ public:
     virtual task<result<void>> put(std::string path, std::vector<const_bytes> pieces) = 0;
     /// Appends to the file (created if missing) and syncs it. After an error the file's tail is unknown.
     virtual task<result<void>> append(std::string path, const_bytes data) = 0;
-    /// Names in a folder, sorted; empty when it does not exist. Folders end with '/'.
+    /// Names in a folder ("" is the top one), sorted; empty when it does not exist. Folders end with '/'.
     virtual task<result<std::vector<std::string>>> list(std::string folder) = 0;
     /// Removes a file, or a folder with all in it; not an error when it does not exist.
     virtual task<result<void>> remove(std::string path) = 0;
-    /// Renames a file or folder over a name that does not exist yet, and syncs the folder.
+    /// Renames a file or folder to a name that does not exist yet (else errc::io), and syncs the folder;
+    /// errc::not_found.
     virtual task<result<void>> rename(std::string from, std::string to) = 0;
 };
 

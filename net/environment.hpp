@@ -17,7 +17,7 @@ struct environment {
     asio::any_io_executor executor;
     core::clock& clock;
     core::entropy& entropy;
-    network& network;
+    net::network& network;
     core::storage& storage;
     core::workers& workers;
     core::event_sink& events;

@@ -28,6 +28,9 @@ struct stream_info {
     std::uint64_t congestion_window_bytes = 0;
 };
 
+/// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).
+enum class stream_purpose { control, bulk };
+
 /// One ordered, reliable byte stream. At most one read and one write at a time; a read and a write may overlap.
 class stream {
 public:
@@ -42,6 +45,8 @@ public:
     virtual endpoint local() const = 0;
     virtual endpoint remote() const = 0;
     virtual std::optional<stream_info> info() const { return std::nullopt; }
+    /// Tells an accepted stream what it turned out to be for. Accepted streams begin as control.
+    virtual void set_purpose(stream_purpose) {}
 };
 
 /// Reads exactly out.size() bytes; errc::closed if the stream ends before.
@@ -57,9 +62,6 @@ public:
     virtual endpoint local() const = 0;
     virtual void close() = 0;
 };
-
-/// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).
-enum class stream_purpose { control, bulk };
 
 /// Opens streams. Names are resolved here; all addresses of a name are tried.
 class network {

@@ -22,11 +22,13 @@ struct model_config {
 
 /// [data]: what it is trained on. Paths are resolved to hashes by the founder and never travel.
 struct data_config {
-    std::string kind = "stdlib";  ///< stdlib (Python's standard library) | text | tokens | mnist | quadratic
-    std::string path;             ///< file (text, tokens) or folder (mnist); empty for the embedded default
-    double validation = 0.05;     ///< share of the tokens held out, from the end
-    std::int64_t shards = 16;     ///< parts of the training split; a peer keeps the one that its admission number gives
-    std::int64_t seed = 1;        ///< order of batches
+    std::string kind =
+        "auto";        ///< auto (by path) | stdlib (Python's standard library) | text | tokens | mnist | quadratic
+    std::string path;  ///< file (text, tokens) or folder (mnist); empty for the embedded default
+    double validation = 0.05;  ///< share of the tokens held out, from the end
+    std::int64_t shards = 16;  ///< parts of the training split; a peer starts with the one of its admission number and
+                               ///< moves on to the next when it has read as many tokens as there are in one
+    std::int64_t seed = 1;     ///< order of batches
     std::int64_t eval_batches = 20;
 };
 

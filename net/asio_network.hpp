@@ -1,0 +1,44 @@
+#pragma once
+/// Production's network and clock: sockets and timers of the operating system. net/asio_network.cpp is the only file
+/// of longhaul that sees asio/ip.
+
+#include <asio/any_io_executor.hpp>
+
+#include "core/task.hpp"
+#include "net/stream.hpp"
+
+namespace longhaul::net {
+
+/// Real time. Sleepers wake on the executor.
+class asio_clock final : public core::clock {
+public:
+    explicit asio_clock(asio::any_io_executor executor);
+    core::time_point now() const override;
+    double wall_seconds() const override;
+    core::task<core::result<void>> sleep_until(core::time_point until) override;
+
+private:
+    asio::any_io_executor executor_;
+};
+
+/// TCP over both address families; a host that begins with '/' is the path of a Unix-domain socket (its port is 0).
+///
+/// connect: all addresses of a name are tried, the families in turn, the next one after 250 ms or as soon as all
+/// earlier ones failed (RFC 8305 in small); the first that answers stays. A Unix socket file is made with mode 0600;
+/// one that nobody answers on is replaced, and it is removed when its listener closes.
+class asio_network final : public network {
+public:
+    /// `clock` must outlive the network.
+    asio_network(asio::any_io_executor executor, core::clock& clock);
+    core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) override;
+    core::result<std::unique_ptr<listener>> listen(endpoint at) override;
+
+private:
+    asio::any_io_executor executor_;
+    core::clock& clock_;
+};
+
+/// Waits for SIGINT or SIGTERM and returns its number. While a call waits, these signals do not kill the process.
+core::task<core::result<int>> wait_for_signal(asio::any_io_executor executor);
+
+}  // namespace longhaul::net

@@ -1,0 +1,198 @@
+#include "net/wire.hpp"
+
+#include <algorithm>
+
+#include "net/link.hpp"
+#include "net/wire.pb.h"
+
+namespace longhaul::net::wire {
+
+using core::errc;
+using core::fail;
+using core::result;
+
+namespace {
+
+/// Segments of the largest transfer: no index can reach it.
+constexpr std::uint64_t max_segments = max_transfer_bytes / 1024;
+
+/// How many bytes the UTF-8 sequence at the front of `text` has; 0 if it is none that people should see.
+std::size_t printable_sequence(std::string_view text) {
+    const auto at = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned char lead = at(0);
+    if (lead >= 0x20 && lead < 0x7f) return 1;
+    std::size_t n = 0;
+    std::uint32_t point = 0;
+    if (lead >= 0xc2 && lead <= 0xdf) n = 2, point = lead & 0x1fU;
+    if (lead >= 0xe0 && lead <= 0xef) n = 3, point = lead & 0x0fU;
+    if (lead >= 0xf0 && lead <= 0xf4) n = 4, point = lead & 0x07U;
+    if (n == 0 || n > text.size()) return 0;
+    for (std::size_t i = 1; i < n; ++i) {
+        if ((at(i) & 0xc0U) != 0x80U) return 0;
+        point = (point << 6U) | (at(i) & 0x3fU);
+    }
+    constexpr std::array<std::uint32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
+    if (point < least[n] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) return 0;
+    // C1 controls and the characters that turn the direction of a terminal's text.
+    if (point < 0xa0 || (point >= 0x202a && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069)) return 0;
+    return n;
+}
+
+result<std::uint64_t> checked_id(std::uint64_t id) {
+    if (id == 0) return fail(errc::protocol, "a transfer message has the id 0");
+    return id;
+}
+
+result<std::string> checked_reason(const std::string& text) {
+    if (text.size() > max_reason)
+        return fail(errc::protocol, "a reason of {} bytes exceeds {}", text.size(), max_reason);
+    return printable(text);
+}
+
+template <typename Message>
+result<control> only_id(const Message& m, auto empty) {
+    LONGHAUL_TRY_ASSIGN(empty.id, checked_id(m.id()));
+    return control(empty);
+}
+
+result<control> checked(const TransferOffer& m) {
+    transfer_offer out;
+    LONGHAUL_TRY_ASSIGN(out.id, checked_id(m.id()));
+    if (m.tag().empty() || m.tag().size() > max_transfer_tag) {
+        return fail(errc::protocol, "a transfer's tag has {} bytes, not 1 to {}", m.tag().size(), max_transfer_tag);
+    }
+    if (m.bytes() > max_transfer_bytes) {
+        return fail(errc::protocol, "a transfer of {} bytes exceeds {}", m.bytes(), max_transfer_bytes);
+    }
+    out.tag = m.tag();
+    out.bytes = m.bytes();
+    return control(std::move(out));
+}
+
+result<control> checked(const TransferAccept& m) {
+    transfer_accept out;
+    LONGHAUL_TRY_ASSIGN(out.id, checked_id(m.id()));
+    if (m.credit() > max_transfer_bytes) {
+        return fail(errc::protocol, "a credit of {} bytes exceeds {}", m.credit(), max_transfer_bytes);
+    }
+    out.credit = m.credit();
+    return control(out);
+}
+
+result<control> checked(const TransferRefuse& m) {
+    transfer_refuse out;
+    LONGHAUL_TRY_ASSIGN(out.id, checked_id(m.id()));
+    LONGHAUL_TRY_ASSIGN(out.reason, checked_reason(m.reason()));
+    return control(std::move(out));
+}
+
+result<control> checked(const TransferProgress& m) {
+    transfer_progress out;
+    LONGHAUL_TRY_ASSIGN(out.id, checked_id(m.id()));
+    const auto n = static_cast<std::size_t>(m.ranges_size());
+    if (n == 0 || n % 2 != 0 || n / 2 > max_progress_ranges) {
+        return fail(errc::protocol, "a transfer's progress has {} numbers instead of 1 to {} pairs", n,
+                    max_progress_ranges);
+    }
+    for (int i = 0; i + 1 < m.ranges_size(); i += 2) {
+        const auto first = m.ranges(i), count = m.ranges(i + 1);
+        if (count == 0 || count > max_segments || first > max_segments - count) {
+            return fail(errc::protocol, "a transfer's progress names {} segments from {} on", count, first);
+        }
+        out.ranges.emplace_back(first, count);
+    }
+    return control(std::move(out));
+}
+
+result<control> checked(const Control& m) {
+    switch (m.body_case()) {
+        case Control::kHeartbeat: return control(heartbeat{m.heartbeat().sequence()});
+        case Control::kHeartbeatEcho: return control(heartbeat_echo{m.heartbeat_echo().sequence()});
+        case Control::kTransferOffer: return checked(m.transfer_offer());
+        case Control::kTransferAccept: return checked(m.transfer_accept());
+        case Control::kTransferRefuse: return checked(m.transfer_refuse());
+        case Control::kTransferProgress: return checked(m.transfer_progress());
+        case Control::kTransferDone: return only_id(m.transfer_done(), transfer_done{});
+        case Control::kTransferAbandon: return only_id(m.transfer_abandon(), transfer_abandon{});
+        case Control::kTransferWithdraw: return only_id(m.transfer_withdraw(), transfer_withdraw{});
+        case Control::kGoodbye: {
+            LONGHAUL_TRY_ASSIGN(auto reason, checked_reason(m.goodbye().reason()));
+            return control(goodbye{std::move(reason)});
+        }
+        case Control::BODY_NOT_SET: break;
+    }
+    return fail(errc::protocol, "a link message has no body that this version knows");
+}
+
+struct filler {
+    Control& out;
+    void operator()(const heartbeat& m) const { out.mutable_heartbeat()->set_sequence(m.sequence); }
+    void operator()(const heartbeat_echo& m) const { out.mutable_heartbeat_echo()->set_sequence(m.sequence); }
+    void operator()(const transfer_offer& m) const {
+        auto& t = *out.mutable_transfer_offer();
+        t.set_id(m.id);
+        t.set_tag(m.tag);
+        t.set_bytes(m.bytes);
+    }
+    void operator()(const transfer_accept& m) const {
+        out.mutable_transfer_accept()->set_id(m.id);
+        out.mutable_transfer_accept()->set_credit(m.credit);
+    }
+    void operator()(const transfer_refuse& m) const {
+        out.mutable_transfer_refuse()->set_id(m.id);
+        out.mutable_transfer_refuse()->set_reason(printable(m.reason));
+    }
+    void operator()(const transfer_progress& m) const {
+        auto& t = *out.mutable_transfer_progress();
+        t.set_id(m.id);
+        for (const auto& [first, count] : m.ranges) {
+            t.add_ranges(first);
+            t.add_ranges(count);
+        }
+    }
+    void operator()(const transfer_done& m) const { out.mutable_transfer_done()->set_id(m.id); }
+    void operator()(const transfer_abandon& m) const { out.mutable_transfer_abandon()->set_id(m.id); }
+    void operator()(const transfer_withdraw& m) const { out.mutable_transfer_withdraw()->set_id(m.id); }
+    void operator()(const goodbye& m) const { out.mutable_goodbye()->set_reason(printable(m.reason)); }
+};
+
+}  // namespace
+
+core::byte_vector serialize(const control& message) {
+    Control out;
+    std::visit(filler{out}, message);
+    core::byte_vector bytes(out.ByteSizeLong());
+    const bool fits =
+        bytes.size() <= max_control_bytes && out.SerializeToArray(bytes.data(), static_cast<int>(bytes.size()));
+    LONGHAUL_ENSURE(fits, "a link message exceeds its limit");
+    return bytes;
+}
+
+result<control> parse_control(core::const_bytes bytes) {
+    if (bytes.size() > max_control_bytes) {
+        return fail(errc::protocol, "a link message of {} bytes exceeds {}", bytes.size(), max_control_bytes);
+    }
+    Control in;
+    if (!in.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+        return fail(errc::protocol, "a link message of {} bytes does not parse", bytes.size());
+    }
+    return checked(in);
+}
+
+std::string printable(std::string_view text, std::size_t max) {
+    std::string out;
+    while (!text.empty()) {
+        const auto n = printable_sequence(text);
+        if (out.size() + std::max<std::size_t>(n, 1) > max) break;
+        if (n == 0) {
+            out += '?';
+            text.remove_prefix(1);
+        } else {
+            out += text.substr(0, n);
+            text.remove_prefix(n);
+        }
+    }
+    return out;
+}
+
+}  // namespace longhaul::net::wire

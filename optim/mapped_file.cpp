@@ -1,0 +1,36 @@
+#include "optim/mapped_file.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace longhaul::optim {
+
+core::result<std::shared_ptr<const mapped_file>> mapped_file::open(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return core::fail(core::errc::config, "cannot read the data file {}: {}; name your copy with --data", path,
+                          std::strerror(errno));
+    struct ::stat info{};
+    const bool known = ::fstat(fd, &info) == 0;
+    if (!known || !S_ISREG(info.st_mode) || info.st_size <= 0) {
+        ::close(fd);
+        return core::fail(core::errc::config, "the data file {} is {}", path,
+                          known && S_ISREG(info.st_mode) ? "empty" : "not a file; name a file with --data");
+    }
+    const auto size = static_cast<std::size_t>(info.st_size);
+    void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    const int why = errno;
+    ::close(fd);
+    if (address == MAP_FAILED)
+        return core::fail(core::errc::io, "cannot map the data file {}: {}", path, std::strerror(why));
+    return std::shared_ptr<const mapped_file>(new mapped_file({static_cast<const std::byte*>(address), size}));
+}
+
+mapped_file::~mapped_file() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
+
+}  // namespace longhaul::optim

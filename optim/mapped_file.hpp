@@ -1,0 +1,27 @@
+#pragma once
+/// A file of the user's, mapped read-only: token files may be larger than memory.
+
+#include <memory>
+#include <string>
+
+#include "core/bytes.hpp"
+
+namespace longhaul::optim {
+
+/// Owns the mapping. The file must not be truncated meanwhile (the process would get SIGBUS, as with any mapping).
+class mapped_file {
+public:
+    /// errc::config when there is no regular, readable file with content at `path`: data paths come from
+    /// configuration.
+    static core::result<std::shared_ptr<const mapped_file>> open(const std::string& path);
+    ~mapped_file();
+    mapped_file(const mapped_file&) = delete;
+    mapped_file& operator=(const mapped_file&) = delete;
+    core::const_bytes bytes() const { return bytes_; }
+
+private:
+    explicit mapped_file(core::const_bytes bytes) : bytes_(bytes) {}
+    core::const_bytes bytes_;
+};
+
+}  // namespace longhaul::optim

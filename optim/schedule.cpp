@@ -1,0 +1,67 @@
+#include "optim/schedule.hpp"
+
+#include <algorithm>
+
+#include "core/result.hpp"
+
+namespace longhaul::optim {
+namespace {
+
+/// cos(πp) for p in [0, 1], from arithmetic alone: the C library's cosine may differ in the last bit between systems,
+/// and a simulated run must not.
+double cos_pi(double p) {
+    constexpr double pi = 3.141592653589793238;
+    const double x = pi * (0.5 - p);  // cos(πp) = sin(π/2 − πp), |x| ≤ π/2
+    double term = x;
+    double sum = x;
+    for (int k = 1; k <= 12; ++k) {
+        term *= -x * x / (2.0 * k * (2.0 * k + 1.0));
+        sum += term;
+    }
+    return sum;
+}
+
+}  // namespace
+
+round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std::string codec) {
+    round_plan plan;
+    plan.inner_steps = static_cast<std::uint64_t>(inner.steps);
+    plan.nesterov = outer.optimizer == "nesterov";
+    plan.outer_lr = static_cast<float>(outer.lr);
+    plan.outer_momentum = static_cast<float>(outer.momentum);
+    plan.codec = std::move(codec);
+    return plan;
+}
+
+void form_delta(std::span<const float> start, std::span<const float> local, std::span<const float> carry,
+                std::span<float> out) {
+    LONGHAUL_ENSURE(start.size() == local.size() && start.size() == out.size(), "equal lengths");
+    LONGHAUL_ENSURE(carry.empty() || carry.size() == start.size(), "a carry has the manifest's length");
+    if (carry.empty()) {
+        for (std::size_t i = 0; i < out.size(); ++i) out[i] = start[i] - local[i];
+    } else {
+        for (std::size_t i = 0; i < out.size(); ++i) out[i] = start[i] - local[i] + carry[i];
+    }
+}
+
+std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
+                           std::uint64_t own_steps) {
+    LONGHAUL_ENSURE(own_steps > 0, "a round has at least one inner step");
+    return committed + j * round_steps / own_steps;
+}
+
+double ramp(std::uint64_t since_reset) {
+    if (since_reset + 1 >= ramp_steps) return 1;
+    return static_cast<double>(since_reset + 1) / static_cast<double>(ramp_steps);
+}
+
+double learning_rate(const inner_config& c, std::uint64_t position, std::uint64_t total) {
+    const auto warmup = static_cast<std::uint64_t>(std::max<std::int64_t>(c.warmup, 0));
+    if (position < warmup) return c.lr * (static_cast<double>(position) + 1) / static_cast<double>(warmup);
+    if (c.schedule != "cosine") return c.lr;
+    const auto decay = static_cast<double>(total > warmup ? total - warmup : 1);
+    const double progress = std::min(1.0, static_cast<double>(position - warmup) / decay);
+    return c.lr * (c.final_share + (1 - c.final_share) * 0.5 * (1 + cos_pi(progress)));
+}
+
+}  // namespace longhaul::optim

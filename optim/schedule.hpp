@@ -1,0 +1,44 @@
+#pragma once
+/// The DiLoCo schedule (arXiv 2311.08105), its pure parts: what a round does, what a peer sends, and where the learning
+/// rate stands. Waiting and agreeing are in peers/.
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "optim/config.hpp"
+
+namespace longhaul::optim {
+
+/// What ROUND fixes for all members (DESIGN §1, "plan").
+struct round_plan {
+    std::uint64_t inner_steps = 30;  ///< H
+    bool nesterov = true;
+    float outer_lr = 0.7F;        ///< η
+    float outer_momentum = 0.8F;  ///< β
+    std::string codec = "bf16";
+    std::string mode = "gather";  ///< how payloads travel
+    bool operator==(const round_plan&) const = default;
+};
+
+/// The plan of a run without a controller: the configured values, every round.
+round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std::string codec);
+
+/// Δ = start − local (+ carry): `start` is what the peer's inner steps began from, `carry` what an earlier round did
+/// not accept; empty when there is none. All have the manifest's length; `out` may be `local`.
+void form_delta(std::span<const float> start, std::span<const float> local, std::span<const float> carry,
+                std::span<float> out);
+
+/// Where inner step `j` (from 0) of a peer with `own_steps` = H_i stands in the run: s_r + j·H/H_i, rounded down.
+/// `committed` = s_r counts the steps of committed rounds, so that a late or slow peer keeps the run's learning rate.
+std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
+                           std::uint64_t own_steps);
+
+/// Inner steps over which a joiner or returner, whose optimizer state starts at zero, ramps up.
+inline constexpr std::uint64_t ramp_steps = 20;
+
+/// The factor of the learning rate at the `since_reset`-th step (from 0) after the inner state was set to zero: 1/20,
+/// 2/20, … 1.
+double ramp(std::uint64_t since_reset);
+
+}  // namespace longhaul::optim

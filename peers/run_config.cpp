@@ -1,0 +1,113 @@
+#include "peers/run_config.hpp"
+
+#include <algorithm>
+
+namespace longhaul::peers {
+
+namespace {
+
+constexpr std::size_t max_name = 64;
+
+bool is_name(std::string_view name) {
+    return !name.empty() && name.size() <= max_name && std::all_of(name.begin(), name.end(), [](char c) {
+        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+               c == '-';
+    });
+}
+
+/// What each kind of model can be trained on; data.kind "auto" fits every model.
+core::result<void> validate_pair(const optim::model_config& model, const optim::data_config& data) {
+    const auto fits = [&](std::initializer_list<std::string_view> kinds) {
+        return std::find(kinds.begin(), kinds.end(), data.kind) != kinds.end();
+    };
+    if (data.kind == "auto") return core::ok();
+    if (model.kind == "quadratic" && !fits({"quadratic"})) {
+        return core::fail(core::errc::config,
+                          "model.kind = \"quadratic\" needs no data, but data.kind is \"{}\": remove data.kind or set "
+                          "it to \"quadratic\"",
+                          data.kind);
+    }
+    if (model.kind == "gpt" && !fits({"stdlib", "text", "tokens"})) {
+        return core::fail(core::errc::config,
+                          "model.kind = \"gpt\" reads tokens, but data.kind is \"{}\": use stdlib, text or tokens",
+                          data.kind);
+    }
+    if ((model.kind == "mlp" || model.kind == "cnn") && !fits({"mnist"})) {
+        return core::fail(core::errc::config,
+                          "model.kind = \"{}\" reads images, but data.kind is \"{}\": use mnist and name its folder in "
+                          "data.path",
+                          model.kind, data.kind);
+    }
+    return core::ok();
+}
+
+core::result<void> validate_times(const peers_config& c) {
+    const auto at_least = [](std::string_view key, core::duration value, core::duration least) -> core::result<void> {
+        if (value >= least) return core::ok();
+        return core::fail(core::errc::config, "{} = \"{}\" is too short: give at least {}", key,
+                          core::format_duration(value), core::format_duration(least));
+    };
+    LONGHAUL_TRY(at_least("peers.silence_limit", c.silence_limit, std::chrono::milliseconds(100)));
+    LONGHAUL_TRY(at_least("peers.grace", c.grace, std::chrono::milliseconds(10)));
+    LONGHAUL_TRY(at_least("peers.first_deadline", c.first_deadline, std::chrono::seconds(1)));
+    constexpr auto longest = std::chrono::hours(24 * 30);
+    for (const auto value : {c.silence_limit, c.grace, c.first_deadline}) {
+        if (value > longest) {
+            return core::fail(core::errc::config,
+                              "a time of {} in [peers] is longer than a month: silence_limit, grace and "
+                              "first_deadline must be shorter",
+                              core::format_duration(value));
+        }
+    }
+    return core::ok();
+}
+
+}  // namespace
+
+void bind(core::config_binder& b, run_config& c) {
+    b.bind("name", c.name, "of the run, in tickets and paths: letters, digits, '.', '_' and '-'");
+    optim::bind(b, c.model);
+    optim::bind(b, c.data);
+    optim::bind(b, c.inner);
+    optim::bind(b, c.outer);
+    b.bind_choice("exchange.codec", c.exchange.codec, {"f32", "bf16"}, "how pseudo-gradients are encoded");
+    b.bind_choice("exchange.mode", c.exchange.mode, {"gather"}, "gather: every member gets every payload");
+    b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
+                  "invite: the ticket carries the run's secret; open: an address is enough");
+    b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);
+    b.bind("peers.max", c.peers.max, "members at the same time", 1, 10'000);
+    b.bind("peers.silence_limit", c.peers.silence_limit, "a peer that is silent for so long is taken for dead");
+    b.bind("peers.grace", c.peers.grace, "added to every deadline that history predicts");
+    b.bind("peers.first_deadline", c.peers.first_deadline, "of a round, while there is no history");
+    b.bind("checkpoint.every", c.checkpoint.every, "rounds; also at the end and when asked to stop", 1, 1'000'000'000);
+    b.bind("checkpoint.keep", c.checkpoint.keep, "checkpoints kept, the newest ones", 1, 1000);
+    b.bind("eval.every", c.eval.every, "rounds between evaluations, in which the members take turns; 0: never", 0,
+           1'000'000'000);
+    b.bind("stop.rounds", c.stop.rounds, "the run ends after so many rounds", 1, 1'000'000'000);
+}
+
+core::result<void> validate(const run_config& c) {
+    if (!is_name(c.name)) {
+        return core::fail(core::errc::config,
+                          "name = \"{}\" is not a run's name: use 1 to {} of A-Z a-z 0-9 . _ - (for example "
+                          "\"shakespeare-1\")",
+                          c.name.substr(0, max_name), max_name);
+    }
+    if (c.name == "." || c.name == "..") {
+        return core::fail(core::errc::config, "name = \"{}\" would be another folder: choose a word", c.name);
+    }
+    if (c.model.kind == "gpt" && c.model.width % c.model.heads != 0) {
+        return core::fail(core::errc::config,
+                          "model.width = {} is not divisible by model.heads = {}: each head needs an equal part",
+                          c.model.width, c.model.heads);
+    }
+    LONGHAUL_TRY(validate_pair(c.model, c.data));
+    if (c.peers.min > c.peers.max) {
+        return core::fail(core::errc::config, "peers.min = {} is larger than peers.max = {}: the run would never start",
+                          c.peers.min, c.peers.max);
+    }
+    LONGHAUL_TRY(validate_times(c.peers));
+    return core::ok();
+}
+
+}  // namespace longhaul::peers

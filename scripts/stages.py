@@ -1,0 +1,234 @@
+"""The stages of scripts/test: builds and test programs, run in turn, counted in one closing line.
+
+A stage that cannot build counts as one failure, and the next stages run all the same. CI reads the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+JOBS = max(2, os.cpu_count() or 2)
+REPORTS = ROOT / "build" / "reports"
+
+
+@dataclasses.dataclass
+class Count:
+    """Tests of one stage, and which failed."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    def __iadd__(self, other: Count) -> Count:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.failures += other.failures
+        return self
+
+    def summary(self) -> str:
+        text = f"{self.passed} passed, {self.failed} failed"
+        return text + (f", {self.skipped} skipped" if self.skipped else "")
+
+
+def run(*command: str | os.PathLike, env: dict[str, str] | None = None) -> bool:
+    """Runs a command with its output going straight through."""
+    print("$", *command, flush=True)
+    environment = {**os.environ, **(env or {})}
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, stdin=subprocess.DEVNULL, env=environment)
+    return done.returncode == 0
+
+
+def check(name: str, ok: bool) -> Count:
+    return Count(passed=1) if ok else Count(failed=1, failures=[name])
+
+
+def read_junit(report: pathlib.Path, label: str) -> Count:
+    """Counts the cases of a JUnit file; a missing or broken file is a failure: its program died."""
+    count = Count()
+    try:
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    except (OSError, ElementTree.ParseError) as problem:
+        return Count(failed=1, failures=[f"{label}: no report ({problem})"])
+    for case in cases:
+        name = f"{label}: {case.get('classname', '')} {case.get('name', '')}".replace("  ", " ")
+        if case.find("failure") is not None or case.find("error") is not None or case.get("status") == "fail":
+            count.failed += 1
+            count.failures.append(name)
+        elif case.find("skipped") is not None or case.get("status") in ("notrun", "disabled"):
+            count.skipped += 1
+        else:
+            count.passed += 1
+    return count
+
+
+def build(preset: str, *targets: str, options: tuple[str, ...] = ()) -> bool:
+    """Configures (with this venv's Python as the one that has torch) and builds; `keep going` shows every error."""
+    configured = run("cmake", "--preset", preset, "--log-level=WARNING", *options)
+    wanted = ["--target", *targets] if targets else []
+    return configured and run("cmake", "--build", f"build/{preset}", *wanted, "--", f"-j{JOBS}", "-k0")
+
+
+def ctest(preset: str, *arguments: str) -> Count:
+    report = REPORTS / f"ctest-{preset}.xml"
+    report.unlink(missing_ok=True)
+    # ctest's own word on each test goes to a file: the failures are printed in full, the rest is counted.
+    ok = run("ctest", "--test-dir", f"build/{preset}", "--output-on-failure", "--quiet", "--no-tests=ignore",
+             "-j", str(JOBS), "--output-junit", report, "-O", REPORTS / f"ctest-{preset}.log", *arguments)  # fmt: skip
+    count = read_junit(report, preset)
+    if not ok and count.failed == 0:
+        count += check(f"{preset}: ctest failed without a failing case", False)
+    for failure in count.failures:
+        print(f"FAILED {failure}", flush=True)
+    if count.failed:
+        print_failures(report)
+    return count
+
+
+def print_failures(report: pathlib.Path) -> None:
+    """The output of the tests that failed, at most 60 lines of each."""
+    if not report.exists():
+        return
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        if case.get("status") == "fail" or case.find("failure") is not None:
+            lines = (case.findtext("system-out") or "").splitlines()
+            print(f"--- {case.get('name')}", *lines[-60:], sep="\n", flush=True)
+
+
+def has_tests(preset: str) -> bool:
+    listing = subprocess.run(["ctest", "--test-dir", f"build/{preset}", "-N"], cwd=ROOT, capture_output=True, text=True)
+    return "Total Tests: 0" not in listing.stdout
+
+
+# --- the stages ---------------------------------------------------------------------------------------------------
+
+
+def tidy() -> Count:
+    """Layers, bans, headers, formatting."""
+    return check("tidy", run(sys.executable, "scripts/tidy"))
+
+
+def dev() -> Count:
+    """gcc with ASan and UBSan: every unit test and simulation."""
+    if not build("dev"):
+        return check("dev: build", False)
+    return ctest("dev")
+
+
+def headers() -> Count:
+    """Every header compiles alone."""
+    options = ("-DCMAKE_VERIFY_INTERFACE_HEADER_SETS=ON",)
+    ok = build("dev", "all_verify_interface_header_sets", options=options)
+    return check("headers: each compiles alone", ok)
+
+
+def release() -> Count:
+    """What users run: the LibTorch tests, and whatever asks for the release build."""
+    if not build("release"):
+        return check("release: build", False)
+    return ctest("release", "-L", "torch|e2e|release")
+
+
+def clang() -> Count:
+    """The same unit tests and simulations under clang-19: other coroutine code, other sanitizers."""
+    if not build("clang"):
+        return check("clang: build", False)
+    return ctest("clang", "-LE", "slow")
+
+
+def clang_tidy() -> Count:
+    """Bugs that clang-tidy-19 knows, coroutine traps among them."""
+    ok = run("cmake", "--preset", "clang", "--log-level=WARNING")
+    return check("clang-tidy", ok and run(sys.executable, "scripts/tidy", "--clang-tidy", "--jobs", str(JOBS)))
+
+
+def tsan() -> Count:
+    """What has threads, under the thread sanitizer: the tests labelled `threads`."""
+    if not build("tsan"):
+        return check("tsan: build", False)
+    return ctest("tsan", "-L", "threads")
+
+
+def fuzz(seconds: int = 6) -> Count:
+    """Each fuzzer for a few seconds on its corpus: a smoke test of the decoders and of the fuzzers themselves."""
+    if not (ROOT / "tests" / "fuzz" / "CMakeLists.txt").exists():
+        return Count()
+    if not build("fuzz", "fuzzers"):
+        return check("fuzz: build", False)
+    count = Count()
+    for program in sorted((ROOT / "build" / "fuzz" / "tests" / "fuzz").glob("fuzz_*")):
+        if not program.is_file() or not os.access(program, os.X_OK):
+            continue
+        work = ROOT / "build" / "fuzz" / "corpus" / program.name
+        work.mkdir(parents=True, exist_ok=True)
+        seeds = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
+        corpora = [work] + ([seeds] if seeds.is_dir() else [])
+        ok = run(program, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0",
+                 f"-artifact_prefix={work.parent}/", *corpora)  # fmt: skip
+        count += check(f"fuzz: {program.name}", ok)
+    return count
+
+
+def python() -> Count:
+    """The Python package and the scripts; with the release binary also whole runs of real daemons."""
+    report = REPORTS / "pytest.xml"
+    report.unlink(missing_ok=True)
+    run(sys.executable, "-m", "pytest", "-q", "tests/python", f"--junitxml={report}", env={"PYTHONPATH": "scripts"})
+    return read_junit(report, "pytest")
+
+
+STAGES: dict[str, Callable[[], Count]] = {
+    stage.__name__.replace("_", "-"): stage
+    for stage in (tidy, dev, headers, release, python, clang, clang_tidy, tsan, fuzz)
+}
+QUICK = ["tidy", "dev"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description="Sets up, builds and runs the tests. Default: everything (under 40 minutes on 2 cores).",
+        epilog="stages: " + "; ".join(f"{n}: {(f.__doc__ or n).splitlines()[0]}" for n, f in STAGES.items()),
+    )
+    quick_help = f"only {' and '.join(QUICK)} (under 5 minutes with a warm ccache)"
+    parser.add_argument("--quick", action="store_true", help=quick_help)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these")
+    options = parser.parse_args()
+    for name in options.stages:
+        if name not in STAGES:
+            parser.error(f"no stage {name}; there are {', '.join(STAGES)}")
+    names = options.stages or (QUICK if options.quick else list(STAGES))
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    total = Count()
+    rows = []
+    for name in names:
+        print(f"\n=== {name}", flush=True)
+        started = time.monotonic()
+        count = STAGES[name]()
+        seconds = time.monotonic() - started
+        rows.append(f"{name:<12}{seconds:7.0f} s   {count.summary()}")
+        print(f"=== {rows[-1]}", flush=True)
+        total += count
+    print("\n" + "\n".join(rows))
+    for failure in total.failures:
+        print(f"FAILED {failure}")
+    (REPORTS / "summary.json").write_text(json.dumps(dataclasses.asdict(total)))
+    if total.passed + total.failed == 0:
+        total += check("no test ran", False)
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

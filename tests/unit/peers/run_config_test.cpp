@@ -1,0 +1,121 @@
+#include "peers/run_config.hpp"
+
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using peers::run_config;
+
+namespace {
+
+core::result<run_config> read(std::string_view toml) {
+    run_config c;
+    core::config_binder binder;
+    peers::bind(binder, c);
+    LONGHAUL_TRY_ASSIGN(const auto values, core::config_values::from_toml(toml, "run.toml"));
+    LONGHAUL_TRY(binder.apply(values));
+    LONGHAUL_TRY(peers::validate(c));
+    return c;
+}
+
+std::string canonical(run_config c) {
+    core::config_binder binder;
+    peers::bind(binder, c);
+    return binder.canonical();
+}
+
+/// The error that `toml` gives; it must be one that ends with exit code 78.
+std::string refusal(std::string_view toml) {
+    const auto c = read(toml);
+    REQUIRE_FALSE(c.has_value());
+    CHECK(core::exit_code_of(c.error().code) == 78);
+    return c.error().message;
+}
+
+bool has(const std::string& text, std::string_view part) {
+    INFO(text << " lacks " << part);
+    CHECK(text.find(part) != std::string::npos);
+    return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("an empty RUN.toml is a whole configuration") {
+    const auto c = read("");
+    REQUIRE(c.has_value());
+    CHECK(canonical(*c) == canonical(run_config{}));
+    CHECK(c->total_steps() == 100 * 30);
+}
+
+TEST_CASE("every key of RUN.toml reads, and its canonical form reads back to itself") {
+    const auto c = read(R"(
+        name = "shakespeare-1"
+        [model]
+        kind = "gpt"
+        width = 96
+        heads = 6
+        [data]
+        kind = "text"
+        path = "a b.txt"
+        [inner]
+        lr = 0.0012345678901234567
+        steps = 15
+        [outer]
+        optimizer = "sgd"
+        lr = 1.0
+        momentum = 0
+        [exchange]
+        codec = "f32"
+        [peers]
+        admission = "open"
+        min = 2
+        max = 5
+        silence_limit = "1500 ms"
+        grace = "0.25 s"
+        first_deadline = "2 min"
+        [checkpoint]
+        every = 7
+        keep = 2
+        [eval]
+        every = 0
+        [stop]
+        rounds = 12
+    )");
+    REQUIRE(c.has_value());
+    CHECK(c->inner.lr == 0.0012345678901234567);
+    CHECK(c->peers.silence_limit == std::chrono::milliseconds(1500));
+    CHECK(c->peers.grace == std::chrono::milliseconds(250));
+    CHECK(c->total_steps() == 12 * 15);
+    const auto text = canonical(*c);
+    const auto again = read(text);
+    REQUIRE(again.has_value());
+    CHECK(canonical(*again) == text);
+    CHECK(again->inner.lr == c->inner.lr);
+    CHECK(again->data.path == "a b.txt");
+}
+
+TEST_CASE("errors of RUN.toml name the line, the key and what to do") {
+    auto unknown = refusal("[inner]\nlearning = 1\nlr = 1\n[peers]\nadmision = \"open\"\n");
+    has(unknown, "run.toml");
+    unknown = refusal("[peers]\nadmision = \"open\"\n");
+    has(unknown, "peers.admision");
+    has(unknown, "peers.admission");
+    const auto unit = refusal("[peers]\ngrace = \"3 parsecs\"\n");
+    has(unit, "run.toml:2");
+    has(unit, "parsecs");
+    has(refusal("[exchange]\ncodec = \"bf61\"\n"), "bf16");
+    has(refusal("[stop]\nrounds = 0\n"), "stop.rounds");
+    has(refusal("name = \n"), "run.toml:1");
+}
+
+TEST_CASE("combinations that cannot work are refused") {
+    has(refusal("name = \"a/b\""), "a/b");
+    has(refusal("name = \"..\""), "..");
+    has(refusal("[model]\nwidth = 65"), "65");
+    has(refusal("[peers]\nmin = 5\nmax = 4"), "never start");
+    has(refusal("[peers]\nsilence_limit = \"1 ms\""), "silence_limit");
+    has(refusal("[peers]\nfirst_deadline = \"100 d\""), "month");
+    has(refusal("[model]\nkind = \"cnn\"\n[data]\nkind = \"text\""), "mnist");
+    has(refusal("[model]\nkind = \"gpt\"\n[data]\nkind = \"mnist\""), "tokens");
+    has(refusal("[model]\nkind = \"quadratic\"\n[data]\nkind = \"text\""), "quadratic");
+    CHECK(read("[model]\nkind = \"quadratic\"").has_value());
+}
