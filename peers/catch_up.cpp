@@ -51,20 +51,18 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
         kept && kept->root == done.commit.aggregate_root) {
         co_return kept;
     }
-    if (n.held.generation() == generation && n.held.round() == done.commit.round) {
-        std::vector<payload> payloads;
-        for (const auto& c : done.commit.contributions) {
-            const auto* p = n.held.find(c.number);
-            if (p == nullptr || p->id != c.payload) break;
-            payloads.push_back(*p);
-        }
-        if (payloads.size() == done.commit.contributions.size() && !payloads.empty()) {
-            core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
-            const auto job = [&] { summed = sum(n.tensors(), payloads); };
-            auto ran = co_await n.env.workers.run(job, 0s);
-            LONGHAUL_CO_TRY(ran);
-            if (summed && (*summed)->root == done.commit.aggregate_root) co_return *summed;
-        }
+    std::vector<payload> payloads;
+    for (const auto& c : done.commit.contributions) {
+        const auto* p = n.held.find(generation, done.commit.round, c.number);
+        if (p == nullptr || p->id != c.payload) break;
+        payloads.push_back(*p);
+    }
+    if (!payloads.empty() && payloads.size() == done.commit.contributions.size()) {
+        core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
+        const auto job = [&] { summed = sum(n.tensors(), payloads); };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (summed && (*summed)->root == done.commit.aggregate_root) co_return *summed;
     }
     core::error last(errc::not_found, "no linked peer holds it");
     fetch_message what;
@@ -140,8 +138,7 @@ core::task<core::result<void>> download_state(node& n) {
             // The log certifies the state before each recent commit: compare where it can be compared.
             const auto& s = **parsed;
             const auto* next = n.led().commit_of(s.round + 1);
-            const bool known = next != nullptr && s.generation == generation;
-            if (s.generation != generation || (known && next->commit.state_root != s.root)) {
+            if (s.generation != generation || (next != nullptr && next->commit.state_root != s.root)) {
                 parsed = fail(errc::protocol, "the state of round {} does not match the log", s.round);
             }
         }

@@ -27,6 +27,11 @@ core::task<core::result<void>> coordinate(node& n) {
     std::uint64_t reported_divergence = 0;
     while (!n.finished && !n.leaving) {
         const auto now = n.env.clock.now();
+        if (n.wanted_phase && !n.led().open()) {
+            auto proposed = co_await n.log->propose(*std::exchange(n.wanted_phase, std::nullopt));
+            LONGHAUL_CO_TRY(proposed);
+            continue;
+        }
         auto decision = n.coordinator->decide(n.led(), now);
         if (n.led().open() && reported_divergence != n.led().open()->round) {
             for (const auto who : n.coordinator->diverged()) {

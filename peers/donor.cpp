@@ -1,4 +1,3 @@
-#include "core/hash.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -54,10 +53,8 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             return;
         }
         case fetch_kind::payload: {
-            const auto* p = n.held.find(what.author);
-            if (p == nullptr || p->header.generation != what.generation || p->header.round != what.round) {
-                return refuse("that payload is not here");
-            }
+            const auto* p = n.held.find(what.generation, what.round, what.author);
+            if (p == nullptr) return refuse("that payload is not here");
             ++to->serving;
             n.tasks.spawn_isolated("donor", give(to, tag, p->bytes));
             return;

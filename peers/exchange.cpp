@@ -67,36 +67,49 @@ core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& mani
 }
 
 void exchange::open(std::uint64_t generation, std::uint64_t round) {
-    if (generation == generation_ && round == round_) return;
-    generation_ = generation;
-    round_ = round;
-    payloads_.clear();
+    if (generation == now_.generation && round == now_.round) return;
+    before_ = std::exchange(now_, collection{generation, round, {}});
+}
+
+exchange::collection* exchange::of(std::uint64_t generation, std::uint64_t round) {
+    for (auto* c : {&now_, &before_}) {
+        if (c->generation == generation && c->round == round) return c;
+    }
+    return nullptr;
 }
 
 core::result<void> exchange::add(payload p) {
-    if (p.header.generation != generation_ || p.header.round != round_) return core::ok();
+    auto* collected = of(p.header.generation, p.header.round);
+    if (collected == nullptr) return core::ok();
     const auto author = p.header.author;
-    const auto [it, fresh] = payloads_.try_emplace(author, std::move(p));
-    if (!fresh && it->second.id != p.id) {
-        return fail(errc::protocol, "peer {} signed two payloads for round {}", author, round_);
+    const auto id = p.id;
+    const auto [it, fresh] = collected->payloads.try_emplace(author, std::move(p));
+    if (!fresh && it->second.id != id) {
+        return fail(errc::protocol, "peer {} signed two payloads for round {}", author, collected->round);
     }
     return core::ok();
 }
 
-const payload* exchange::find(peer_number author) const {
-    const auto it = payloads_.find(author);
-    return it == payloads_.end() ? nullptr : &it->second;
+const payload* exchange::find(peer_number author) const { return find(now_.generation, now_.round, author); }
+
+const payload* exchange::find(std::uint64_t generation, std::uint64_t round, peer_number author) const {
+    for (const auto* c : {&now_, &before_}) {
+        if (c->generation != generation || c->round != round) continue;
+        const auto it = c->payloads.find(author);
+        return it == c->payloads.end() ? nullptr : &it->second;
+    }
+    return nullptr;
 }
 
 std::vector<peer_number> exchange::authors() const {
     std::vector<peer_number> out;
-    for (const auto& [author, p] : payloads_) out.push_back(author);
+    for (const auto& [author, p] : now_.payloads) out.push_back(author);
     return out;
 }
 
 std::uint64_t exchange::bytes() const {
     std::uint64_t total = 0;
-    for (const auto& [author, p] : payloads_) total += p.bytes->size();
+    for (const auto& [author, p] : now_.payloads) total += p.bytes->size();
     return total;
 }
 

@@ -37,25 +37,35 @@ public:
     /// Aggregates kept for those who missed one.
     static constexpr std::size_t retained = 4;
 
-    /// Payloads are now collected for this round; those of another are forgotten.
+    /// Payloads are now collected for this round. Those of the round before stay until the next call: its commit may
+    /// arrive before we have summed it.
     void open(std::uint64_t generation, std::uint64_t round);
-    std::uint64_t generation() const { return generation_; }
-    std::uint64_t round() const { return round_; }
-    /// Keeps a verified payload of the open round. errc::protocol when its author already sent another one: the two signatures are
-    /// the proof. Not kept, and no error, when it is of another round.
+    std::uint64_t generation() const { return now_.generation; }
+    std::uint64_t round() const { return now_.round; }
+    /// Keeps a verified payload of the open round or the one before. errc::protocol when its author already sent another
+    /// one: the two signatures are the proof. Of any other round: not kept, and no error.
     core::result<void> add(payload p);
+    /// A payload of the open round, or nullptr.
     const payload* find(peer_number author) const;
+    /// A payload of the open round or the one before, or nullptr.
+    const payload* find(std::uint64_t generation, std::uint64_t round, peer_number author) const;
+    /// Authors of the open round's payloads, sorted.
     std::vector<peer_number> authors() const;
+    /// Bytes of the open round's payloads.
     std::uint64_t bytes() const;
-    /// All payloads of `contributors` in their order, or empty if one is missing.
+    /// The open round's payloads of `contributors` in their order, or empty if one is missing.
     std::vector<payload> complete(const std::vector<peer_number>& contributors) const;
 
     void retain(shared_aggregate a);
     shared_aggregate find_aggregate(std::uint64_t generation, std::uint64_t round) const;
 
 private:
-    std::uint64_t generation_ = 0, round_ = 0;
-    std::map<peer_number, payload> payloads_;
+    struct collection {
+        std::uint64_t generation = 0, round = 0;
+        std::map<peer_number, payload> payloads;
+    };
+    collection* of(std::uint64_t generation, std::uint64_t round);
+    collection now_, before_;
     std::deque<shared_aggregate> aggregates_;
 };
 

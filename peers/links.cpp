@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t max_outbox = 8192;
 constexpr auto first_backoff = 250ms;
 constexpr auto longest_backoff = 10s;
+constexpr auto redial_deadline = 3s;
 
 core::task<core::result<void>> write_outbox(shared_linked peer) {
     while (peer->link->up()) {
@@ -176,9 +177,10 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     if (member == nullptr) co_return core::ok();
     const auto number = member->admitted.number;
     const auto addresses = member->admitted.addresses;
-    if (why.empty()) {
+    const bool said_so = !why.empty();
+    if (!said_so) {
         for (const auto& address : addresses) {
-            auto again = co_await n.mesh->dial(address);
+            auto again = co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
             if (again && (*again)->remote().key == key) co_return core::ok();
         }
         why = "connection lost and one redial failed";
@@ -190,7 +192,12 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     n.emit(std::move(down));
     if (n.coordinator) n.coordinator->gone(number);
     n.changed.notify();
-    co_return core::ok();
+    if (!said_so) co_return core::ok();
+    // Nobody dials a peer that said goodbye; it is admitted again when it comes back.
+    depart_record r;
+    r.number = number;
+    r.reason = why.substr(0, max_reason);
+    co_return co_await n.log->propose(std::move(r));
 }
 
 core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {

@@ -32,7 +32,7 @@ next_step decide(const node& n) {
     const auto& open = *l.open();
     const std::pair produced{l.generation(), open.round};
     if (in(open.contributors, n.number) && n.produced_for != produced) return next_step::train;
-    const std::pair wanted{open.round, open.attempt};
+    const std::tuple wanted{l.generation(), open.round, open.attempt};
     if (in(open.members, n.number) && n.ready_for != wanted && n.held.round() == open.round) {
         const auto have = [&n](peer_number c) { return n.held.find(c) != nullptr; };
         if (std::ranges::all_of(open.contributors, have)) return next_step::aggregate;
@@ -209,7 +209,7 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
     LONGHAUL_CO_TRY(ran);
     LONGHAUL_CO_TRY(summed);
     n.timing.encode += n.env.clock.now() - begun;
-    n.ready_for = {open.round, open.attempt};
+    n.ready_for = {n.led().generation(), open.round, open.attempt};
     n.timing.ready_at = n.env.clock.now();
     // A round without contributors has an empty aggregate of its own.
     if (payloads.empty()) {

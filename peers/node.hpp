@@ -78,10 +78,11 @@ struct node {
     core::scope tasks;                  ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
+    std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
     bool finished = false;              ///< the run is complete or was stopped for everybody
     member_state doing = member_state::joining;
     std::uint32_t steps_done = 0;       ///< of the open round
-    std::pair<std::uint64_t, std::uint32_t> ready_for{};  ///< (round, attempt) that READY was sent for
+    std::tuple<std::uint64_t, std::uint64_t, std::uint32_t> ready_for{};  ///< (generation, round, attempt) of our last READY
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
     shared_aggregate candidate;         ///< what we sum for the open attempt
     round_timing timing;
