@@ -20,8 +20,9 @@ core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, s
         auto slept = co_await n.env.clock.sleep_for(n.config().peers.silence_limit);
         LONGHAUL_CO_TRY(slept);
         const auto now = from->link->received_of(tag);
-        if (!first && now == before) co_return fail(errc::timeout, "nothing arrived for {}",
-                                                    core::format_duration(n.config().peers.silence_limit));
+        if (!first && now == before)
+            co_return fail(errc::timeout, "nothing arrived for {}",
+                           core::format_duration(n.config().peers.silence_limit));
         first = false;
         before = now;
     }
@@ -106,8 +107,8 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     n.state = after;
     n.held.retain(aggregate);
     n.candidate.reset();
-    const auto merged = std::ranges::any_of(done.commit.contributions,
-                                            [&n](const contribution& c) { return c.number == n.number; });
+    const auto merged =
+        std::ranges::any_of(done.commit.contributions, [&n](const contribution& c) { return c.number == n.number; });
     (void)n.mass.settle(n.led(), n.number);
     co_return co_await after_apply(n, std::move(done), merged);
 }
@@ -117,7 +118,8 @@ core::task<core::result<void>> download_state(node& n) {
     // A donor one round behind will do: the aggregates after it are asked for next.
     const auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
     auto candidates = donors(n, generation, enough);
-    if (candidates.empty()) co_return fail(errc::not_found, "no linked peer holds a state of generation {}", generation);
+    if (candidates.empty())
+        co_return fail(errc::not_found, "no linked peer holds a state of generation {}", generation);
     core::error last;
     for (const auto& donor : candidates) {
         const auto name = donor->link->remote().key.brief();

@@ -1,6 +1,6 @@
 #pragma once
-/// Agreement on the log. The first implementation is a single voter (peers/single_voter.hpp); Raft comes behind the same
-/// interface.
+/// Agreement on the log. The first implementation is a single voter (peers/single_voter.hpp); Raft comes behind the
+/// same interface.
 
 #include <functional>
 #include <optional>
@@ -20,7 +20,8 @@ public:
     virtual bool leads() const = 0;
     /// Whom to ask; zero when not known.
     virtual net::peer_key leader() const = 0;
-    /// Appends a record; returns when it is durable at a quorum and applied here. errc::quorum_lost where this node does not lead.
+    /// Appends a record; returns when it is durable at a quorum and applied here. errc::quorum_lost where this node
+    /// does not lead.
     virtual core::task<core::result<void>> propose(record r) = 0;
     /// A link with `from` came up or went down.
     virtual void link_up(const net::peer_key& from) = 0;

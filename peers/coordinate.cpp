@@ -28,7 +28,9 @@ core::task<core::result<void>> coordinate(node& n) {
     while (!n.finished && !n.leaving) {
         const auto now = n.env.clock.now();
         if (n.wanted_phase && !n.led().open()) {
-            auto proposed = co_await n.log->propose(*std::exchange(n.wanted_phase, std::nullopt));
+            record wanted = *n.wanted_phase;
+            n.wanted_phase.reset();
+            auto proposed = co_await n.log->propose(std::move(wanted));
             LONGHAUL_CO_TRY(proposed);
             continue;
         }
@@ -36,8 +38,9 @@ core::task<core::result<void>> coordinate(node& n) {
         if (n.led().open() && reported_divergence != n.led().open()->round) {
             for (const auto who : n.coordinator->diverged()) {
                 reported_divergence = n.led().open()->round;
-                n.report(core::error(errc::run_mismatch, fmt::format("peer {} holds another state than the majority", who)),
-                         "comparing roots");
+                n.report(
+                    core::error(errc::run_mismatch, fmt::format("peer {} holds another state than the majority", who)),
+                    "comparing roots");
             }
         }
         if (decision.propose) {
@@ -85,7 +88,8 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     } else {
         const auto present = std::ranges::count_if(n.led().members(), [](const auto& m) { return m.second.present; });
         if (present >= n.config().peers.max) {
-            refuse(fmt::format("the run is full: {} peers are present and peers.max is {}", present, n.config().peers.max));
+            refuse(fmt::format("the run is full: {} peers are present and peers.max is {}", present,
+                               n.config().peers.max));
             co_return core::ok();
         }
         r.number = n.led().next_number();

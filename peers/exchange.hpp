@@ -1,6 +1,6 @@
 #pragma once
-/// What this node holds of the exchange: the payloads of the open round, and the aggregates of the last few, which it serves
-/// to whoever missed one. Data only; peers/transfers.cpp moves it.
+/// What this node holds of the exchange: the payloads of the open round, and the aggregates of the last few, which it
+/// serves to whoever missed one. Data only; peers/transfers.cpp moves it.
 
 #include <deque>
 #include <map>
@@ -24,8 +24,8 @@ using shared_aggregate = std::shared_ptr<const aggregate>;
 /// Root of an aggregate: it covers who contributed what, so that one hash agrees on all of it.
 core::digest root_of(const std::vector<contribution>& contributions, std::span<const float> values);
 
-/// Decodes and sums `payloads` in the given order: Δ̄ = (Σ w_i H_i) · Σ w_i Δ_i / H_i with w the token shares (DESIGN §6).
-/// CPU work. Errors name the peer whose payload does not decode.
+/// Decodes and sums `payloads` in the given order: Δ̄ = (Σ w_i H_i) · Σ w_i Δ_i / H_i with w the token shares (DESIGN
+/// §6). CPU work. Errors name the peer whose payload does not decode.
 core::result<shared_aggregate> sum(const core::tensor_manifest& manifest, const std::vector<payload>& payloads);
 
 /// A foreign aggregate's bytes (f32 values), checked against the commit that names it.
@@ -42,8 +42,8 @@ public:
     void open(std::uint64_t generation, std::uint64_t round);
     std::uint64_t generation() const { return now_.generation; }
     std::uint64_t round() const { return now_.round; }
-    /// Keeps a verified payload of the open round or the one before. errc::protocol when its author already sent another
-    /// one: the two signatures are the proof. Of any other round: not kept, and no error.
+    /// Keeps a verified payload of the open round or the one before. errc::protocol when its author already sent
+    /// another one: the two signatures are the proof. Of any other round: not kept, and no error.
     core::result<void> add(payload p);
     /// A payload of the open round, or nullptr.
     const payload* find(peer_number author) const;

@@ -159,7 +159,8 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
     l.phase_ = static_cast<run_phase>(p.run_state());
     l.next_number_ = p.next_number();
     if (l.generation_ == 0 || l.next_number_ == 0 || l.next_number_ > max_members + 1 ||
-        p.members_size() != static_cast<int>(l.next_number_ - 1) || p.recent_size() > static_cast<int>(recent_commits)) {
+        p.members_size() != static_cast<int>(l.next_number_ - 1) ||
+        p.recent_size() > static_cast<int>(recent_commits)) {
         return fail(errc::malformed, "a ledger snapshot has counts out of range");
     }
     for (const auto& e : p.members()) {

@@ -36,7 +36,8 @@ bool is_member(const node& n, const net::peer_key& key) {
     return m != nullptr && !m->revoked;
 }
 
-/// What a stranger, or a peer not admitted yet, may say: questions and the request to join. Anything else is a violation.
+/// What a stranger, or a peer not admitted yet, may say: questions and the request to join. Anything else is a
+/// violation.
 core::result<void> dispatch(node& n, const shared_linked& from, message m);
 
 struct dispatcher {
@@ -180,7 +181,8 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     const bool said_so = !why.empty();
     if (!said_so) {
         for (const auto& address : addresses) {
-            auto again = co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
+            auto again =
+                co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
             if (again && (*again)->remote().key == key) co_return core::ok();
         }
         why = "connection lost and one redial failed";
@@ -338,7 +340,8 @@ core::task<core::result<void>> keep_connected(node& n) {
                 continue;
             }
             if (n.dialling.contains(key)) continue;
-            // Both may dial; the larger key waits a moment, so that one connection is the rule. Everybody dials the coordinator.
+            // Both may dial; the larger key waits a moment, so that one connection is the rule. Everybody dials the
+            // coordinator.
             const auto [it, fresh] = targets.try_emplace(key);
             if (fresh && n.self() > key && key != n.log->leader()) it->second.next = now + 1s;
             if (it->second.next > now) {
@@ -372,8 +375,9 @@ core::task<core::result<void>> become_admitted(node& n) {
         }
         const auto key = (*link)->remote().key;
         // The link's own coroutine starts at the next turn of the loop.
-        auto serving = co_await core::with_deadline(
-            n.env.clock, core::wait_until(n.changed, [&n, key] { return n.find(key) != nullptr; }), n.env.clock.now() + 5s);
+        const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
+        auto serving =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
         LONGHAUL_CO_TRY(serving);
         const auto answered = [&n] { return n.run.has_value() || n.fatal.has_value(); };
         if (!n.run) {
@@ -394,8 +398,8 @@ core::task<core::result<void>> become_admitted(node& n) {
         n.send(key, request);
         n.redirects.clear();
         const auto decided = [&n] { return n.admitted || n.fatal.has_value() || !n.redirects.empty(); };
-        auto reply = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided),
-                                                  n.env.clock.now() + 30s);
+        auto reply =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided), n.env.clock.now() + 30s);
         if (n.fatal) co_return fail(*n.fatal);
         if (!reply) {
             last = reply.error().within(fmt::format("waiting for admission by {}", addresses[i].text()));

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "compress/codec.hpp"
-#include "core/hash.hpp"
+#include "optim/aggregate.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -24,7 +24,8 @@ next_step decide(const node& n) {
     if (n.leaving || n.fatal) return next_step::finish;
     if (!n.log_known) return next_step::wait;
     const auto& l = n.led();
-    if (!n.state || n.state->generation != l.generation() || n.state->round != l.committed()) return next_step::catch_up;
+    if (!n.state || n.state->generation != l.generation() || n.state->round != l.committed())
+        return next_step::catch_up;
     if (l.phase() == run_phase::stopped || l.committed() >= static_cast<std::uint64_t>(n.config().stop.rounds)) {
         return next_step::finish;
     }
@@ -96,7 +97,8 @@ struct trained {
 };
 
 /// Runs inner steps from the anchor until the plan's H are done or nobody wants them any more.
-core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::uint64_t generation, round_record open) {
+core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::uint64_t generation,
+                                              round_record open) {
     trained done;
     auto& trainer = *n.trainer;
     auto written = co_await n.env.workers.run([&trainer, &start] { trainer.write(start->anchor); }, 0s);
@@ -236,7 +238,8 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
     co_return core::ok();
 }
 
-/// A payload that was offered for the open round: received, checked as hostile, decoded once to see that it can be summed.
+/// A payload that was offered for the open round: received, checked as hostile, decoded once to see that it can be
+/// summed.
 core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetch_message what, std::string tag,
                                                std::uint64_t bytes) {
     auto buffer = std::make_shared<core::byte_vector>(bytes);
@@ -265,10 +268,10 @@ core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetc
     LONGHAUL_CO_TRY(checked);
     if (opened) {
         const auto& h = opened->header;
-        const bool right = h.run == n.run->run_id && h.generation == what.generation && h.round == what.round &&
-                           h.author == what.author && h.steps > 0 && h.tokens > 0 &&
-                           h.tokens <= optim::max_contribution_tokens &&
-                           (!n.led().open() || n.led().open()->round != what.round || h.codec == n.led().open()->plan.codec);
+        const bool right =
+            h.run == n.run->run_id && h.generation == what.generation && h.round == what.round &&
+            h.author == what.author && h.steps > 0 && h.tokens > 0 && h.tokens <= optim::max_contribution_tokens &&
+            (!n.led().open() || n.led().open()->round != what.round || h.codec == n.led().open()->plan.codec);
         if (!right) opened = fail(errc::protocol, "its header names another run, round, author or codec");
     }
     if (opened) {

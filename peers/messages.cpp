@@ -148,7 +148,7 @@ core::byte_vector serialize(const message& m) {
                    [&](const log_snapshot& x) {
                        // Made by ledger::snapshot: the bytes of the inner message itself.
                        p.mutable_log_snapshot()->mutable_ledger()->ParseFromArray(x.ledger.data(),
-                                                                                static_cast<int>(x.ledger.size()));
+                                                                                  static_cast<int>(x.ledger.size()));
                    },
                    [&](const ready_message& x) {
                        auto* r = p.mutable_ready();

@@ -11,9 +11,9 @@ namespace longhaul::peers {
 struct greeting {
     std::uint64_t generation = 0;
     std::uint64_t applied = 0;
-    bool caught_up = false;      ///< holds the state of `applied`: may be a donor
-    net::peer_key coordinator;   ///< zero: not known
-    bool observer = false;       ///< asks for status only
+    bool caught_up = false;     ///< holds the state of `applied`: may be a donor
+    net::peer_key coordinator;  ///< zero: not known
+    bool observer = false;      ///< asks for status only
 };
 struct manifest_request {};
 struct manifest_reply {
@@ -54,9 +54,9 @@ struct ready_message {
 struct progress_message {
     std::uint64_t generation = 0;
     std::uint64_t round = 0;
-    std::uint32_t steps = 0;           ///< own inner steps done
-    std::uint64_t verified_bytes = 0;  ///< of payloads of this round, arrived so far
-    std::vector<peer_number> payloads; ///< complete ones, sorted
+    std::uint32_t steps = 0;            ///< own inner steps done
+    std::uint64_t verified_bytes = 0;   ///< of payloads of this round, arrived so far
+    std::vector<peer_number> payloads;  ///< complete ones, sorted
 };
 struct applied_message {
     std::uint64_t generation = 0;

@@ -1,7 +1,7 @@
 #pragma once
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
-/// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates that were
-/// missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), peer.cpp (start, stop, status).
+/// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
+/// that were missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), peer.cpp (start, stop, status).
 
 #include <deque>
 #include <map>
@@ -26,10 +26,10 @@ struct linked_peer {
     core::wakeup outbox_changed;
     bool greeted = false;
     bool observer = false;
-    bool caught_up = false;         ///< holds a state: may be a donor
+    bool caught_up = false;  ///< holds a state: may be a donor
     std::uint64_t generation = 0;
     std::uint64_t applied = 0;
-    std::string said_leaving;       ///< why it leaves, if it said so
+    std::string said_leaving;                     ///< why it leaves, if it said so
     std::map<std::string, std::uint64_t> offers;  ///< tag → size of what is offered to us and not answered yet
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
@@ -56,35 +56,36 @@ struct node {
     std::optional<signed_manifest> run;
     run_secrets secrets;
     std::unique_ptr<optim::trainer> trainer;
-    bool trainer_is_cold = false;       ///< the inner optimizer's state was set to zero by a state from elsewhere: ramp up
+    bool trainer_is_cold = false;  ///< the inner optimizer's state was set to zero by a state from elsewhere: ramp up
     std::uint64_t steps_since_reset = 0;
     std::unique_ptr<net::mesh> mesh;
     net::endpoint listen;
     std::unique_ptr<consensus> log;
-    bool log_known = false;             ///< the ledger is the run's (a follower: a snapshot has arrived)
-    bool admission_wanted = true;       ///< false: only the manifest is asked for
+    bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
+    bool admission_wanted = true;  ///< false: only the manifest is asked for
     bool admitted = false;
     std::vector<net::endpoint> redirects;  ///< where the coordinator is said to be
-    std::optional<core::error> fatal;   ///< ends this node
+    std::optional<core::error> fatal;      ///< ends this node
     peer_number number = 0;
-    shared_state state;                 ///< null: nothing yet
+    shared_state state;  ///< null: nothing yet
     settlement mass;
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
     std::map<std::string, std::uint64_t> receiving;  ///< tags of payloads that are arriving, and their sizes
     std::optional<round_coordinator> coordinator;
-    core::wakeup changed;               ///< anything above changed: decide again
-    core::scope tasks;                  ///< everything that runs
+    core::wakeup changed;  ///< anything above changed: decide again
+    core::scope tasks;     ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
     std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
-    bool finished = false;              ///< the run is complete or was stopped for everybody
+    bool finished = false;                         ///< the run is complete or was stopped for everybody
     member_state doing = member_state::joining;
-    std::uint32_t steps_done = 0;       ///< of the open round
-    std::tuple<std::uint64_t, std::uint64_t, std::uint32_t> ready_for{};  ///< (generation, round, attempt) of our last READY
+    std::uint32_t steps_done = 0;  ///< of the open round
+    std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>
+        ready_for{};                                         ///< (generation, round, attempt) of our last READY
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
-    shared_aggregate candidate;         ///< what we sum for the open attempt
+    shared_aggregate candidate;                              ///< what we sum for the open attempt
     round_timing timing;
     std::uint64_t last_checkpoint = 0;
     bool checkpointing = false;
@@ -93,6 +94,9 @@ struct node {
     std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone
     core::time_point coordinator_seen{};
     std::function<std::string()> status_json;
+    bool resumed = false;                       ///< started from a checkpoint or a log of its own
+    bool trusted_on_first_use = false;          ///< the run id came from the hello of a bare address
+    std::optional<core::result<void>> outcome;  ///< of this node's part in the run
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
@@ -111,10 +115,22 @@ struct node {
     /// Queues a control message; lost with the link.
     void send(const net::peer_key& to, const message& m);
     void send_all(const message& m);
+    /// What a person or a launcher needs to know now; the run must be known.
+    ready_report ready() const;
     std::pair<std::uint64_t, std::uint64_t> wire_bytes() const;
     void emit(core::event e) { env.events.emit(std::move(e)); }
     void report(const core::error& e, std::string_view doing_what);
 };
+
+// startup.cpp
+/// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
+core::task<core::result<void>> start_founder(node& n);
+core::task<core::result<void>> start_joiner(node& n);
+/// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.
+void log_advanced(node& n, const record* r);
+
+// status.cpp
+peer_status status_of(const node& n);
 
 // links.cpp
 /// Serves one link from greeting to end. Runs in node.tasks.
@@ -129,7 +145,8 @@ core::task<core::result<void>> become_admitted(node& n);
 // member.cpp
 /// Trains, exchanges and applies until the run ends for this node.
 core::task<core::result<void>> take_part(node& n);
-/// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are due.
+/// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
+/// due.
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
 /// The offers of a link: accepted, held or refused.
 void consider_offers(node& n, const shared_linked& from);

@@ -1,6 +1,6 @@
 #pragma once
-/// What a contributor sends in a round: a header signed by its author, then the codec's bytes. Immutable until settled, so
-/// that any holder can forward it and whoever signs two for one round has signed the proof.
+/// What a contributor sends in a round: a header signed by its author, then the codec's bytes. Immutable until settled,
+/// so that any holder can forward it and whoever signs two for one round has signed the proof.
 
 #include <memory>
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/json.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -64,7 +63,8 @@ bool others_are_done(const node& n) {
     return std::ranges::all_of(n.links, [&n](const auto& entry) {
         const auto& [key, peer] = entry;
         const auto* m = n.led().find(key);
-        return peer->observer || m == nullptr || (peer->generation == n.led().generation() && peer->applied >= n.led().committed());
+        return peer->observer || m == nullptr ||
+               (peer->generation == n.led().generation() && peer->applied >= n.led().committed());
     });
 }
 
@@ -75,7 +75,8 @@ bool nothing_to_send(const node& n) {
 core::task<core::result<void>> say_goodbye(node& n) {
     if (n.finished && n.log->leads()) {
         // Whoever is a moment behind may still need the last aggregate.
-        (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, [&n] { return others_are_done(n); }),
+        (void)co_await core::with_deadline(n.env.clock,
+                                           core::wait_until(n.changed, [&n] { return others_are_done(n); }),
                                            n.env.clock.now() + linger_for_others);
     }
     const std::string reason = n.finished ? "the run is over" : n.leave_reason;
@@ -101,12 +102,12 @@ core::task<core::result<void>> take_part_and_end(node& n) {
         LONGHAUL_CO_TRY(said);
     }
     core::event e("left");
-    e.with("reason", took_part ? (n.finished ? std::string("the run is over") : n.leave_reason) : took_part.error().message);
+    e.with("reason",
+           took_part ? (n.finished ? std::string("the run is over") : n.leave_reason) : took_part.error().message);
     if (n.state) e.with("round", n.state->round).with("root", n.state->root.hex());
     if (n.eval_loss) e.with("eval_loss", *n.eval_loss);
     n.emit(std::move(e));
     n.doing = member_state::stopped;
-    n.ended = true;
     co_return took_part;
 }
 
@@ -167,7 +168,7 @@ struct peer::impl {
 };
 
 peer::peer(net::environment& env, peer_options options) : impl_(std::make_shared<impl>(env, std::move(options))) {
-    impl_->n.status_json = [this] { return to_json(status()); };
+    impl_->n.status_json = [n = &impl_->n] { return to_json(status_of(*n)); };
 }
 peer::~peer() = default;
 
@@ -183,6 +184,8 @@ core::task<core::result<void>> peer::run() {
     co_return joined;
 }
 
+peer_status peer::status() const { return status_of(impl_->n); }
+
 void peer::leave(std::string reason) {
     auto& n = impl_->n;
     if (n.leaving) return;
@@ -194,7 +197,8 @@ void peer::leave(std::string reason) {
 core::result<void> peer::stop_run(std::string reason) {
     auto& n = impl_->n;
     if (!n.log || !n.log->leads()) {
-        return fail(errc::usage, "only the coordinator can stop the run: ask {}, or use 'longhaul leave' for this node alone",
+        return fail(errc::usage,
+                    "only the coordinator can stop the run: ask {}, or use 'longhaul leave' for this node alone",
                     n.log ? n.log->leader().brief() : std::string("it"));
     }
     n.wanted_phase = run_state_record{run_phase::stopped, std::move(reason)};

@@ -14,10 +14,10 @@
 namespace longhaul::peers {
 
 using peer_number = std::uint32_t;
-inline constexpr std::size_t max_members = 1024;      ///< admitted peers in one run
-inline constexpr std::size_t max_reason = 400;        ///< bytes of a sentence
-inline constexpr std::size_t max_name = 64;           ///< bytes of a peer's name
-inline constexpr std::size_t max_addresses = 8;       ///< of one peer
+inline constexpr std::size_t max_members = 1024;  ///< admitted peers in one run
+inline constexpr std::size_t max_reason = 400;    ///< bytes of a sentence
+inline constexpr std::size_t max_name = 64;       ///< bytes of a peer's name
+inline constexpr std::size_t max_addresses = 8;   ///< of one peer
 inline constexpr std::size_t max_record_bytes = 256 * 1024;
 
 /// A key joins, or comes back with other addresses.
@@ -86,7 +86,8 @@ struct run_state_record {
     bool operator==(const run_state_record&) const = default;
 };
 
-using record = std::variant<admit_record, depart_record, round_record, commit_record, generation_record, run_state_record>;
+using record =
+    std::variant<admit_record, depart_record, round_record, commit_record, generation_record, run_state_record>;
 
 core::byte_vector serialize(const record& r);
 /// errc::malformed or errc::limit.

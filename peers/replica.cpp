@@ -29,7 +29,8 @@ shared_state apply_round(const core::tensor_manifest& manifest, const model_stat
     for (const auto& c : commit.contributions) after->tokens += c.tokens;
     // A round without contributors moves nothing, momentum included.
     if (!commit.contributions.empty()) {
-        optim::outer_step(manifest, plan.nesterov, plan.outer_lr, plan.outer_momentum, after->anchor, after->momentum, aggregate);
+        optim::outer_step(manifest, plan.nesterov, plan.outer_lr, plan.outer_momentum, after->anchor, after->momentum,
+                          aggregate);
     }
     after->root = root_of(*after);
     return after;

@@ -1,6 +1,7 @@
 #pragma once
-/// One node's copy of the model between commits. A state is immutable and shared: donors, checkpoints and evaluation keep
-/// the one they started with while the next one is made. Applying a commit makes the next state from this one, or nothing.
+/// One node's copy of the model between commits. A state is immutable and shared: donors, checkpoints and evaluation
+/// keep the one they started with while the next one is made. Applying a commit makes the next state from this one, or
+/// nothing.
 
 #include <memory>
 

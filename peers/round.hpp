@@ -53,7 +53,8 @@ private:
     struct standing {
         std::uint64_t generation = 0;
         std::uint64_t applied = 0;
-        bool holds_next = false;  ///< READY for the open round: it will have applied it as soon as it hears of the commit
+        bool holds_next =
+            false;  ///< READY for the open round: it will have applied it as soon as it hears of the commit
     };
     struct member_view {
         std::set<peer_number> payloads;

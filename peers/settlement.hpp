@@ -34,7 +34,8 @@ public:
     void fold_back(carried_mass mass);
     /// A payload goes out. There is none pending.
     void sent(pending_payload p);
-    /// Settles the pending payload if the ledger has decided: accepted (its mass is dropped, true) or passed over (folded back, false).
+    /// Settles the pending payload if the ledger has decided: accepted (its mass is dropped, true) or passed over
+    /// (folded back, false).
     std::optional<bool> settle(const ledger& l, peer_number self);
     /// The state was replaced by a downloaded one: carried mass may already be in it. Returns the tokens counted lost.
     std::uint64_t discard();

@@ -40,7 +40,8 @@ core::task<core::result<ledger>> log_store::load() {
         if (!std::ranges::equal(*check, std::span(expected.bytes).first(8))) {
             // The last entry may be torn by a power cut; a damaged one with others behind it is a broken disk.
             if (in.remaining() > 0) {
-                co_return fail(errc::malformed, "the log is damaged at entry {}: restore {} from a copy or found a new run",
+                co_return fail(errc::malformed,
+                               "the log is damaged at entry {}: restore {} from a copy or found a new run",
                                l.index() + 1, entries_path(base_));
             }
             torn = true;
@@ -145,7 +146,8 @@ core::result<void> single_voter::receive(const net::peer_key& from, const log_sn
     if (from != founder_ || log_) return fail(errc::protocol, "a log snapshot from a peer that is not the coordinator");
     LONGHAUL_TRY_ASSIGN(auto fresh, ledger::from_snapshot(m.ledger));
     if (known_ && fresh.index() < state_.index()) {
-        return fail(errc::protocol, "the coordinator's log went back from entry {} to {}", state_.index(), fresh.index());
+        return fail(errc::protocol, "the coordinator's log went back from entry {} to {}", state_.index(),
+                    fresh.index());
     }
     known_ = true;
     state_ = std::move(fresh);

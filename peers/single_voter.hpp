@@ -2,8 +2,8 @@
 /// Consensus of one voter, the founder: it orders records by writing them to its disk, and everybody else follows.
 /// The run waits while it is away and goes on when it is back.
 
-#include <set>
 #include <memory>
+#include <set>
 
 #include "core/storage.hpp"
 #include "peers/consensus.hpp"
@@ -51,7 +51,7 @@ private:
     net::peer_key founder_;
     std::unique_ptr<log_store> log_;
     ledger state_;
-    bool known_ = false;             ///< a follower that has a snapshot of this session
+    bool known_ = false;  ///< a follower that has a snapshot of this session
     bool proposing_ = false;
     core::wakeup idle_;
     std::set<net::peer_key> followers_;  ///< who asked for the log

@@ -1,6 +1,5 @@
-#include "core/hash.hpp"
-#include "optim/aggregate.hpp"
 #include "compress/codec.hpp"
+#include "core/hash.hpp"
 #include "peers/node.hpp"
 #include "peers/single_voter.hpp"
 
@@ -134,8 +133,8 @@ core::result<void> check_against_manifest(const node& n) {
 core::result<void> check_memory(const node& n) {
     if (n.options.memory_limit == 0) return core::ok();
     const auto elements = n.tensors().elements();
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient, the carry and a decoded payload; the retained
-    // aggregates and the one being made; and the trainer's parameters, gradients and two moments.
+    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient, the carry and a decoded
+    // payload; the retained aggregates and the one being made; and the trainer's parameters, gradients and two moments.
     const std::uint64_t words = 4 + 3 + (exchange::retained + 1) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
@@ -157,12 +156,15 @@ core::task<core::result<void>> prepare_founder(node& n) {
     LONGHAUL_CO_TRY(loaded);
     if (n.run) {
         if (n.run->manifest.founder != n.self()) {
-            co_return fail(errc::config, "this state directory belongs to run '{}', which another node founded: use "
-                                         "'longhaul join', or another --state-dir", n.config().name);
+            co_return fail(errc::config,
+                           "this state directory belongs to run '{}', which another node founded: use "
+                           "'longhaul join', or another --state-dir",
+                           n.config().name);
         }
         if (const auto difference = first_difference(wanted, n.config()); !difference.empty()) {
-            co_return fail(errc::config, "this state directory holds run '{}' with other settings ({}): a run's settings "
-                                         "never change; use another --state-dir to found a new run",
+            co_return fail(errc::config,
+                           "this state directory holds run '{}' with other settings ({}): a run's settings "
+                           "never change; use another --state-dir to found a new run",
                            n.config().name, difference);
         }
     }
@@ -231,8 +233,10 @@ core::task<core::result<void>> prepare_joiner(node& n) {
         n.trusted_on_first_use = true;
     }
     if (n.run && n.run->run_id != ticket.key->run) {
-        co_return fail(errc::config, "this state directory belongs to run '{}' ({}), the ticket is for run {}: use another "
-                                     "--state-dir", n.config().name, n.run->run_id.brief(), ticket.key->run.brief());
+        co_return fail(errc::config,
+                       "this state directory belongs to run '{}' ({}), the ticket is for run {}: use another "
+                       "--state-dir",
+                       n.config().name, n.run->run_id.brief(), ticket.key->run.brief());
     }
     n.secrets.psk = ticket.key->secret.value_or(core::digest{});
     n.secrets.token = ticket.key->token;
@@ -276,6 +280,8 @@ void log_advanced(node& n, const record* r) {
 }
 
 core::task<core::result<void>> start_network(node& n, const core::digest& run) {
+    auto counted = co_await count_incarnation(n);
+    LONGHAUL_CO_TRY(counted);
     net::mesh_options o;
     o.run = run;
     o.psk = n.secrets.psk;
@@ -285,9 +291,8 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     o.advertised = n.options.advertised;
     if (n.run) o.silence_limit = n.config().peers.silence_limit;
     n.mesh = std::make_unique<net::mesh>(
-        n.env, n.options.self, o, [&n](const net::remote_peer& who, bool they_dialled) {
-            return they_dialled ? admit_link(n, who) : core::ok();
-        },
+        n.env, n.options.self, o,
+        [&n](const net::remote_peer& who, bool they_dialled) { return they_dialled ? admit_link(n, who) : core::ok(); },
         [&n](std::shared_ptr<net::link> link) { n.tasks.spawn_isolated("link", serve_link(n, std::move(link))); });
     auto bound = n.mesh->listen(n.options.listen);
     if (!bound) co_return fail(bound.error());
@@ -373,9 +378,8 @@ core::task<core::result<void>> start_joiner(node& n) {
     auto admitted = co_await become_admitted(n);
     LONGHAUL_CO_TRY(admitted);
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
-    auto known = co_await core::with_deadline(n.env.clock,
-                                              core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }),
-                                              n.env.clock.now() + 30s);
+    auto known = co_await core::with_deadline(
+        n.env.clock, core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }), n.env.clock.now() + 30s);
     if (n.fatal) co_return fail(*n.fatal);
     if (!known) co_return fail(known.error().within("waiting for the run's log from its coordinator"));
     co_return core::ok();

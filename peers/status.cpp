@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "peers/node.hpp"
@@ -59,8 +60,8 @@ peer_status status_of(const node& n) {
         const bool self = m.admitted.key == n.self();
         row.alive = self || link != nullptr;
         row.participating = l.open() && std::ranges::binary_search(l.open()->members, number);
-        row.merged = last != nullptr && std::ranges::any_of(last->commit.contributions,
-                                                            [&](const auto& c) { return c.number == number; });
+        row.merged = last != nullptr &&
+                     std::ranges::any_of(last->commit.contributions, [&](const auto& c) { return c.number == number; });
         row.applied = self ? s.applied : (link ? link->applied : 0);
         if (link) {
             const auto stats = link->link->stats();
@@ -75,8 +76,6 @@ peer_status status_of(const node& n) {
     }
     return s;
 }
-
-peer_status peer::status() const { return status_of(impl_->n); }
 
 std::string to_json(const peer_status& s) {
     nlohmann::ordered_json j;

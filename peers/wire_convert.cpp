@@ -87,7 +87,8 @@ core::result<std::vector<contribution>> contributions_from(
     return out;
 }
 
-void put_contributions(const std::vector<contribution>& in, google::protobuf::RepeatedPtrField<wire::Contribution>* out) {
+void put_contributions(const std::vector<contribution>& in,
+                       google::protobuf::RepeatedPtrField<wire::Contribution>* out) {
     for (const auto& c : in) {
         auto* p = out->Add();
         p->set_number(c.number);

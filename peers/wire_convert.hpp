@@ -1,8 +1,8 @@
 #pragma once
-/// Between the protobuf messages of peers/messages.proto and our structs; for records.cpp, messages.cpp, ledger.cpp and payload.cpp
-/// alone. `from` functions check what a stranger sent.
+/// Between the protobuf messages of peers/messages.proto and our structs; for records.cpp, messages.cpp, ledger.cpp and
+/// payload.cpp alone. `from` functions check what a stranger sent.
 
-#include "messages.pb.h"
+#include "peers/messages.pb.h"
 #include "peers/records.hpp"
 
 namespace longhaul::peers {
@@ -38,7 +38,8 @@ core::result<std::vector<peer_number>> numbers_from(const google::protobuf::Repe
                                                     const char* what);
 core::result<std::vector<contribution>> contributions_from(
     const google::protobuf::RepeatedPtrField<wire::Contribution>& in);
-void put_contributions(const std::vector<contribution>& in, google::protobuf::RepeatedPtrField<wire::Contribution>* out);
+void put_contributions(const std::vector<contribution>& in,
+                       google::protobuf::RepeatedPtrField<wire::Contribution>* out);
 
 wire::Admit to_proto(const admit_record& r);
 wire::Round to_proto(const round_record& r);
