@@ -291,7 +291,7 @@ TEST_CASE("MLP and CNN learn MNIST") {
         optim::trainer_options o;
         o.model.kind = kind;
         o.model.layers = 1;
-        o.model.width = 8;
+        o.model.width = std::string(kind) == "mlp" ? 32 : 8;
         o.data.kind = "mnist";
         o.data_path = shared.string();
         o.data.shards = 4;
