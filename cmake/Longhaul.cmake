@@ -25,6 +25,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(longhaul_warnings INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds
         -Wno-stringop-overflow -Wno-stringop-overread -Wno-restrict -Wno-dangling-pointer -Wno-free-nonheap-object
         -Wno-mismatched-new-delete)
+    if(LONGHAUL_SANITIZE MATCHES "thread")
+        # Asio has fences, which the thread sanitizer does not see.
+        target_compile_options(longhaul_warnings INTERFACE -Wno-tsan)
+    endif()
 endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     # clang's feature test does not recognise coroutines of libstdc++ 12 (Asio 1.22.1).

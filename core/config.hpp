@@ -52,6 +52,7 @@ private:
 /// keys.
 class config_binder {
 public:
+    /// Fields must outlive the binder; a key is bound once. Ranges are inclusive.
     void bind(std::string key, std::string& field, std::string help);
     void bind(std::string key, bool& field, std::string help);
     void bind(std::string key, std::int64_t& field, std::string help, std::int64_t min, std::int64_t max);
@@ -60,29 +61,37 @@ public:
     void bind(std::string key, bit_rate& field, std::string help);
     /// Bytes ("64 MiB").
     void bind_bytes(std::string key, std::uint64_t& field, std::string help);
+    /// A TOML list, or a text with commas.
     void bind(std::string key, std::vector<std::string>& field, std::string help);
     /// A text out of a closed list; the error names the nearest.
     void bind_choice(std::string key, std::string& field, std::vector<std::string> choices, std::string help);
 
     std::vector<std::string> keys() const;
-    /// Fills the bound fields. errc::config names key, value, origin, what is accepted; an unknown key names the
-    /// nearest.
+    /// Fills the bound fields, all or none. errc::config names key, value, origin, what is accepted; an unknown key
+    /// names the nearest.
     result<void> apply(const config_values& values);
     /// The resolved configuration as TOML, each line with its origin as a comment.
     std::string print() const;
-    /// As TOML without origins, in key order: canonical, used where configuration is hashed.
+    /// As TOML without origins, in key order, every value exact: used where configuration is hashed. Reads back to the
+    /// same fields.
     std::string canonical() const;
 
 private:
+    using commit = std::function<void()>;
+    using parser = std::function<result<commit>(const config_values::value&)>;
     struct entry {
         std::string key, help, origin = "default";
-        std::function<result<void>(const config_values::value&)> parse;
+        parser parse;
         std::function<std::string()> show;
     };
+    void add(std::string key, std::string help, parser parse, std::function<std::string()> show);
+    error unknown(const std::string& key, const config_values::value& v) const;
+
     std::vector<entry> entries_;
 };
 
-/// The known word nearest to `word` by edit distance, or empty if none is near enough to suggest.
+/// The known word nearest to `word` by edit distance, of the whole or of the parts after the last dot; empty if none is
+/// near enough to suggest.
 std::string nearest(std::string_view word, const std::vector<std::string>& known);
 
 }  // namespace longhaul::core
