@@ -11,11 +11,13 @@
 ///
 /// Each message is framed as `u16 length | message`. A caller loops: `done()` → `finish()`; `my_turn()` → send
 /// `frame(write())`; else read two bytes, `frame_length(…, max_next())`, that many bytes, `read()`. Any error is final:
-/// close the connection. An error of `read` on message 1 must be answered by silence.
+/// close the connection. An error of `read` on message 1 is answered by silence; so an initiator whose connection ends
+/// between its message 1 and message 2 says errc::not_admitted: its run secret is most likely wrong.
 
 #include "net/hello.hpp"
 #include "net/link.hpp"
 #include "net/noise.hpp"
+#include "net/printable.hpp"
 #include "net/record.hpp"
 
 namespace longhaul::net {
@@ -48,9 +50,6 @@ struct self_description {
     std::optional<core::digest> token;  ///< sent by an initiator only
 };
 
-/// Whether `text` is UTF-8 without control characters, at most `max` bytes.
-bool is_printable_utf8(std::string_view text, std::size_t max);
-
 /// The control connection's first contact.
 class control_handshake {
 public:
@@ -75,6 +74,7 @@ public:
     secured finish();
 
 private:
+    core::result<void> read_message(core::const_bytes message);
     core::byte_vector encode_payload() const;
     core::result<remote_peer> parse_payload(core::const_bytes payload) const;
 

@@ -28,7 +28,7 @@ inline constexpr std::size_t max_end_reason = 200;
 
 /// Types below 16 are the record layer's; a channel takes its own from 16 on.
 enum class record_type : std::uint8_t {
-    end = 1,      ///< FIN: nothing follows; the payload says why (UTF-8, at most max_end_reason bytes)
+    end = 1,      ///< FIN: nothing follows; the payload says why (printable UTF-8, at most max_end_reason bytes)
     verdict = 2,  ///< the responder's answer to a handshake (net/handshake.hpp)
 };
 inline constexpr std::uint8_t first_channel_record_type = 16;
@@ -46,13 +46,13 @@ public:
                                    core::mutable_bytes out);
     /// The same without type and flags, at least one byte: plain + data_overhead.
     core::result<std::size_t> seal_data(core::const_bytes plain, core::mutable_bytes out);
-    /// The authenticated end, `reason` cut to max_end_reason; nothing may be sealed after it.
+    /// The authenticated end, `reason` made printable and cut to max_end_reason; nothing may be sealed after it.
     core::result<core::byte_vector> seal_end(std::string_view reason);
     /// Records sealed so far.
     std::uint64_t count() const { return cipher_.counter(); }
 
 private:
-    core::result<std::size_t> finish(core::const_bytes ad, std::size_t plain, core::mutable_bytes out);
+    core::result<std::size_t> write(core::const_bytes ad, core::const_bytes plain, core::mutable_bytes out);
     noise::cipher_state cipher_;
     std::uint64_t rekey_every_;
     bool ended_ = false;

@@ -1,0 +1,5 @@
+import sys
+
+from longhaul.cli import main
+
+sys.exit(main())

@@ -1,0 +1,168 @@
+"""The launcher with a stand-in daemon: starting, faults, exit codes, and that nothing outlives it."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from longhaul import launch
+from longhaul.events import RunView
+
+FAKE = pathlib.Path(__file__).with_name("fake_daemon.py")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def command(tmp_path: pathlib.Path, *more: str) -> list[str]:
+    config = tmp_path / "run.toml"
+    config.touch()
+    where = ["--dir", str(tmp_path / "run"), "--binary", str(FAKE)]
+    return [sys.executable, "-m", "longhaul", "launch", str(config), *where, *more]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **more}
+
+
+def run(tmp_path: pathlib.Path, *more: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(tmp_path, *more), capture_output=True, text=True, env=environment(**env), timeout=60)
+
+
+def pids(tmp_path: pathlib.Path) -> list[int]:
+    """Processes whose command line names this test's run directory, the launcher aside."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "--state-dir" in words and any(w.startswith(str(tmp_path)) for w in words):
+                found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_four_peers_to_the_end(tmp_path):
+    done = run(tmp_path, "--peers", "4", "--json", "--plain")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["ok"] and result["rounds"] == 20 and len(result["peers"]) == 4
+    assert {p["exit"] for p in result["peers"].values()} == {0}
+    assert len({p["root"] for p in result["peers"].values()}) == 1
+    assert result["raw_ratio"] == 60
+    assert "round 20/20" in done.stderr.splitlines()[-1]
+
+
+def test_kill_late_and_restart(tmp_path):
+    faults = ["--kill", "peer-1@round:3", "--join-late", "peer-2@round:4", "--restart", "peer-1@round:6"]
+    done = run(tmp_path, "--peers", "3", "--plain", *faults)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(s) for s in (tmp_path / "run" / "launcher.jsonl").read_text().splitlines()]
+    story = {p: [e["event"] for e in events if e["peer"] == p] for p in ("peer-0", "peer-1", "peer-2")}
+    assert story["peer-0"] == ["spawned", "exited"]
+    assert story["peer-1"] == ["spawned", "killed", "spawned", "exited"]
+    assert story["peer-2"] == ["spawned", "exited"]
+    late = next(e for e in events if e["peer"] == "peer-2")
+    founded = (tmp_path / "run" / "peer-0" / "events.jsonl").read_text().splitlines()
+    rounds_before = [e for e in map(json.loads, founded) if e["event"] == "round_committed" and e["t"] < late["t"]]
+    assert len(rounds_before) >= 4
+    assert "peer-1 was killed (signal 9) in round" in done.stdout
+    assert "peer-2 joined late" in done.stdout
+
+
+def test_killed_peer_stays_dead_and_does_not_fail_the_run(tmp_path):
+    done = run(tmp_path, "--peers", "2", "--json", "--kill", "peer-1@round:2")
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert result["peers"]["peer-1"]["killed"] and result["peers"]["peer-1"]["exit"] == 128 + signal.SIGKILL
+    assert result["peers"]["peer-1"]["applied"] < 20 and result["peers"]["peer-0"]["applied"] == 20
+
+
+def test_last_words_and_exit_code_of_a_daemon_that_fails(tmp_path):
+    done = run(tmp_path, "--peers", "2", "--plain", FAKE_FAIL="peer-1@3=77:the ticket was revoked")
+    assert done.returncode == 77
+    assert "peer-1 ended with 77: the ticket was revoked" in done.stderr
+
+
+def test_founder_that_never_gets_ready(tmp_path):
+    arguments = command(tmp_path, "--plain")
+    (tmp_path / "run.toml").unlink()
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=60)
+    assert done.returncode == 78
+    assert "run.toml does not exist" in done.stderr
+
+
+def test_founder_that_fails_ends_the_run(tmp_path):
+    started = time.monotonic()
+    done = run(tmp_path, "--peers", "2", "--plain", FAKE_FAIL="peer-0@3=1:out of luck", FAKE_ROUNDS="30")
+    assert done.returncode == 1 and "out of luck" in done.stderr
+    assert time.monotonic() - started < 15
+
+
+def test_interrupt_leaves_cleanly(tmp_path):
+    process = subprocess.Popen(command(tmp_path, "--peers", "2", "--plain"), env=environment(FAKE_ROUNDS="9999"))
+    events = [tmp_path / "run" / f"peer-{i}" / "events.jsonl" for i in range(2)]
+    assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 0
+    assert pids(tmp_path) == []
+    assert '"event": "left"' in (tmp_path / "run" / "peer-1" / "events.jsonl").read_text()
+
+
+def test_children_die_with_a_killed_launcher(tmp_path):
+    """kill -9 of the launcher: no handler runs, and the daemons go all the same, also one that ignores SIGTERM."""
+    process = subprocess.Popen(
+        command(tmp_path, "--peers", "3", "--plain"), env=environment(FAKE_ROUNDS="9999", FAKE_DEAF="1")
+    )
+    assert wait_until(lambda: len(pids(tmp_path)) == 3)
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: pids(tmp_path) == [])
+
+
+def test_limit_on_time(tmp_path):
+    done = run(tmp_path, "--peers", "2", "--plain", "--max-seconds", "2", FAKE_ROUNDS="9999")
+    assert done.returncode == 0 and pids(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["peer-1", "peer-1@40", "peer-1@round:x", "peer-1@round:1.5", "node@round:1", ""])
+def test_bad_fault_is_a_usage_error(tmp_path, text):
+    done = run(tmp_path, "--kill", text)
+    assert done.returncode == 2 and "write for example peer-2@round:40" in done.stderr
+
+
+@pytest.mark.parametrize("more", [["--kill", "peer-7@round:1"], ["--peers", "0"], ["--join-late", "peer-0@round:3"]])
+def test_impossible_requests_are_usage_errors(tmp_path, more):
+    assert run(tmp_path, *more).returncode == 2
+
+
+def test_missing_binary_says_how_to_build(tmp_path):
+    done = run(tmp_path, "--binary", str(tmp_path / "nothing"))
+    assert done.returncode == 69 and "cmake --build" in done.stderr
+
+
+def test_trigger():
+    by_round, by_time = launch.parse_trigger("peer-2@round:40"), launch.parse_trigger("peer-12@seconds:1.5")
+    by_share = launch.parse_trigger("peer-0@percent:25")
+    view = RunView()
+    view.round = 39
+    assert not by_round.due(view, 999) and by_time.due(view, 1.5) and not by_time.due(view, 1.4)
+    assert not by_share.due(view, 999), "nobody has said how many rounds there are"
+    view.round, view.rounds_total = 40, 161
+    assert by_round.due(view, 0) and not by_share.due(view, 0)
+    view.rounds_total = 160
+    assert by_share.due(view, 0)
+    by_share.done = True
+    assert not by_share.due(view, 0)
