@@ -1,6 +1,6 @@
 """The built-in models and the order of the data, written again in PyTorch: the models after nanoGPT
-(github.com/karpathy/nanoGPT, model.py) and plain torch.nn, the batches after optim/data.cpp. Golden files are made from it,
-and experiments use it as the data-parallel baseline.
+(github.com/karpathy/nanoGPT, model.py) and plain torch.nn, the batches after optim/data.cpp. Golden files are made from
+it, and experiments use it as the data-parallel baseline.
 """
 
 import math
