@@ -33,7 +33,7 @@ endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     # clang's feature test does not recognise coroutines of libstdc++ 12 (Asio 1.22.1).
     target_compile_definitions(longhaul_options INTERFACE ASIO_HAS_CO_AWAIT ASIO_HAS_STD_COROUTINE)
-    # libstdc++ 12 uses what it deprecates: the buffer of std::stable_partition.
+    # libstdc++ 12's stable algorithms call a function that it declares deprecated.
     target_compile_options(longhaul_warnings INTERFACE -Wno-deprecated-declarations)
 endif()
 
