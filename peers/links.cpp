@@ -290,6 +290,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     });
     n.send(key, greeting_of(n));
     if (n.log) n.log->link_up(key);
+    if (n.log_known && key == n.log->leader()) repeat_standing(n);
     n.changed.notify();
 
     core::scope own(n.env.executor);
