@@ -12,6 +12,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t max_outbox = 8192;
+constexpr std::size_t max_outbox_bytes = 8 << 20;
 constexpr auto first_backoff = 250ms;
 constexpr auto longest_backoff = 10s;
 constexpr auto redial_deadline = 3s;
@@ -21,6 +22,7 @@ core::task<core::result<void>> write_outbox(shared_linked peer) {
         while (!peer->outbox.empty()) {
             auto next = std::move(peer->outbox.front());
             peer->outbox.pop_front();
+            peer->outbox_bytes -= next.size();
             auto sent = co_await peer->link->send(std::move(next));
             LONGHAUL_CO_TRY(sent);
         }
@@ -78,9 +80,15 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_request& m) const {
-        if (!n.log_known) return core::ok();
+        if (!n.log_known) {
+            from->wants_to_join = m;
+            return core::ok();
+        }
         if (n.log->leads()) {
-            n.tasks.spawn_isolated("admission", admit(n, key, m));
+            if (from->admitting) return core::ok();
+            from->admitting = true;
+            n.tasks.spawn_isolated("admission", admit(n, key, m),
+                                   [&n = n](const core::error& e) { n.report(e, "admitting a peer"); });
             return core::ok();
         }
         join_reply reply;
@@ -91,10 +99,12 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_reply& m) const {
+        if (n.asked_to_join != key) return fail(errc::protocol, "an admission that nobody asked for");
+        n.asked_to_join.reset();
         if (m.admitted) {
             n.admitted = true;
-        } else if (m.coordinator.empty() && !m.reason.empty()) {
-            return fail(errc::not_admitted, "{}", m.reason);
+        } else if (m.coordinator.empty()) {
+            n.fatal = core::error(errc::not_admitted, m.reason.empty() ? "the run did not admit this node" : m.reason);
         } else {
             n.redirects.insert(n.redirects.end(), m.coordinator.begin(), m.coordinator.end());
         }
@@ -172,6 +182,14 @@ core::task<core::result<void>> read_messages(node& n, shared_linked peer) {
     }
 }
 
+core::task<core::result<void>> redial(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
+    for (const auto& address : addresses) {
+        auto again = co_await n.mesh->dial(address);
+        if (again && (*again)->remote().key == key) co_return core::ok();
+    }
+    co_return fail(errc::unreachable, "no address answers");
+}
+
 /// The coordinator's last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
 core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why) {
     const auto* member = n.led().find(key);
@@ -180,11 +198,9 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     const auto addresses = member->admitted.addresses;
     const bool said_so = !why.empty();
     if (!said_so) {
-        for (const auto& address : addresses) {
-            auto again =
-                co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
-            if (again && (*again)->remote().key == key) co_return core::ok();
-        }
+        auto again =
+            co_await core::with_deadline(n.env.clock, redial(n, key, addresses), n.env.clock.now() + redial_deadline);
+        if (again) co_return core::ok();
         why = "connection lost and one redial failed";
     }
     if (n.find(key)) co_return core::ok();  // it came back by itself meanwhile
@@ -228,11 +244,13 @@ greeting greeting_of(const node& n) {
 void node::send(const net::peer_key& to, const message& m) {
     const auto peer = find(to);
     if (!peer) return;
-    if (peer->outbox.size() >= max_outbox) {
+    auto bytes = serialize(m);
+    if (peer->outbox.size() >= max_outbox || peer->outbox_bytes + bytes.size() > max_outbox_bytes) {
         peer->link->close("too many unsent messages");
         return;
     }
-    peer->outbox.push_back(serialize(m));
+    peer->outbox_bytes += bytes.size();
+    peer->outbox.push_back(std::move(bytes));
     peer->outbox_changed.notify();
 }
 
@@ -306,7 +324,6 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     link->close(ended ? "done" : ended.error().message);
     if (!ended && ended.error().code != errc::closed && ended.error().code != errc::cancelled) {
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
-        if (ended.error().code == errc::not_admitted) n.fatal = ended.error();
     }
     if (current) {
         if (n.log) n.log->link_down(key);
@@ -385,13 +402,19 @@ core::task<core::result<void>> become_admitted(node& n) {
         const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
         auto serving =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
-        LONGHAUL_CO_TRY(serving);
-        const auto answered = [&n] { return n.run.has_value() || n.fatal.has_value(); };
+        if (!serving) {
+            last = serving.error();
+            if (last.code == errc::cancelled) co_return fail(last);
+            continue;
+        }
+        const auto lost = [&n, key] { return n.find(key) == nullptr; };
+        const auto answered = [&n, &lost] { return n.run.has_value() || n.fatal.has_value() || lost(); };
         if (!n.run) {
             n.send(key, manifest_request{});
             auto got = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
                                                     n.env.clock.now() + 30s);
             if (n.fatal) co_return fail(*n.fatal);
+            if (got && !n.run) got = fail(errc::closed, "the connection ended");
             if (!got) {
                 last = got.error().within(fmt::format("waiting for the run's manifest from {}", addresses[i].text()));
                 if (last.code == errc::cancelled) co_return fail(last);
@@ -402,12 +425,17 @@ core::task<core::result<void>> become_admitted(node& n) {
         join_request request;
         request.name = n.options.name;
         request.addresses = n.advertised();
-        n.send(key, request);
         n.redirects.clear();
-        const auto decided = [&n] { return n.admitted || n.fatal.has_value() || !n.redirects.empty(); };
+        n.asked_to_join = key;
+        n.send(key, request);
+        const auto decided = [&n, &lost] {
+            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost();
+        };
         auto reply =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided), n.env.clock.now() + 30s);
+        n.asked_to_join.reset();
         if (n.fatal) co_return fail(*n.fatal);
+        if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
             last = reply.error().within(fmt::format("waiting for admission by {}", addresses[i].text()));
             if (last.code == errc::cancelled) co_return fail(last);
