@@ -47,8 +47,9 @@ struct dispatcher {
     const shared_linked& from;
     net::peer_key key;
 
+    /// A node that joins does not know yet who is a member: nothing to hold against anybody.
     core::result<void> only_members(std::string_view what) const {
-        if (is_member(n, key)) return core::ok();
+        if (!n.log_known || is_member(n, key)) return core::ok();
         return fail(errc::protocol, "{} from {}, who is not admitted", what, key.brief());
     }
     std::optional<peer_number> number() const {
@@ -113,13 +114,13 @@ struct dispatcher {
     }
     core::result<void> operator()(const log_request& m) const {
         LONGHAUL_TRY(only_members("a request for the log"));
-        return n.log->receive(key, m);
+        return n.log ? n.log->receive(key, m) : core::ok();
     }
     core::result<void> operator()(const log_entries& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const log_snapshot& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const ready_message& m) const {
         LONGHAUL_TRY(only_members("READY"));
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->ready(*number(), m, n.env.clock.now());
             n.changed.notify();
         }
@@ -127,7 +128,7 @@ struct dispatcher {
     }
     core::result<void> operator()(const progress_message& m) const {
         LONGHAUL_TRY(only_members("PROGRESS"));
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->progress(*number(), m, n.env.clock.now());
             n.changed.notify();
         }
@@ -138,7 +139,7 @@ struct dispatcher {
         from->caught_up = true;
         from->generation = m.generation;
         from->applied = m.round;
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->caught_up(*number(), m.generation, m.round);
             if (m.eval_round > 0) n.coordinator->evaluated(m.eval_round, m.eval_loss);
         }
@@ -147,6 +148,10 @@ struct dispatcher {
     }
     core::result<void> operator()(const fetch_message& m) const {
         LONGHAUL_TRY(only_members("a fetch"));
+        if (!n.log_known) {
+            n.send(key, fetch_refused{m, "this node is joining itself"});
+            return core::ok();
+        }
         serve_fetch(n, from, m);
         return core::ok();
     }

@@ -86,6 +86,17 @@ std::uint64_t newest_round(const sim::node& n) {
     return 0;
 }
 
+/// The error events of a node, for a failure's message.
+std::string errors_of(const sim::node& n) {
+    std::string out;
+    for (const auto& [at, e] : n.events()) {
+        if (e.name == "error" || e.name == "peer_down") {
+            out += fmt::format("  {} at {}: {}\n", n.name(), core::format_duration(at), core::to_json_line(e, 0, n.name()));
+        }
+    }
+    return out;
+}
+
 struct outcome {
     core::digest trace;
     std::string problem;
@@ -139,6 +150,7 @@ outcome sixteen_peers(std::uint64_t seed, std::int64_t rounds) {
     if (w["n15"].count_events("round_committed") < static_cast<std::size_t>(rounds) / 2) {
         out.problem += "the late joiner took part in too few rounds\n";
     }
+    if (!out.problem.empty()) out.problem += errors_of(w["n00"]) + errors_of(w["n15"]);
     for (const auto& sentence : sim::check_invariants(w).broken) out.problem += sentence + "\n";
     out.trace = w.trace_hash();
     out.took = w.now();
