@@ -118,7 +118,7 @@ TEST_CASE("a one-way cut stops one direction only") {
     sim::world w(1);
     auto& a = w.add_node("a");
     auto& b = w.add_node("b");
-    auto chat = [&w](environment& env, std::unique_ptr<net::stream> s, std::size_t& got) -> task<result<void>> {
+    auto chat = [](environment& env, std::unique_ptr<net::stream> s, std::size_t& got) -> task<result<void>> {
         auto talk = [](environment& e, net::stream& t) -> task<result<void>> {
             const byte_vector word(1);
             for (;;) {
