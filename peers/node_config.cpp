@@ -39,7 +39,8 @@ core::result<void> validate(const node_config& c) {
         return core::fail(core::errc::config, "node.name must be at most {} printable characters", max_name);
     }
     if (!is_device(c.device)) {
-        return core::fail(core::errc::config, "node.device = \"{}\" is not a device: use auto, cpu or cuda:0", c.device);
+        return core::fail(core::errc::config, "node.device = \"{}\" is not a device: use auto, cpu or cuda:0",
+                          c.device);
     }
     LONGHAUL_TRY(listen_endpoint(c));
     LONGHAUL_TRY(advertised_endpoints(c, {}));
@@ -58,7 +59,8 @@ core::result<net::endpoint> listen_endpoint(const node_config& c) {
     return at;
 }
 
-core::result<std::vector<net::endpoint>> advertised_endpoints(const node_config& c, const std::vector<std::string>& own) {
+core::result<std::vector<net::endpoint>> advertised_endpoints(const node_config& c,
+                                                              const std::vector<std::string>& own) {
     std::vector<net::endpoint> out;
     LONGHAUL_TRY_ASSIGN(const auto at, listen_endpoint(c));
     if (c.advertise.size() > max_advertised) {

@@ -55,7 +55,8 @@ core::result<core::config_values> from_flags(const arguments& a, bool (*wanted)(
     for (const auto& setting : a.settings) {
         const auto equals = setting.find('=');
         if (equals == 0 || equals == std::string::npos) {
-            return core::fail(core::errc::usage, "--set {} is not KEY=VALUE (for example --set inner.lr=0.01)", setting);
+            return core::fail(core::errc::usage, "--set {} is not KEY=VALUE (for example --set inner.lr=0.01)",
+                              setting);
         }
         const auto key = setting.substr(0, equals);
         if (wanted(key)) out.set(key, setting.substr(equals + 1), "--set " + key);
@@ -116,7 +117,8 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
     if (!a.run_file.empty()) {
         LONGHAUL_TRY_ASSIGN(run_values, from_file(a.run_file, "the run's configuration"));
     }
-    LONGHAUL_TRY_ASSIGN(const auto run_flags_given, from_flags(a, [](std::string_view key) { return !is_node_key(key); }));
+    LONGHAUL_TRY_ASSIGN(const auto run_flags_given,
+                        from_flags(a, [](std::string_view key) { return !is_node_key(key); }));
     if (!founder && a.run_file.empty() && !run_flags_given.values().empty()) {
         return core::fail(core::errc::usage,
                           "--set {} would change the run, which its founder has fixed: a joiner sets node.* only",

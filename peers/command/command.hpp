@@ -31,5 +31,4 @@ void add_version(CLI::App& app, action& chosen);
 /// launch, top and plot: the Python package.
 void add_python(CLI::App& app, action& chosen);
 
-
 }  // namespace longhaul::peers::command

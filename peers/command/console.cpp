@@ -30,8 +30,9 @@ std::string text(const core::event& e, std::string_view key) {
 /// "18.2k", "3.1M": three digits are enough on a line that goes by.
 std::string compact(double value) {
     for (const auto* unit : {"", "k", "M", "G"}) {
-        if (value < 999.5) return value < 10 && *unit != 0 ? fmt::format("{:.1f}{}", value, unit)
-                                                           : fmt::format("{:.0f}{}", value, unit);
+        if (value < 999.5)
+            return value < 10 && *unit != 0 ? fmt::format("{:.1f}{}", value, unit)
+                                            : fmt::format("{:.0f}{}", value, unit);
         value /= 1000;
     }
     return fmt::format("{:.1f}T", value);
@@ -57,7 +58,8 @@ std::string sentence_of(const core::event& e) {
     const auto round = number(e, "round");
     if (e.name == "started") return fmt::format("training with {}; data: {}", text(e, "trainer"), text(e, "data"));
     if (e.name == "joined") return fmt::format("{} joined the run", who(e));
-    if (e.name == "left") return fmt::format("{} left: {}", e.find("number") ? "peer " + who(e) : "this node", text(e, "reason"));
+    if (e.name == "left")
+        return fmt::format("{} left: {}", e.find("number") ? "peer " + who(e) : "this node", text(e, "reason"));
     if (e.name == "peer_up") return fmt::format("{} is connected", who(e));
     if (e.name == "peer_down") return fmt::format("{} is gone: {}", who(e), text(e, "reason"));
     if (e.name == "attempt_failed") {
@@ -81,7 +83,8 @@ std::string logfmt_of(const core::event& e, double t) {
                 using T = std::decay_t<decltype(v)>;
                 if constexpr (std::is_same_v<T, std::string>) {
                     return v;
-                } else if constexpr (std::is_same_v<T, std::vector<std::string>> || std::is_same_v<T, std::vector<double>>) {
+                } else if constexpr (std::is_same_v<T, std::vector<std::string>> ||
+                                     std::is_same_v<T, std::vector<double>>) {
                     return fmt::format("{}", fmt::join(v, ","));
                 } else {
                     return fmt::format("{}", v);
@@ -169,7 +172,8 @@ void console::round(const core::event& e) {
     const auto now = clock_.now();
     const auto tokens = static_cast<std::uint64_t>(number(e, "tokens"));
     const auto seconds = round_before_ ? core::to_seconds(now - *round_before_) : number(e, "seconds");
-    const auto fresh = tokens > tokens_before_ && (round_before_ || number(e, "round") <= 1) ? tokens - tokens_before_ : 0;
+    const auto fresh =
+        tokens > tokens_before_ && (round_before_ || number(e, "round") <= 1) ? tokens - tokens_before_ : 0;
     tokens_before_ = tokens;
     round_before_ = now;
     const auto sent = number(e, "wire_sent");

@@ -64,14 +64,16 @@ std::string answer_to(const std::string& line, const control_handlers& handlers)
         const auto done = handlers.act(*what);
         return done ? "{\"ok\":true}" : refusal(done.error());
     }
-    return refusal({errc::usage, fmt::format("\"{}\" is none of status, stop, pause, resume, leave", what->substr(0, 64))});
+    return refusal(
+        {errc::usage, fmt::format("\"{}\" is none of status, stop, pause, resume, leave", what->substr(0, 64))});
 }
 
 core::task<core::result<void>> serve_client(net::environment& env, std::unique_ptr<net::stream> s,
                                             const control_handlers& handlers) {
     std::string rest;
     for (;;) {
-        auto line = co_await core::with_deadline(env.clock, read_line(*s, rest, max_request), env.clock.now() + idle_limit);
+        auto line =
+            co_await core::with_deadline(env.clock, read_line(*s, rest, max_request), env.clock.now() + idle_limit);
         const bool too_long = !line && line.error().code == errc::limit;
         if (!line && !too_long) break;
         const auto text = (too_long ? refusal(line.error()) : answer_to(*line, handlers)) + "\n";
@@ -108,7 +110,8 @@ core::result<std::string> open_envelope(const std::string& line) {
     LONGHAUL_TRY_ASSIGN(const auto code, core::json_string(j, "code"));
     LONGHAUL_TRY_ASSIGN(auto message, core::json_string(j, "message"));
     for (int i = 0; i <= static_cast<int>(errc::internal); ++i) {
-        if (core::name_of(static_cast<errc>(i)) == code) return fail(core::error(static_cast<errc>(i), std::move(message)));
+        if (core::name_of(static_cast<errc>(i)) == code)
+            return fail(core::error(static_cast<errc>(i), std::move(message)));
     }
     return fail(core::error(errc::internal, std::move(message)));
 }

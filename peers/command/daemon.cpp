@@ -136,8 +136,8 @@ core::task<core::result<void>> daemon::work(core::scope& beside) {
     beside.spawn_isolated("control", serve_control(*env_, std::move(control), handlers_),
                           [this](const core::error& e) { console_->complain(e.message); });
     // A peer that is not ready has nothing to finish; a ready one leaves by itself when it is asked.
-    auto ended = co_await core::race(
-        peer_->run(), core::wait_until(stop_changed_, [this] { return stop_requested_ && !ready_; }));
+    auto ended = co_await core::race(peer_->run(),
+                                     core::wait_until(stop_changed_, [this] { return stop_requested_ && !ready_; }));
     if (ended.index() == 1) co_return core::ok();
     co_return std::move(std::get<0>(ended));
 }
@@ -317,7 +317,8 @@ optim::trainer_factory trainer_factory(const std::string& choice) {
     };
 }
 
-core::result<int> run_daemon(const arguments& a, resolved r, std::optional<founding> found, std::optional<joining> join) {
+core::result<int> run_daemon(const arguments& a, resolved r, std::optional<founding> found,
+                             std::optional<joining> join) {
     daemon d(a, std::move(r), std::move(found), std::move(join));
     return d.run();
 }

@@ -11,6 +11,7 @@ namespace longhaul::peers::command {
 optim::trainer_factory trainer_factory(const std::string& choice);
 
 /// Founds or joins (exactly one of the two) and takes part until the run ends for this node; the exit code.
-core::result<int> run_daemon(const arguments& a, resolved r, std::optional<founding> found, std::optional<joining> join);
+core::result<int> run_daemon(const arguments& a, resolved r, std::optional<founding> found,
+                             std::optional<joining> join);
 
 }  // namespace longhaul::peers::command

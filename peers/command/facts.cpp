@@ -58,7 +58,7 @@ std::optional<std::uint64_t> free_disk(const std::string& path) {
     while (!at.empty() && !std::filesystem::exists(at, e) && at.has_parent_path() && at.parent_path() != at) {
         at = at.parent_path();
     }
-    struct statvfs s {};
+    struct statvfs s{};
     if (::statvfs(at.c_str(), &s) != 0) return std::nullopt;
     return std::uint64_t{s.f_bavail} * s.f_frsize;
 }

@@ -60,7 +60,8 @@ core::result<std::string> state_dir(const std::string& asked, const std::string&
     }
     std::error_code e;
     const auto absolute = std::filesystem::absolute(chosen, e);
-    if (e) return core::fail(core::errc::config, "the state folder \"{}\" has no absolute path: {}", chosen, e.message());
+    if (e)
+        return core::fail(core::errc::config, "the state folder \"{}\" has no absolute path: {}", chosen, e.message());
     auto text = absolute.lexically_normal().string();
     if (text.size() > 1 && text.ends_with('/')) text.pop_back();
     return text;
@@ -106,9 +107,11 @@ core::result<net::identity> load_or_create_identity(const std::string& folder) {
     auto saved = read_file(path, identity_size, "the identity of this node");
     if (!saved && saved.error().code == core::errc::not_found) return create_identity(path);
     if (!saved && saved.error().code != core::errc::limit) return core::fail(std::move(saved).error());
-    if (struct stat s {}; ::stat(path.c_str(), &s) == 0 && (s.st_mode & 077) != 0) {
-        return core::fail(core::errc::config, "{} can be read by others: run \"chmod 600 {}\" if that was a mistake, "
-                          "or remove it to get a new identity", path, path);
+    if (struct stat s{}; ::stat(path.c_str(), &s) == 0 && (s.st_mode & 077) != 0) {
+        return core::fail(core::errc::config,
+                          "{} can be read by others: run \"chmod 600 {}\" if that was a mistake, "
+                          "or remove it to get a new identity",
+                          path, path);
     }
     auto parsed = saved ? net::identity::parse(core::as_bytes(*saved))
                         : core::result<net::identity>(core::fail(core::errc::malformed, "too long"));

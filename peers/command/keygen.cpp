@@ -33,7 +33,8 @@ core::result<int> keygen(const std::string& out, const std::string& dir, bool as
 }  // namespace
 
 void add_keygen(CLI::App& app, action& chosen) {
-    auto* command = app.add_subcommand("keygen", "draw a node's identity before its first start; prints its public key");
+    auto* command =
+        app.add_subcommand("keygen", "draw a node's identity before its first start; prints its public key");
     const auto out = std::make_shared<std::string>(), dir = std::make_shared<std::string>();
     const auto as_json = std::make_shared<bool>(false);
     command->add_option("--out", *out, "file to write");

@@ -36,7 +36,8 @@ core::result<int> hand_over(const std::string& command, const std::vector<std::s
     const auto python = find_python();
     if (const auto package = above_program("scripts/longhaul/__main__.py"); !package.empty()) {
         auto path = package.parent_path().parent_path().string();
-        if (const char* before = std::getenv("PYTHONPATH"); before != nullptr && *before != 0) path += ":" + std::string(before);
+        if (const char* before = std::getenv("PYTHONPATH"); before != nullptr && *before != 0)
+            path += ":" + std::string(before);
         ::setenv("PYTHONPATH", path.c_str(), 1);
     }
     // The launcher starts this very program.

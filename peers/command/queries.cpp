@@ -44,7 +44,8 @@ core::result<json> status_of(const query& q) {
     LONGHAUL_TRY(text);
     auto parsed = core::parse_json(*text, max_status, max_depth);
     if (!parsed || !parsed->is_object()) {
-        return core::fail(core::errc::protocol, "the node's status is not understood: it runs another version of longhaul");
+        return core::fail(core::errc::protocol,
+                          "the node's status is not understood: it runs another version of longhaul");
     }
     return parsed;
 }

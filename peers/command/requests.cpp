@@ -28,8 +28,7 @@ void add(CLI::App& app, action& chosen, const std::string& what, const std::stri
     auto* command = app.add_subcommand(what, help);
     const auto state_dir = std::make_shared<std::string>();
     command->add_option("--state-dir", *state_dir, "of the node that is meant; default: the one that started last");
-    command->callback(
-        [=, &chosen] { chosen = [state_dir, what] { return request_and_say(*state_dir, what); }; });
+    command->callback([=, &chosen] { chosen = [state_dir, what] { return request_and_say(*state_dir, what); }; });
 }
 
 }  // namespace

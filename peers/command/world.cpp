@@ -33,8 +33,8 @@ visitor::visitor()
     : machine_(1),
       files_(std::make_unique<no_files>()),
       events_(std::make_unique<no_events>()),
-      env_{machine_.io.get_executor(), machine_.clock, machine_.entropy, machine_.network,
-           *files_,                    machine_.workers, *events_} {}
+      env_{machine_.io.get_executor(), machine_.clock, machine_.entropy, machine_.network, *files_,
+           machine_.workers,           *events_} {}
 visitor::~visitor() = default;
 
 }  // namespace longhaul::peers::command
