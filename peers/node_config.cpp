@@ -48,14 +48,11 @@ core::result<void> validate(const node_config& c) {
 }
 
 core::result<net::endpoint> listen_endpoint(const node_config& c) {
-    const bool all = c.listen.starts_with(':');
-    // parse_endpoint wants a host; the empty one means all addresses here.
-    auto at = net::parse_endpoint(all ? "0.0.0.0" + c.listen : c.listen);
+    auto at = net::parse_listen_endpoint(c.listen);
     if (!at) {
         return core::fail(core::errc::config, "node.listen = \"{}\" is not an address to listen on: {}", c.listen,
                           at.error().message);
     }
-    if (all || at->host == "*") at->host.clear();
     return at;
 }
 

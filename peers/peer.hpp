@@ -21,8 +21,8 @@ struct founding {
     run_config config;
 };
 
-/// Joining a run by ticket (or bare address). `expected`, when given, must agree with the run's manifest in every key of
-/// [model]: the first difference is named.
+/// Joining a run by ticket (or bare address). `expected`, when given, must agree with the run's manifest in every key
+/// of [model]: the first difference is named.
 struct joining {
     net::ticket ticket;
     std::optional<run_config> expected;
@@ -30,16 +30,17 @@ struct joining {
 
 struct peer_options {
     net::identity self;
-    std::string name;                        ///< of this node, for people
-    net::endpoint listen;                    ///< port 0: any free port
-    std::vector<net::endpoint> advertised;   ///< how others reach us; empty: the listening address
-    std::optional<founding> found;           ///< exactly one of found and join
+    std::string name;                       ///< of this node, for people
+    net::endpoint listen;                   ///< port 0: any free port
+    std::vector<net::endpoint> advertised;  ///< how others reach us; empty: the listening address
+    std::optional<founding> found;          ///< exactly one of found and join
     std::optional<joining> join;
     optim::trainer_factory make_trainer;
-    std::string data_path;                   ///< this node's copy of the data; empty: RUN.toml's, or the embedded default
+    std::string data_path;  ///< this node's copy of the data; empty: RUN.toml's, or the embedded default
     std::string device = "auto";
     int trainer_threads = 1;
-    std::uint64_t memory_limit = 0;          ///< bytes of declared buffers; 0: three quarters of the machine's, given by the caller
+    std::uint64_t memory_limit =
+        0;  ///< bytes of declared buffers; 0: three quarters of the machine's, given by the caller
     core::duration quorum_patience = std::chrono::minutes(10);  ///< without a coordinator for so long: exit 75
     /// Called once when this node is listening and (joiners) admitted.
     std::function<void(const struct ready_report&)> on_ready;
@@ -47,8 +48,8 @@ struct peer_options {
 
 /// What a launcher or a person needs when a node is ready.
 struct ready_report {
-    std::string ticket;      ///< for others to join by this node
-    net::endpoint listen;    ///< as bound
+    std::string ticket;    ///< for others to join by this node
+    net::endpoint listen;  ///< as bound
     net::peer_key key;
     core::digest run;
     bool resumed = false;
@@ -93,7 +94,8 @@ public:
     ~peer();
     /// Takes part until the run is complete, stopped or left, or until an error. Success means exit 0.
     core::task<core::result<void>> run();
-    /// Asks this node to stop: it checkpoints, says goodbye, and `run` returns. May be called from the I/O thread at any time.
+    /// Asks this node to stop: it checkpoints, says goodbye, and `run` returns. May be called from the I/O thread at
+    /// any time.
     void leave(std::string reason);
     /// Asks the whole run to stop (every member checkpoints and ends). errc::usage where this node does not coordinate.
     core::result<void> stop_run(std::string reason);

@@ -32,13 +32,14 @@ struct signed_manifest {
 
 /// Signs `manifest` with the founder's identity.
 core::result<signed_manifest> sign_manifest(const run_manifest& manifest, const net::identity& founder);
-/// Parses and checks a manifest of a stranger: signature, limits, configuration. `expected` is the run id of the ticket.
+/// Parses and checks a manifest of a stranger: signature, limits, configuration. `expected` is the run id of the
+/// ticket.
 core::result<signed_manifest> parse_manifest(core::const_bytes bytes, const core::digest& expected);
 
 /// What stays secret of a run: kept in the state directory, never in the manifest.
 struct run_secrets {
-    core::digest psk;                    ///< zero in open runs
-    std::optional<core::digest> token;   ///< invite runs: what the ticket carries
+    core::digest psk;                   ///< zero in open runs
+    std::optional<core::digest> token;  ///< invite runs: what the ticket carries
 };
 
 }  // namespace longhaul::peers

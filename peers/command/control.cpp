@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json.hpp"
+#include "core/units.hpp"
 
 namespace longhaul::peers::command {
 

@@ -13,6 +13,7 @@
 #include "core/event_file.hpp"
 #include "core/hash.hpp"
 #include "core/json.hpp"
+#include "core/units.hpp"
 #include "core/posix_storage.hpp"
 #include "peers/command/console.hpp"
 #include "peers/command/control.hpp"
@@ -223,7 +224,7 @@ void daemon::announce(const ready_report& r) {
             fmt::print("trusting run {} because this address says so; compare it with the founder's\n", r.run.hex());
         }
         fmt::print("{} {} run {}, listening on {}\n", settings_.node.name, what, r.run.brief(), r.listen.text());
-        fmt::print("others join with:\n\n    longhaul join {}\n\n", r.ticket);
+        fmt::print("others join with:\n\n    longhaul join '{}'\n\n", r.ticket);
         fmt::print("state, events and checkpoints: {}\n", settings_.state_dir);
     }
     std::fflush(stdout);
@@ -278,7 +279,7 @@ core::task<core::result<void>> daemon::watch_launcher() {
     std::array<char, 64> ignored{};
     for (;;) {
         asio::error_code e;
-        const auto token = asio::redirect_error(asio::use_awaitable, e);
+        auto token = asio::redirect_error(asio::use_awaitable, e);
         co_await lifeline.async_read_some(asio::buffer(ignored), token);
         if (e == asio::error::operation_aborted) co_return fail(errc::cancelled, "cancelled");
         if (e) break;

@@ -1,9 +1,9 @@
 /// The command `longhaul`. One small file a subcommand in this folder.
 
+#include <google/protobuf/stubs/logging.h>
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
-#include <optional>
 
 #include "peers/command/command.hpp"
 
@@ -30,6 +30,8 @@ int usage(const CLI::App& app, const CLI::ParseError& e) {
 int main(int argc, char** argv) {
     // A peer or a reader that went away is an error value of the write, not the end of the process.
     std::signal(SIGPIPE, SIG_IGN);
+    // Strangers' bytes must not write on our stderr.
+    google::protobuf::SetLogHandler(nullptr);
 
     CLI::App app("longhaul trains one model across machines that only the internet joins.", "longhaul");
     app.require_subcommand(1);
