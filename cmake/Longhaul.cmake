@@ -45,6 +45,10 @@ if(LONGHAUL_SANITIZE)
     endif()
 endif()
 
+if(LONGHAUL_FUZZ)
+    target_compile_options(longhaul_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 find_program(LONGHAUL_CCACHE ccache)
 if(LONGHAUL_CCACHE)
     set(CMAKE_CXX_COMPILER_LAUNCHER ${LONGHAUL_CCACHE})

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <set>
 
+#include "core/utf8.hpp"
+
 namespace longhaul::core {
 
 namespace {
@@ -39,30 +41,6 @@ std::string_view last_part(std::string_view key) {
 std::string_view section_of(std::string_view key) {
     const auto dot = key.rfind('.');
     return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
-}
-
-/// Whether `text` can stand in a TOML string and on a terminal: UTF-8 without control characters.
-bool printable_utf8(std::string_view text) {
-    for (std::size_t i = 0; i < text.size();) {
-        const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[k]); };
-        const unsigned char c = byte(i);
-        if (c < 0x20 || c == 0x7f) return false;
-        const std::size_t length = c < 0x80                ? 1
-                                   : c >= 0xc2 && c < 0xe0 ? 2
-                                   : c >= 0xe0 && c < 0xf0 ? 3
-                                   : c >= 0xf0 && c < 0xf5 ? 4
-                                                           : 0;
-        if (length == 0 || i + length > text.size()) return false;
-        for (std::size_t k = 1; k < length; ++k)
-            if ((byte(i + k) & 0xc0U) != 0x80U) return false;
-        // Overlong forms, surrogates, and what lies beyond Unicode.
-        if (c == 0xe0 && byte(i + 1) < 0xa0) return false;
-        if (c == 0xed && byte(i + 1) >= 0xa0) return false;
-        if (c == 0xf0 && byte(i + 1) < 0x90) return false;
-        if (c == 0xf4 && byte(i + 1) >= 0x90) return false;
-        i += length;
-    }
-    return true;
 }
 
 std::string quoted(std::string_view text) {
@@ -181,7 +159,7 @@ void config_binder::add(std::string key, std::string help, parser parse, std::fu
 void config_binder::bind(std::string key, std::string& field, std::string help) {
     const auto parse = [key, &field](const config_values::value& v) -> result<commit> {
         if (v.is_list) return fail(refused(key, v, "a text"));
-        if (!printable_utf8(v.text)) return fail(errc::config, "{}: {} is not printable text", v.origin.text, key);
+        if (!is_printable_utf8(v.text)) return fail(errc::config, "{}: {} is not printable text", v.origin.text, key);
         return commit([&field, text = v.text] { field = text; });
     };
     add(key, std::move(help), parse, [&field] { return quoted(field); });
@@ -269,7 +247,7 @@ void config_binder::bind(std::string key, std::vector<std::string>& field, std::
             if (!item.empty()) items.emplace_back(item);
         }
         for (const auto& item : items)
-            if (!printable_utf8(item))
+            if (!is_printable_utf8(item))
                 return fail(errc::config, "{}: {} holds something that is not printable text", v.origin.text, key);
         return commit([&field, items] { field = items; });
     };

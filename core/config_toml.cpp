@@ -1,11 +1,25 @@
-// The only file that sees toml++.
-#define TOML_EXCEPTIONS 0
+// The only file that sees toml++. Its errors are exceptions: without them its parser goes on behind an error and runs
+// into its own assertions.
+#define TOML_EXCEPTIONS 1
+// Version 3.3 asserts what the input has not promised ("[!]" stops the process). Where its code goes on to report that
+// input properly, the assertion is skipped; any other one refuses the text.
+#define TOML_ASSERT(expr) (longhaul_toml_reports_it(#expr) || (expr) ? static_cast<void>(0) : longhaul_toml_refuse())
+namespace {
+struct longhaul_toml_assertion {};
+[[noreturn]] void longhaul_toml_refuse() { throw longhaul_toml_assertion(); }
+constexpr bool longhaul_toml_reports_it(const char* expression) {
+    const char* known = "is_bare_key_character(*cp) || is_string_delimiter(*cp)";
+    while (*known != '\0' && *known == *expression) ++known, ++expression;
+    return *known == *expression;
+}
+}  // namespace
 #define TOML_ENABLE_FORMATTERS 0
 #include <toml++/toml.h>
 
 #include <algorithm>
 
 #include "core/config.hpp"
+#include "core/utf8.hpp"
 
 namespace longhaul::core {
 
@@ -14,8 +28,72 @@ namespace {
 // A manifest's configuration comes from other peers. toml++ destroys nested tables recursively, and only a dotted key
 // ("a.a.a.a") nests beyond its own limit of 256: bounding the dots bounds the stack.
 constexpr std::size_t max_text = 256 << 10;
-constexpr std::ptrdiff_t max_dots = 4096;
+constexpr int max_dots = 4096;
 constexpr int max_depth = 8;
+
+/// The same TOML in ASCII alone, line by line: strings get escapes (literal ones become ordinary ones), comments lose
+/// what they say. Elsewhere other characters are refused: toml++ 3.3 runs into undefined behaviour when it classifies
+/// them. Where this and toml++ could disagree on what is a string, toml++ has met an error before.
+result<std::string> to_ascii(std::string_view text, const std::string& file) {
+    std::string out;
+    out.reserve(text.size() + text.size() / 8);
+    int line = 1, dots = 0;
+    std::string_view open;  // the delimiter of the string or comment that we are in; empty outside
+    const auto emit_delimiter = [&] { out.append(open.size(), '"'); };
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+    while (!text.empty()) {
+        const auto [code, length] = first_utf8(text);
+        if (length == 0) return fail(errc::config, "{}:{}: these bytes are no text in UTF-8", file, line);
+        const char c = length == 1 ? text[0] : '\0';
+        const auto whole = text;
+        text.remove_prefix(length);
+        if (c == '\n') {
+            ++line;
+            if (open.size() == 1) open = {};  // comments and single-line strings end here
+            out += c;
+        } else if (open == "#") {
+            out += length == 1 ? c : '?';
+        } else if (open.empty()) {
+            if (length > 1)
+                return fail(errc::config, "{}:{}: only strings and comments may hold other than ASCII characters", file,
+                            line);
+            if (c == '.' && ++dots > max_dots)
+                return fail(errc::config, "{}:{}: more than {} dots are too many for a configuration", file, line,
+                            max_dots);
+            if (c == '"' || c == '\'') {
+                open = whole.substr(0, whole.starts_with(std::string(3, c)) ? 3 : 1);
+                text = whole.substr(open.size());
+                emit_delimiter();
+                continue;
+            }
+            if (c == '#') open = whole.substr(0, 1);
+            out += c;
+        } else if (whole.starts_with(open)) {
+            text = whole.substr(open.size());
+            // A long string may end with two quotes of its own. Those of a literal one need no escape here, and those
+            // of an ordinary one stand as they did.
+            for (int more = 0; open.size() == 3 && more < 2 && text.starts_with(c); ++more, text.remove_prefix(1))
+                out += c;
+            emit_delimiter();
+            open = {};
+        } else if (open[0] == '"' && c == '\\') {
+            // What is escaped closes nothing. A character beyond ASCII behind a backslash is an error for toml++.
+            out += c;
+            if (!text.empty() && static_cast<unsigned char>(text[0]) < 0x80 && text[0] != '\n') {
+                out += text[0];
+                text.remove_prefix(1);
+            }
+        } else if (open[0] == '\'' && (c == '\\' || c == '"')) {
+            out += '\\';
+            out += c;
+        } else if (length > 1) {
+            out += fmt::format("\\U{:08X}", static_cast<std::uint32_t>(code));
+        } else {
+            out += c;
+        }
+    }
+    return out;
+}
 
 using value_map = std::map<std::string, config_values::value>;
 
@@ -83,15 +161,17 @@ result<config_values> config_values::from_toml(std::string_view text, std::strin
     if (text.size() > max_text)
         return fail(errc::config, "{}: {} bytes are too many for a configuration; at most {} are read", file_name,
                     text.size(), max_text);
-    if (std::ranges::count(text, '.') > max_dots)
-        return fail(errc::config, "{}: more than {} dots are too many for a configuration", file_name, max_dots);
-    const auto parsed = toml::parse(text, std::string_view(file_name));
-    if (!parsed)
-        return fail(errc::config, "{}:{}: {}", file_name, parsed.error().source().begin.line,
-                    parsed.error().description());
+    LONGHAUL_TRY_ASSIGN(const auto ascii, to_ascii(text, file_name));
     config_values out;
     const flattener walk{file_name, out.values_};
-    LONGHAUL_TRY(walk.table(parsed.table(), "", 1));
+    try {
+        const auto parsed = toml::parse(ascii, std::string_view(file_name));
+        LONGHAUL_TRY(walk.table(parsed, "", 1));
+    } catch (const toml::parse_error& e) {
+        return fail(errc::config, "{}:{}: {}", file_name, e.source().begin.line, e.description());
+    } catch (const longhaul_toml_assertion&) {
+        return fail(errc::config, "{}: not TOML", file_name);
+    }
     return out;
 }
 

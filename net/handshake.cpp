@@ -89,6 +89,12 @@ core::result<core::byte_vector> control_handshake::write() {
 }
 
 core::result<void> control_handshake::read(core::const_bytes message) {
+    auto read = read_message(message);
+    if (!read) noise_.abandon();
+    return read;
+}
+
+core::result<void> control_handshake::read_message(core::const_bytes message) {
     LONGHAUL_TRY(check(description_));
     const bool first = mine_ == side::responder && messages_read_ == 0;
     if (message.size() > max_next()) {
@@ -207,8 +213,9 @@ core::result<core::byte_vector> bulk_handshake::write() { return noise_.write({}
 
 core::result<void> bulk_handshake::read(core::const_bytes message) {
     if (message.size() > max_next()) {
-        return core::fail(core::errc::protocol, "a handshake message has {} bytes, more than {}", message.size(),
-                          max_next());
+        noise_.abandon();
+        return core::fail(core::errc::protocol, "a bulk handshake message has {} bytes: it is too long",
+                          message.size());
     }
     LONGHAUL_TRY(noise_.read(message));
     return core::ok();

@@ -74,6 +74,7 @@ public:
     secured finish();
 
 private:
+    core::result<void> read_message(core::const_bytes message);
     core::byte_vector encode_payload() const;
     core::result<remote_peer> parse_payload(core::const_bytes payload) const;
 

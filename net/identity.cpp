@@ -38,10 +38,13 @@ core::result<identity> identity::parse(core::const_bytes saved) {
                           "get a new identity",
                           id.seed_.size() + id.noise_secret_.size(), saved.size());
     }
-    if (std::ranges::all_of(saved, [](std::byte b) { return b == std::byte{0}; })) {
+    const auto is_zero = [](core::const_bytes b) {
+        return std::ranges::all_of(b, [](std::byte v) { return v == std::byte{0}; });
+    };
+    if (is_zero(saved.first(id.seed_.size())) || is_zero(saved.subspan(id.seed_.size()))) {
         return core::fail(core::errc::malformed,
-                          "an identity of zeros is no secret: restore the file from a copy, or remove it to get a new "
-                          "identity");
+                          "an identity of zeros is no secret (a crash may have emptied the file): restore it from a "
+                          "copy, or remove it to get a new identity");
     }
     std::ranges::copy(saved.first(id.seed_.size()), id.seed_.begin());
     std::ranges::copy(saved.subspan(id.seed_.size()), id.noise_secret_.begin());

@@ -188,7 +188,7 @@ core::result<core::byte_vector> handshake_state::write(core::const_bytes payload
     if (message) {
         ++next_;
     } else {
-        wipe();
+        abandon();
     }
     return message;
 }
@@ -200,7 +200,7 @@ core::result<core::byte_vector> handshake_state::read(core::const_bytes message)
     if (payload) {
         ++next_;
     } else {
-        wipe();
+        abandon();
     }
     return payload;
 }
@@ -211,7 +211,7 @@ session handshake_state::split() {
     hkdf(chaining_key_.view(), {}, keys);
     session s{cipher_state(std::move(keys[initiator_ ? 0 : 1])), cipher_state(std::move(keys[initiator_ ? 1 : 0])),
               std::move(keys[2]), hash_};
-    wipe();
+    abandon();
     return s;
 }
 
@@ -336,7 +336,7 @@ core::result<core::byte_vector> handshake_state::read_tokens(core::const_bytes m
     return decrypt_and_hash(message);
 }
 
-void handshake_state::wipe() {
+void handshake_state::abandon() {
     failed_ = true;
     chaining_key_.wipe();
     cipher_.reset();

@@ -118,6 +118,8 @@ public:
     const std::optional<core::digest>& remote_static() const { return remote_static_; }
     /// Once, after `complete`. The state is wiped.
     session split();
+    /// Gives up, as after a failure: wipes the state. For a layer above that refused a payload.
+    void abandon();
 
 private:
     // §5.2, the symmetric state.
@@ -130,7 +132,6 @@ private:
     core::result<core::byte_vector> write_tokens(core::const_bytes payload);
     core::result<core::byte_vector> read_tokens(core::const_bytes message);
     void mix_next_psk();
-    void wipe();
 
     std::vector<std::vector<token>> messages_;
     bool initiator_;

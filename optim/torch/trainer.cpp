@@ -230,7 +230,6 @@ public:
         LONGHAUL_TRY_ASSIGN(const auto position, in.u64());
         LONGHAUL_TRY_ASSIGN(const auto steps, in.u64());
         LONGHAUL_TRY_ASSIGN(const auto elements, in.u64());
-        // Above 2²⁴ the count would not be exact in the f32 that LibTorch keeps it in.
         if (adamw != (adamw_ ? 1 : 0) || elements != manifest_.elements())
             return core::fail(core::errc::malformed, "the saved inner state is of another optimizer or model");
         LONGHAUL_TRY_ASSIGN(const auto first, in.take(elements * sizeof(float)));

@@ -70,8 +70,14 @@ def test_kill_late_and_restart(tmp_path):
     done = run(tmp_path, "--peers", "3", "--plain", *faults)
     assert done.returncode == 0, done.stderr
     events = [json.loads(s) for s in (tmp_path / "run" / "launcher.jsonl").read_text().splitlines()]
-    story = [f"{e['event']} {e['peer']}" for e in events if e["event"] != "exited"]
-    assert story == ["spawned peer-0", "spawned peer-1", "killed peer-1", "spawned peer-2", "spawned peer-1"]
+    story = {p: [e["event"] for e in events if e["peer"] == p] for p in ("peer-0", "peer-1", "peer-2")}
+    assert story["peer-0"] == ["spawned", "exited"]
+    assert story["peer-1"] == ["spawned", "killed", "spawned", "exited"]
+    assert story["peer-2"] == ["spawned", "exited"]
+    late = next(e for e in events if e["peer"] == "peer-2")
+    founded = (tmp_path / "run" / "peer-0" / "events.jsonl").read_text().splitlines()
+    rounds_before = [e for e in map(json.loads, founded) if e["event"] == "round_committed" and e["t"] < late["t"]]
+    assert len(rounds_before) >= 4
     assert "peer-1 was killed (signal 9) in round" in done.stdout
     assert "peer-2 joined late" in done.stdout
 

@@ -142,9 +142,42 @@ TEST_CASE("TOML that does not parse is refused with its line") {
     CHECK(sentence("name = \"a\"\nname = \"b\"").starts_with("run.toml:2: "));
     CHECK(sentence("\n\n= 3").starts_with("run.toml:3: "));
     CHECK(sentence("name = \"\xff\"").starts_with("run.toml:1: "));
+    CHECK(sentence("a = 1 # caf\xC3\xA9\ncaf\xC3\xA9 = 1") ==
+          "run.toml:2: only strings and comments may hold other than ASCII characters");
+    // toml++ asserts on this one.
+    CHECK(sentence("\n[\x01]").starts_with("run.toml:2: "));
     CHECK(sentence("\"a b\" = 3") ==
           "run.toml:1: the key \"a b\" has characters other than letters, digits, '_' and '-'");
     CHECK(sentence("\"inner.lr\" = 3").find("has characters other than") != std::string::npos);
+}
+
+TEST_CASE("strings and comments of every kind may hold any character") {
+    const std::string e = "\xC3\xA9", smile = "\xF0\x9F\x98\x80";
+    const std::vector<std::pair<std::string, std::string>> cases{
+        {"name = \"caf" + e + smile + "\"", "caf" + e + smile},
+        {"name = 'caf" + e + "' # " + e, "caf" + e},
+        {"name = \"\"\"caf" + e + "\"\"\"", "caf" + e},
+        {"name = '''\ncaf" + e + "'''", "caf" + e},
+        {"# \" " + e + "\nname = \"caf" + e + "\"", "caf" + e},
+        {"name = \"\\\"" + e + "\\u00e9\\\\\" #'" + e, "\"" + e + e + "\\"},
+        {R"(name = '\"\' # )" + e, R"(\"\)"},
+        {R"(name = '''\"'"'\''' # )" + e, R"(\"'"'\)"},
+        {"name = \"\"\"\"" + e + "\"\"\"\"\" #" + e, "\"" + e + "\"\""},
+        {"name = '''''" + e + "''''' #" + e, "''" + e + "''"},
+        {"name = \"\"\"a\\\n   b\"\"\"", "ab"},
+        {"name = ''", ""},
+        {"\xEF\xBB\xBFname = \"\" # '''", ""},
+    };
+    for (const auto& [text, expected] : cases) {
+        INFO(text);
+        settings s;
+        const auto values = config_values::from_toml(text, "run.toml");
+        REQUIRE(values);
+        REQUIRE(bound(s).apply(*values));
+        CHECK(s.name == expected);
+    }
+    CHECK(sentence("name = \"\"\"a\\\\\"\"\" " + e).find("other than ASCII") != std::string::npos);
+    CHECK(sentence("name = 'open\n" + e).starts_with("run.toml:"));
 }
 
 TEST_CASE("hostile TOML is bounded: size, nesting by brackets, nesting by dots") {

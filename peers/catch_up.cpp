@@ -1,0 +1,249 @@
+#include <algorithm>
+
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto offer_deadline = 30s;
+constexpr auto retry_after = 500ms;
+
+core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, std::string tag) {
+    std::uint64_t before = 0;
+    bool first = true;
+    for (;;) {
+        auto slept = co_await n.env.clock.sleep_for(n.config().peers.silence_limit);
+        LONGHAUL_CO_TRY(slept);
+        const auto now = from->link->received_of(tag);
+        if (!first && now == before)
+            co_return fail(errc::timeout, "nothing arrived for {}",
+                           core::format_duration(n.config().peers.silence_limit));
+        first = false;
+        before = now;
+    }
+}
+
+/// Peers that may hold what we want, the coordinator first, then in key order.
+std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::uint64_t at_least) {
+    std::vector<shared_linked> out;
+    const auto leader = n.log->leader();
+    for (const auto& [key, peer] : n.links) {
+        const bool has = peer->caught_up && peer->generation == generation && peer->applied >= at_least;
+        if (!has || peer->observer || n.led().find(key) == nullptr) continue;
+        if (key == leader) {
+            out.insert(out.begin(), peer);
+        } else {
+            out.push_back(peer);
+        }
+    }
+    return out;
+}
+
+/// The aggregate of a committed round: our own sum, a sum of the payloads at hand, or a holder's copy.
+core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_round done) {
+    const auto generation = n.led().generation();
+    if (n.candidate && n.candidate->root == done.commit.aggregate_root) co_return n.candidate;
+    if (auto kept = n.held.find_aggregate(generation, done.commit.round);
+        kept && kept->root == done.commit.aggregate_root) {
+        co_return kept;
+    }
+    std::vector<payload> payloads;
+    for (const auto& c : done.commit.contributions) {
+        const auto* p = n.held.find(generation, done.commit.round, c.number);
+        if (p == nullptr || p->id != c.payload) break;
+        payloads.push_back(*p);
+    }
+    if (!payloads.empty() && payloads.size() == done.commit.contributions.size()) {
+        core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
+        const auto job = [&] { summed = sum(n.tensors(), payloads); };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (summed && (*summed)->root == done.commit.aggregate_root) co_return *summed;
+    }
+    core::error last(errc::not_found, "no linked peer holds it");
+    fetch_message what;
+    what.kind = fetch_kind::aggregate;
+    what.generation = generation;
+    what.round = done.commit.round;
+    for (const auto& donor : donors(n, generation, 0)) {
+        auto bytes = co_await fetch(n, donor, what, n.tensors().elements() * sizeof(float));
+        if (!bytes) {
+            last = bytes.error();
+            if (last.code == errc::cancelled) co_return fail(last);
+            continue;
+        }
+        core::result<shared_aggregate> parsed = fail(errc::internal, "nothing was parsed");
+        const auto job = [&] { parsed = parse_aggregate(n.tensors(), generation, done.commit, *bytes); };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (parsed) co_return *parsed;
+        n.report(parsed.error(), "an aggregate from " + donor->link->remote().key.brief());
+        last = parsed.error();
+    }
+    co_return fail(last);
+}
+
+/// Applies the next committed round; errc::not_found when its aggregate cannot be had now.
+core::task<core::result<void>> apply_next(node& n, committed_round done) {
+    const auto before = n.state;
+    if (before->root != done.commit.state_root) {
+        co_return fail(errc::run_mismatch, "this node's state of round {} has root {}, the run's has {}", before->round,
+                       before->root.brief(), done.commit.state_root.brief());
+    }
+    auto found = co_await find_aggregate(n, done);
+    LONGHAUL_CO_TRY(found);
+    const auto aggregate = *found;
+    shared_state after;
+    const auto job = [&] { after = apply_round(n.tensors(), *before, done.plan, done.commit, aggregate->values); };
+    auto ran = co_await n.env.workers.run(job, 0s);
+    LONGHAUL_CO_TRY(ran);
+    LONGHAUL_ENSURE(after->round == before->round + 1, "applied grows by exactly one (I2)");
+    // One unit on the I/O thread: the state, what it did with our mass, and what we serve.
+    n.state = after;
+    n.held.retain(aggregate);
+    n.candidate.reset();
+    const auto merged =
+        std::ranges::any_of(done.commit.contributions, [&n](const contribution& c) { return c.number == n.number; });
+    (void)n.mass.settle(n.led(), n.number);
+    co_return co_await after_apply(n, std::move(done), merged);
+}
+
+core::task<core::result<void>> download_state(node& n) {
+    const auto generation = n.led().generation();
+    // A donor one round behind will do: the aggregates after it are asked for next.
+    const auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
+    auto candidates = donors(n, generation, enough);
+    if (candidates.empty())
+        co_return fail(errc::not_found, "no linked peer holds a state of generation {}", generation);
+    core::error last;
+    for (const auto& donor : candidates) {
+        const auto name = donor->link->remote().key.brief();
+        const auto begun = n.env.clock.now();
+        fetch_message what;
+        what.kind = fetch_kind::state;
+        what.generation = generation;
+        auto bytes = co_await fetch(n, donor, what, state_bytes(n.tensors()));
+        core::result<shared_state> parsed = fail(errc::internal, "nothing was parsed");
+        if (bytes) {
+            const auto job = [&] { parsed = parse_state(n.tensors(), *bytes); };
+            auto ran = co_await n.env.workers.run(job, 0s);
+            LONGHAUL_CO_TRY(ran);
+        } else {
+            parsed = fail(bytes.error());
+        }
+        if (parsed) {
+            // The log certifies the state before each recent commit: compare where it can be compared.
+            const auto& s = **parsed;
+            const auto* next = n.led().commit_of(s.round + 1);
+            if (s.generation != generation || (next != nullptr && next->commit.state_root != s.root)) {
+                parsed = fail(errc::protocol, "the state of round {} does not match the log", s.round);
+            }
+        }
+        if (!parsed) {
+            last = parsed.error().within(fmt::format("a state from {}", name));
+            if (last.code == errc::cancelled) co_return fail(last);
+            if (last.code != errc::closed) n.report(last, "catching up");
+            continue;
+        }
+        n.state = *parsed;
+        auto& trainer = *n.trainer;
+        auto reset = co_await n.env.workers.run([&trainer] { trainer.reset_inner_state(); }, 0s);
+        LONGHAUL_CO_TRY(reset);
+        n.trainer_is_cold = true;
+        n.steps_since_reset = 0;
+        core::event e("catch_up");
+        e.with("round", n.state->round).with("from", name).with("bytes", std::uint64_t{bytes->size()});
+        e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
+        n.emit(std::move(e));
+        applied_message report;
+        report.generation = generation;
+        report.round = n.state->round;
+        n.send_all(report);
+        if (n.coordinator) n.coordinator->caught_up(n.number, generation, n.state->round);
+        n.changed.notify();
+        co_return core::ok();
+    }
+    co_return fail(last);
+}
+
+}  // namespace
+
+core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std::string tag,
+                                                core::mutable_bytes destination) {
+    auto first = co_await core::race(from->link->receive_transfer(tag, destination), fails_when_stalled(n, from, tag));
+    if (first.index() == 0) co_return std::get<0>(first);
+    co_return std::get<1>(first);
+}
+
+core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, fetch_message what,
+                                                  std::uint64_t max_bytes) {
+    const auto tag = tag_of(what);
+    const auto key = from->link->remote().key;
+    from->refusals.erase(tag);
+    from->expected.insert(tag);
+    n.send(key, what);
+    const auto answered = [from, tag] {
+        return from->offers.contains(tag) || from->refusals.contains(tag) || !from->link->up();
+    };
+    auto waited = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
+                                               n.env.clock.now() + offer_deadline);
+    from->expected.erase(tag);
+    if (!waited && !from->offers.contains(tag)) co_return fail(waited.error().within("waiting for an answer"));
+    if (const auto refused = from->refusals.find(tag); refused != from->refusals.end()) {
+        core::error why(errc::not_found, refused->second);
+        from->refusals.erase(refused);
+        co_return fail(std::move(why));
+    }
+    const auto offer = from->offers.find(tag);
+    if (offer == from->offers.end()) co_return fail(errc::closed, "the link closed");
+    const auto size = offer->second;
+    from->offers.erase(offer);
+    if (size > max_bytes) {
+        from->link->refuse_transfer(tag, "larger than it can be");
+        co_return fail(errc::protocol, "{} bytes were offered where {} are the most", size, max_bytes);
+    }
+    core::byte_vector bytes(size);
+    auto received = co_await receive_steadily(n, from, tag, bytes);
+    LONGHAUL_CO_TRY(received);
+    co_return bytes;
+}
+
+core::task<core::result<void>> catch_up(node& n) {
+    const auto& l = n.led();
+    core::result<void> done = fail(errc::not_found, "nothing to apply");
+    if (n.state && n.state->generation == l.generation() && n.state->round < l.committed()) {
+        if (const auto* next = l.commit_of(n.state->round + 1)) {
+            done = co_await apply_next(n, *next);
+            if (done || done.error().code == errc::cancelled) co_return done;
+            if (done.error().code == errc::run_mismatch) {
+                n.report(done.error(), "this replica diverged and starts over from another's state");
+                n.state.reset();
+            }
+        }
+    } else if (n.state && n.state->generation != l.generation() && n.state->round == l.committed() &&
+               n.state->root == l.generation_root()) {
+        // A generation was founded on exactly what we hold.
+        n.state = in_generation(*n.state, l.generation());
+        applied_message report;
+        report.generation = n.state->generation;
+        report.round = n.state->round;
+        n.send_all(report);
+        if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round);
+        n.changed.notify();
+        co_return core::ok();
+    }
+    n.doing = member_state::catching_up;
+    auto downloaded = co_await download_state(n);
+    if (downloaded || downloaded.error().code == errc::cancelled) co_return downloaded;
+    // Nobody can help right now: look again when something changes, and after a moment in any case.
+    auto waited = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(retry_after));
+    const auto& outcome = waited.index() == 0 ? std::get<0>(waited) : std::get<1>(waited);
+    co_return outcome;
+}
+
+}  // namespace longhaul::peers

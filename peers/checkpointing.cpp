@@ -1,0 +1,90 @@
+#include "peers/checkpoint.hpp"
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+
+namespace {
+
+/// Largest checkpoint that is read back: what memory could hold anyway.
+constexpr std::uint64_t max_checkpoint_bytes = std::uint64_t{1} << 42;
+
+core::task<core::result<void>> save(node& n) {
+    const auto state = n.state;
+    checkpoint c;
+    c.run = n.run->run_id;
+    c.generation = state->generation;
+    c.round = state->round;
+    c.step = state->position;
+    c.tokens = state->tokens;
+    c.manifest = n.tensors();
+    c.anchor = state->anchor;
+    c.momentum = state->momentum;
+    c.residual = n.mass.carry().values;
+    const auto begun = n.env.clock.now();
+    auto saved =
+        co_await save_checkpoint(n.env.storage, n.env.workers, c, static_cast<unsigned>(n.config().checkpoint.keep));
+    LONGHAUL_CO_TRY(saved);
+    n.last_checkpoint = state->round;
+    core::event e("checkpoint");
+    e.with("round", state->round).with("root", state->root.hex());
+    e.with("seconds", core::to_seconds(n.env.clock.now() - begun));
+    n.emit(std::move(e));
+    co_return core::ok();
+}
+
+core::task<core::result<void>> save_and_clear(node& n) {
+    auto saved = co_await save(n);
+    n.checkpointing = false;
+    n.changed.notify();
+    if (!saved) n.report(saved.error(), "writing a checkpoint");
+    co_return core::ok();
+}
+
+}  // namespace
+
+void start_checkpoint(node& n) {
+    if (n.checkpointing || !n.state) return;
+    n.checkpointing = true;
+    n.tasks.spawn_isolated("checkpoint", save_and_clear(n));
+}
+
+core::task<core::result<void>> checkpoint_now(node& n) {
+    auto idle = co_await core::wait_until(n.changed, [&n] { return !n.checkpointing; });
+    LONGHAUL_CO_TRY(idle);
+    if (!n.state || n.last_checkpoint == n.state->round) co_return core::ok();
+    co_return co_await save(n);
+}
+
+core::task<core::result<void>> restore(node& n) {
+    auto found = co_await load_newest_checkpoint(n.env.storage, n.env.workers, max_checkpoint_bytes);
+    LONGHAUL_CO_TRY(found);
+    if (!*found) co_return core::ok();
+    for (const auto& sentence : (*found)->skipped) {
+        n.report(core::error(errc::malformed, sentence), "reading checkpoints");
+    }
+    auto& c = (*found)->value;
+    if (c.run != n.run->run_id) {
+        n.report(core::error(errc::run_mismatch, fmt::format("the checkpoint of round {} is of another run", c.round)),
+                 "reading checkpoints");
+        co_return core::ok();
+    }
+    if (const auto difference = c.manifest.first_difference(n.tensors()); !difference.empty()) {
+        co_return fail(errc::run_mismatch, "the checkpoint of round {} is of another model: {}", c.round, difference);
+    }
+    auto state = std::make_shared<model_state>();
+    state->generation = c.generation;
+    state->round = c.round;
+    state->position = c.step;
+    state->tokens = c.tokens;
+    state->anchor = std::move(c.anchor);
+    state->momentum = std::move(c.momentum);
+    state->root = root_of(*state);
+    n.last_checkpoint = state->round;
+    n.state = std::move(state);
+    co_return core::ok();
+}
+
+}  // namespace longhaul::peers

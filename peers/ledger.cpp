@@ -1,0 +1,200 @@
+#include "peers/ledger.hpp"
+
+#include <algorithm>
+
+#include "peers/wire_convert.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+
+namespace {
+constexpr std::size_t max_snapshot_bytes = 1 << 20;
+}
+
+bool ledger::apply(const record& r) {
+    ++index_;
+    return std::visit([this](const auto& x) { return apply_one(x); }, r);
+}
+
+const ledger_member* ledger::find(const net::peer_key& key) const {
+    for (const auto& [number, m] : members_) {
+        if (m.admitted.key == key) return &m;
+    }
+    return nullptr;
+}
+
+const ledger_member* ledger::find(peer_number number) const {
+    const auto it = members_.find(number);
+    return it == members_.end() ? nullptr : &it->second;
+}
+
+const committed_round* ledger::commit_of(std::uint64_t round) const {
+    for (const auto& c : recent_) {
+        if (c.commit.round == round) return &c;
+    }
+    return nullptr;
+}
+
+bool ledger::apply_one(const admit_record& r) {
+    if (const auto* known = find(r.key)) {
+        if (known->revoked || known->admitted.number != r.number) return false;
+        auto& m = members_[r.number];
+        m.admitted = r;
+        m.present = true;
+        return true;
+    }
+    if (r.number != next_number_ || r.number > max_members) return false;
+    ++next_number_;
+    members_[r.number].admitted = r;
+    return true;
+}
+
+bool ledger::apply_one(const depart_record& r) {
+    const auto it = members_.find(r.number);
+    if (it == members_.end()) return false;
+    it->second.present = false;
+    it->second.revoked = it->second.revoked || r.revoked;
+    return true;
+}
+
+bool ledger::apply_one(const round_record& r) {
+    const std::uint32_t next_attempt = open_ ? open_->attempt + 1 : 1;
+    if (r.round != committed_ + 1 || r.attempt != next_attempt || r.position != position_) return false;
+    const auto known = [this](peer_number n) { return members_.contains(n); };
+    if (!std::ranges::all_of(r.members, known) || !std::ranges::all_of(r.contributors, known)) return false;
+    // All attempts of a round train the same steps under the same plan; payloads are immutable until settled.
+    if (open_ && open_->plan != r.plan) return false;
+    open_ = r;
+    if (r.eval_round > eval_round_) {
+        eval_round_ = r.eval_round;
+        eval_loss_ = r.eval_loss;
+    }
+    return true;
+}
+
+bool ledger::apply_one(const commit_record& r) {
+    if (!open_ || r.round != open_->round || r.attempt != open_->attempt) return false;
+    // I6: exactly the contributors of the attempt are summed, in its order.
+    const auto same = [](const contribution& c, peer_number n) { return c.number == n; };
+    if (!std::ranges::equal(r.contributions, open_->contributors, same)) return false;
+    for (const auto& c : r.contributions) {
+        tokens_ += c.tokens;
+        members_[c.number].last_accepted = accepted_payload{generation_, r.round, c.payload};
+    }
+    position_ += open_->plan.inner_steps;
+    committed_ = r.round;
+    recent_.push_back(committed_round{r, open_->plan, static_cast<std::uint32_t>(open_->members.size())});
+    open_.reset();
+    if (recent_.size() > recent_commits) recent_.pop_front();
+    return true;
+}
+
+bool ledger::apply_one(const generation_record& r) {
+    if (r.generation != generation_ + 1 || r.round > committed_) return false;
+    generation_ = r.generation;
+    committed_ = r.round;
+    position_ = r.position;
+    tokens_ = r.tokens;
+    generation_root_ = r.state_root;
+    open_.reset();
+    recent_.clear();
+    // What was accepted after the round that survives is lost with it; its authors must not take it for applied.
+    for (auto& [number, m] : members_) {
+        if (m.last_accepted && m.last_accepted->round > r.round) m.last_accepted.reset();
+    }
+    if (eval_round_ > committed_) eval_round_ = 0;
+    return true;
+}
+
+bool ledger::apply_one(const run_state_record& r) {
+    phase_ = r.state;
+    return true;
+}
+
+core::byte_vector ledger::snapshot() const {
+    wire::LedgerSnapshot p;
+    p.set_index(index_);
+    p.set_generation(generation_);
+    p.set_committed(committed_);
+    p.set_position(position_);
+    p.set_tokens(tokens_);
+    p.set_state_root(text_of(generation_root_));
+    p.set_run_state(static_cast<std::uint32_t>(phase_));
+    p.set_next_number(next_number_);
+    for (const auto& [number, m] : members_) {
+        auto* e = p.add_members();
+        *e->mutable_admit() = to_proto(m.admitted);
+        e->set_present(m.present);
+        e->set_revoked(m.revoked);
+        if (m.last_accepted) {
+            e->mutable_accepted()->set_generation(m.last_accepted->generation);
+            e->mutable_accepted()->set_round(m.last_accepted->round);
+            e->mutable_accepted()->set_payload(text_of(m.last_accepted->payload));
+        }
+    }
+    if (open_) *p.mutable_open() = to_proto(*open_);
+    for (const auto& c : recent_) {
+        auto* e = p.add_recent();
+        *e->mutable_commit() = to_proto(c.commit);
+        *e->mutable_plan() = to_proto(c.plan);
+        e->set_members(c.members);
+    }
+    p.set_eval_round(eval_round_);
+    p.set_eval_loss(eval_loss_);
+    return to_bytes(p);
+}
+
+core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
+    LONGHAUL_TRY_ASSIGN(auto p, proto_from<wire::LedgerSnapshot>(bytes, max_snapshot_bytes, "ledger snapshot"));
+    ledger l;
+    l.index_ = p.index();
+    l.generation_ = p.generation();
+    l.committed_ = p.committed();
+    l.position_ = p.position();
+    l.tokens_ = p.tokens();
+    LONGHAUL_TRY_ASSIGN(l.generation_root_, digest_from(p.state_root(), "a state's root"));
+    if (p.run_state() > 2) return fail(errc::malformed, "run state {}", p.run_state());
+    l.phase_ = static_cast<run_phase>(p.run_state());
+    l.next_number_ = p.next_number();
+    if (l.generation_ == 0 || l.next_number_ == 0 || l.next_number_ > max_members + 1 ||
+        p.members_size() != static_cast<int>(l.next_number_ - 1) ||
+        p.recent_size() > static_cast<int>(recent_commits)) {
+        return fail(errc::malformed, "a ledger snapshot has counts out of range");
+    }
+    for (const auto& e : p.members()) {
+        ledger_member m;
+        LONGHAUL_TRY_ASSIGN(m.admitted, from(e.admit()));
+        m.present = e.present();
+        m.revoked = e.revoked();
+        if (e.has_accepted()) {
+            accepted_payload a;
+            a.generation = e.accepted().generation();
+            a.round = e.accepted().round();
+            LONGHAUL_TRY_ASSIGN(a.payload, digest_from(e.accepted().payload(), "a payload's hash"));
+            m.last_accepted = a;
+        }
+        const auto number = m.admitted.number;
+        if (l.find(m.admitted.key) != nullptr || !l.members_.emplace(number, std::move(m)).second) {
+            return fail(errc::malformed, "a ledger snapshot names peer {} twice", number);
+        }
+    }
+    if (p.has_open()) {
+        LONGHAUL_TRY_ASSIGN(auto open, from(p.open()));
+        if (open.round != l.committed_ + 1) return fail(errc::malformed, "a ledger's open round is not the next one");
+        l.open_ = std::move(open);
+    }
+    for (const auto& c : p.recent()) {
+        committed_round done;
+        LONGHAUL_TRY_ASSIGN(done.commit, from(c.commit()));
+        LONGHAUL_TRY_ASSIGN(done.plan, from(c.plan()));
+        done.members = c.members();
+        l.recent_.push_back(std::move(done));
+    }
+    l.eval_round_ = p.eval_round();
+    l.eval_loss_ = p.eval_loss();
+    return l;
+}
+
+}  // namespace longhaul::peers

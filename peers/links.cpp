@@ -1,0 +1,417 @@
+#include <algorithm>
+
+#include "core/hash.hpp"
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::size_t max_outbox = 8192;
+constexpr auto first_backoff = 250ms;
+constexpr auto longest_backoff = 10s;
+constexpr auto redial_deadline = 3s;
+
+core::task<core::result<void>> write_outbox(shared_linked peer) {
+    while (peer->link->up()) {
+        while (!peer->outbox.empty()) {
+            auto next = std::move(peer->outbox.front());
+            peer->outbox.pop_front();
+            auto sent = co_await peer->link->send(std::move(next));
+            LONGHAUL_CO_TRY(sent);
+        }
+        auto woken = co_await peer->outbox_changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    co_return core::ok();
+}
+
+bool is_member(const node& n, const net::peer_key& key) {
+    if (!n.log_known) return false;
+    const auto* m = n.led().find(key);
+    return m != nullptr && !m->revoked;
+}
+
+/// What a stranger, or a peer not admitted yet, may say: questions and the request to join. Anything else is a
+/// violation.
+core::result<void> dispatch(node& n, const shared_linked& from, message m);
+
+struct dispatcher {
+    node& n;
+    const shared_linked& from;
+    net::peer_key key;
+
+    core::result<void> only_members(std::string_view what) const {
+        if (is_member(n, key)) return core::ok();
+        return fail(errc::protocol, "{} from {}, who is not admitted", what, key.brief());
+    }
+    std::optional<peer_number> number() const {
+        const auto* m = n.led().find(key);
+        return m == nullptr ? std::nullopt : std::optional(m->admitted.number);
+    }
+
+    core::result<void> operator()(const greeting& g) const {
+        from->greeted = true;
+        from->observer = g.observer;
+        from->caught_up = g.caught_up;
+        from->generation = g.generation;
+        from->applied = g.applied;
+        if (n.coordinator && g.caught_up && is_member(n, key)) {
+            n.coordinator->caught_up(*number(), g.generation, g.applied);
+        }
+        n.changed.notify();
+        return core::ok();
+    }
+    core::result<void> operator()(const manifest_request&) const {
+        if (n.run) n.send(key, manifest_reply{n.run->bytes});
+        return core::ok();
+    }
+    core::result<void> operator()(const manifest_reply& m) const {
+        if (n.run) return core::ok();
+        // Asked for by become_admitted before anything else runs; checked against the ticket's run id.
+        LONGHAUL_TRY_ASSIGN(n.run, parse_manifest(m.manifest, n.options.join->ticket.key->run));
+        n.changed.notify();
+        return core::ok();
+    }
+    core::result<void> operator()(const join_request& m) const {
+        if (!n.log_known) return core::ok();
+        if (n.log->leads()) {
+            n.tasks.spawn_isolated("admission", admit(n, key, m));
+            return core::ok();
+        }
+        join_reply reply;
+        reply.coordinator_key = n.log->leader();
+        if (const auto* c = n.led().find(reply.coordinator_key)) reply.coordinator = c->admitted.addresses;
+        reply.reason = "another peer coordinates";
+        n.send(key, reply);
+        return core::ok();
+    }
+    core::result<void> operator()(const join_reply& m) const {
+        if (m.admitted) {
+            n.admitted = true;
+        } else if (m.coordinator.empty() && !m.reason.empty()) {
+            return fail(errc::not_admitted, "{}", m.reason);
+        } else {
+            n.redirects.insert(n.redirects.end(), m.coordinator.begin(), m.coordinator.end());
+        }
+        n.changed.notify();
+        return core::ok();
+    }
+    core::result<void> operator()(const log_request& m) const {
+        LONGHAUL_TRY(only_members("a request for the log"));
+        return n.log->receive(key, m);
+    }
+    core::result<void> operator()(const log_entries& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
+    core::result<void> operator()(const log_snapshot& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
+    core::result<void> operator()(const ready_message& m) const {
+        LONGHAUL_TRY(only_members("READY"));
+        if (n.coordinator) {
+            n.coordinator->ready(*number(), m, n.env.clock.now());
+            n.changed.notify();
+        }
+        return core::ok();
+    }
+    core::result<void> operator()(const progress_message& m) const {
+        LONGHAUL_TRY(only_members("PROGRESS"));
+        if (n.coordinator) {
+            n.coordinator->progress(*number(), m, n.env.clock.now());
+            n.changed.notify();
+        }
+        return core::ok();
+    }
+    core::result<void> operator()(const applied_message& m) const {
+        LONGHAUL_TRY(only_members("APPLIED"));
+        from->caught_up = true;
+        from->generation = m.generation;
+        from->applied = m.round;
+        if (n.coordinator) {
+            n.coordinator->caught_up(*number(), m.generation, m.round);
+            if (m.eval_round > 0) n.coordinator->evaluated(m.eval_round, m.eval_loss);
+        }
+        n.changed.notify();
+        return core::ok();
+    }
+    core::result<void> operator()(const fetch_message& m) const {
+        LONGHAUL_TRY(only_members("a fetch"));
+        serve_fetch(n, from, m);
+        return core::ok();
+    }
+    core::result<void> operator()(const fetch_refused& m) const {
+        if (from->refusals.size() > 64) return fail(errc::protocol, "refusals of what nobody asked for");
+        from->refusals[tag_of(m.what)] = m.reason;
+        n.changed.notify();
+        return core::ok();
+    }
+    core::result<void> operator()(const leaving_message& m) const {
+        from->said_leaving = m.reason;
+        return core::ok();
+    }
+    core::result<void> operator()(const status_request&) const {
+        if (n.status_json) n.send(key, status_reply{n.status_json()});
+        return core::ok();
+    }
+    core::result<void> operator()(const status_reply&) const { return core::ok(); }
+};
+
+core::result<void> dispatch(node& n, const shared_linked& from, message m) {
+    return std::visit(dispatcher{n, from, from->link->remote().key}, m);
+}
+
+core::task<core::result<void>> read_messages(node& n, shared_linked peer) {
+    for (;;) {
+        auto bytes = co_await peer->link->receive();
+        LONGHAUL_CO_TRY(bytes);
+        auto m = parse_message(*bytes);
+        LONGHAUL_CO_TRY(m);
+        auto handled = dispatch(n, peer, std::move(*m));
+        LONGHAUL_CO_TRY(handled);
+    }
+}
+
+/// The coordinator's last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
+core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why) {
+    const auto* member = n.led().find(key);
+    if (member == nullptr) co_return core::ok();
+    const auto number = member->admitted.number;
+    const auto addresses = member->admitted.addresses;
+    const bool said_so = !why.empty();
+    if (!said_so) {
+        for (const auto& address : addresses) {
+            auto again =
+                co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
+            if (again && (*again)->remote().key == key) co_return core::ok();
+        }
+        why = "connection lost and one redial failed";
+    }
+    if (n.find(key)) co_return core::ok();  // it came back by itself meanwhile
+    core::event down("peer_down");
+    down.with("peer", key.hex()).with("number", std::uint64_t{number}).with("name", n.led().find(key)->admitted.name);
+    down.with("reason", why);
+    n.emit(std::move(down));
+    if (n.coordinator) n.coordinator->gone(number);
+    n.changed.notify();
+    if (!said_so) co_return core::ok();
+    // Nobody dials a peer that said goodbye; it is admitted again when it comes back.
+    depart_record r;
+    r.number = number;
+    r.reason = why.substr(0, max_reason);
+    co_return co_await n.log->propose(std::move(r));
+}
+
+core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
+    for (const auto& address : addresses) {
+        auto link = co_await n.mesh->dial(address);
+        if (link) break;
+    }
+    n.dialling.erase(key);
+    n.changed.notify();
+    co_return core::ok();
+}
+
+greeting greeting_of(const node& n) {
+    greeting g;
+    if (n.state) {
+        g.generation = n.state->generation;
+        g.applied = n.state->round;
+        g.caught_up = true;
+    }
+    if (n.log) g.coordinator = n.log->leader();
+    return g;
+}
+
+}  // namespace
+
+void node::send(const net::peer_key& to, const message& m) {
+    const auto peer = find(to);
+    if (!peer) return;
+    if (peer->outbox.size() >= max_outbox) {
+        peer->link->close("too many unsent messages");
+        return;
+    }
+    peer->outbox.push_back(serialize(m));
+    peer->outbox_changed.notify();
+}
+
+void node::send_all(const message& m) {
+    for (const auto& [key, peer] : links) {
+        if (!peer->observer) send(key, m);
+    }
+}
+
+std::pair<std::uint64_t, std::uint64_t> node::wire_bytes() const {
+    std::pair<std::uint64_t, std::uint64_t> total{wire_sent_closed, wire_received_closed};
+    for (const auto& [key, peer] : links) {
+        const auto s = peer->link->stats();
+        total.first += s.wire_sent;
+        total.second += s.wire_received;
+    }
+    return total;
+}
+
+void node::report(const core::error& e, std::string_view doing_what) {
+    if (e.code == errc::cancelled) return;
+    core::event event("error");
+    event.with("code", std::string(name_of(e.code))).with("message", fmt::format("{}: {}", doing_what, e.message));
+    emit(std::move(event));
+}
+
+core::result<void> admit_link(const node& n, const net::remote_peer& who) {
+    if (n.log_known) {
+        if (const auto* m = n.led().find(who.key)) {
+            if (m->revoked) return fail(errc::not_admitted, "this key was revoked from the run");
+            return core::ok();
+        }
+    }
+    if (!n.run || !n.run->manifest.invite()) return core::ok();
+    if (!who.token || core::hash(who.token->bytes) != *n.run->manifest.token_hash) {
+        return fail(errc::not_admitted, "the ticket's token is not one of this run: ask for a new ticket");
+    }
+    return core::ok();
+}
+
+core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> link) {
+    const auto key = link->remote().key;
+    auto peer = std::make_shared<linked_peer>(link, n.env.executor);
+    n.links[key] = peer;
+    core::event up("peer_up");
+    up.with("peer", key.hex()).with("name", link->remote().name);
+    up.with("address", link->remote().observed.text());
+    n.emit(std::move(up));
+    link->on_offer([&n, weak = std::weak_ptr(peer)](const std::string& tag, std::uint64_t bytes) {
+        if (const auto p = weak.lock()) {
+            p->offers[tag] = bytes;
+            consider_offers(n, p);
+            n.changed.notify();
+        }
+    });
+    n.send(key, greeting_of(n));
+    if (n.log) n.log->link_up(key);
+    n.changed.notify();
+
+    core::scope own(n.env.executor);
+    own.spawn("writer", write_outbox(peer));
+    own.spawn("reader", read_messages(n, peer));
+    auto ended = co_await own.join();
+    const auto stats = link->stats();
+    n.wire_sent_closed += stats.wire_sent;
+    n.wire_received_closed += stats.wire_received;
+    const auto held = n.links.find(key);
+    const bool current = held != n.links.end() && held->second == peer;
+    if (current) n.links.erase(held);
+    link->close(ended ? "done" : ended.error().message);
+    if (!ended && ended.error().code != errc::closed && ended.error().code != errc::cancelled) {
+        n.report(ended.error(), fmt::format("the link with {}", key.brief()));
+        if (ended.error().code == errc::not_admitted) n.fatal = ended.error();
+    }
+    if (current) {
+        if (n.log) n.log->link_down(key);
+        if (n.log_known && n.log->leads() && !n.leaving) {
+            n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving));
+        }
+        n.changed.notify();
+    }
+    if (!ended && ended.error().code == errc::cancelled) co_return ended;
+    co_return core::ok();
+}
+
+std::vector<net::endpoint> node::advertised() const {
+    return options.advertised.empty() ? std::vector<net::endpoint>{listen} : options.advertised;
+}
+
+core::task<core::result<void>> keep_connected(node& n) {
+    struct target {
+        core::time_point next{};
+        core::duration backoff = first_backoff;
+    };
+    std::map<net::peer_key, target> targets;
+    core::scope dials(n.env.executor);
+    for (;;) {
+        const auto now = n.env.clock.now();
+        core::time_point wake = now + longest_backoff;
+        for (const auto& [number, m] : n.led().members()) {
+            const auto& key = m.admitted.key;
+            if (key == n.self() || !m.present || m.revoked || m.admitted.addresses.empty()) continue;
+            if (n.find(key)) {
+                targets.erase(key);
+                continue;
+            }
+            if (n.dialling.contains(key)) continue;
+            // Both may dial; the larger key waits a moment, so that one connection is the rule. Everybody dials the
+            // coordinator.
+            const auto [it, fresh] = targets.try_emplace(key);
+            if (fresh && n.self() > key && key != n.log->leader()) it->second.next = now + 1s;
+            if (it->second.next > now) {
+                wake = std::min(wake, it->second.next);
+                continue;
+            }
+            it->second.next = now + it->second.backoff;
+            it->second.backoff = std::min<core::duration>(2 * it->second.backoff, longest_backoff);
+            n.dialling.insert(key);
+            dials.spawn_isolated("dial", dial_one(n, key, m.admitted.addresses));
+        }
+        auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_until(wake));
+        const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
+        if (!outcome) {
+            dials.cancel();
+            (void)co_await dials.join();
+            co_return outcome;
+        }
+    }
+}
+
+core::task<core::result<void>> become_admitted(node& n) {
+    std::vector<net::endpoint> addresses = n.options.join->ticket.addresses;
+    core::error last(errc::unreachable, "no address");
+    for (std::size_t i = 0; i < addresses.size() && i < 32; ++i) {
+        auto link = co_await n.mesh->dial(addresses[i]);
+        if (!link) {
+            last = link.error();
+            if (last.code == errc::cancelled) co_return fail(last);
+            continue;
+        }
+        const auto key = (*link)->remote().key;
+        // The link's own coroutine starts at the next turn of the loop.
+        const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
+        auto serving =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
+        LONGHAUL_CO_TRY(serving);
+        const auto answered = [&n] { return n.run.has_value() || n.fatal.has_value(); };
+        if (!n.run) {
+            n.send(key, manifest_request{});
+            auto got = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
+                                                    n.env.clock.now() + 30s);
+            if (n.fatal) co_return fail(*n.fatal);
+            if (!got) {
+                last = got.error().within(fmt::format("waiting for the run's manifest from {}", addresses[i].text()));
+                if (last.code == errc::cancelled) co_return fail(last);
+                continue;
+            }
+        }
+        if (!n.admission_wanted) co_return core::ok();
+        join_request request;
+        request.name = n.options.name;
+        request.addresses = n.advertised();
+        n.send(key, request);
+        n.redirects.clear();
+        const auto decided = [&n] { return n.admitted || n.fatal.has_value() || !n.redirects.empty(); };
+        auto reply =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided), n.env.clock.now() + 30s);
+        if (n.fatal) co_return fail(*n.fatal);
+        if (!reply) {
+            last = reply.error().within(fmt::format("waiting for admission by {}", addresses[i].text()));
+            if (last.code == errc::cancelled) co_return fail(last);
+            continue;
+        }
+        if (n.admitted) co_return core::ok();
+        for (const auto& to : n.redirects) {
+            if (std::ranges::find(addresses, to) == addresses.end()) addresses.push_back(to);
+        }
+    }
+    co_return fail(last);
+}
+
+}  // namespace longhaul::peers

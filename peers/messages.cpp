@@ -1,0 +1,254 @@
+#include "peers/messages.hpp"
+
+#include <charconv>
+#include <cmath>
+
+#include "net/link.hpp"
+#include "peers/wire_convert.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+
+namespace {
+
+constexpr std::size_t max_log_records = 4096;
+
+template <typename... F>
+struct overloaded : F... {
+    using F::operator()...;
+};
+
+wire::Fetch to_proto(const fetch_message& m) {
+    wire::Fetch p;
+    p.set_kind(static_cast<std::uint32_t>(m.kind));
+    p.set_generation(m.generation);
+    p.set_round(m.round);
+    p.set_author(m.author);
+    return p;
+}
+
+template <typename Proto>
+core::result<fetch_message> fetch_from(const Proto& p) {
+    if (p.kind() < 1 || p.kind() > 3) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
+    fetch_message m;
+    m.kind = static_cast<fetch_kind>(p.kind());
+    m.generation = p.generation();
+    m.round = p.round();
+    m.author = p.author();
+    return m;
+}
+
+core::result<message> from(const wire::Greeting& p) {
+    greeting m;
+    m.generation = p.generation();
+    m.applied = p.applied();
+    m.caught_up = p.caught_up();
+    LONGHAUL_TRY_ASSIGN(m.coordinator, digest_from(p.coordinator(), "the coordinator's key"));
+    m.observer = p.observer();
+    return m;
+}
+core::result<message> from(const wire::JoinRequest& p) {
+    join_request m;
+    LONGHAUL_TRY_ASSIGN(m.name, line_from(p.name(), max_name, "a peer's name"));
+    LONGHAUL_TRY_ASSIGN(m.addresses, endpoints_from(p.addresses()));
+    return m;
+}
+core::result<message> from(const wire::JoinReply& p) {
+    join_reply m;
+    m.admitted = p.admitted();
+    LONGHAUL_TRY_ASSIGN(m.reason, line_from(p.reason(), max_reason, "a reason"));
+    LONGHAUL_TRY_ASSIGN(m.coordinator, endpoints_from(p.coordinator()));
+    LONGHAUL_TRY_ASSIGN(m.coordinator_key, digest_from(p.coordinator_key(), "the coordinator's key"));
+    return m;
+}
+core::result<message> from(const wire::LogEntries& p) {
+    if (p.records_size() > static_cast<int>(max_log_records)) {
+        return fail(errc::limit, "{} log records in one message", p.records_size());
+    }
+    log_entries m;
+    m.first = p.first();
+    for (const auto& r : p.records()) {
+        const auto bytes = core::as_bytes(r);
+        m.records.emplace_back(bytes.begin(), bytes.end());
+    }
+    return m;
+}
+core::result<message> from(const wire::Ready& p) {
+    ready_message m;
+    m.generation = p.generation();
+    m.round = p.round();
+    m.attempt = p.attempt();
+    LONGHAUL_TRY_ASSIGN(m.aggregate_root, digest_from(p.aggregate_root(), "an aggregate's root"));
+    LONGHAUL_TRY_ASSIGN(m.state_root, digest_from(p.state_root(), "a state's root"));
+    LONGHAUL_TRY_ASSIGN(m.contributions, contributions_from(p.contributions()));
+    return m;
+}
+core::result<message> from(const wire::Progress& p) {
+    progress_message m;
+    m.generation = p.generation();
+    m.round = p.round();
+    m.steps = p.steps();
+    m.verified_bytes = p.verified_bytes();
+    LONGHAUL_TRY_ASSIGN(m.payloads, numbers_from(p.payloads(), "payload authors"));
+    return m;
+}
+core::result<message> from(const wire::Applied& p) {
+    if (!std::isfinite(p.eval_loss())) return fail(errc::malformed, "an evaluation is not a finite number");
+    applied_message m;
+    m.generation = p.generation();
+    m.round = p.round();
+    m.eval_round = p.eval_round();
+    m.eval_loss = p.eval_loss();
+    return m;
+}
+core::result<message> from(const wire::FetchRefused& p) {
+    fetch_refused m;
+    LONGHAUL_TRY_ASSIGN(m.what, fetch_from(p));
+    LONGHAUL_TRY_ASSIGN(m.reason, line_from(p.reason(), max_reason, "a reason"));
+    return m;
+}
+
+}  // namespace
+
+core::byte_vector serialize(const message& m) {
+    wire::Message p;
+    std::visit(overloaded{
+                   [&](const greeting& x) {
+                       auto* g = p.mutable_greeting();
+                       g->set_generation(x.generation);
+                       g->set_applied(x.applied);
+                       g->set_caught_up(x.caught_up);
+                       g->set_coordinator(text_of(x.coordinator));
+                       g->set_observer(x.observer);
+                   },
+                   [&](const manifest_request&) { p.mutable_manifest_request(); },
+                   [&](const manifest_reply& x) {
+                       p.mutable_manifest_reply()->set_manifest(std::string(core::as_text(x.manifest)));
+                   },
+                   [&](const join_request& x) {
+                       p.mutable_join_request()->set_name(x.name);
+                       put_endpoints(x.addresses, p.mutable_join_request()->mutable_addresses());
+                   },
+                   [&](const join_reply& x) {
+                       auto* j = p.mutable_join_reply();
+                       j->set_admitted(x.admitted);
+                       j->set_reason(x.reason);
+                       put_endpoints(x.coordinator, j->mutable_coordinator());
+                       j->set_coordinator_key(text_of(x.coordinator_key));
+                   },
+                   [&](const log_request& x) { p.mutable_log_request()->set_after(x.after); },
+                   [&](const log_entries& x) {
+                       p.mutable_log_entries()->set_first(x.first);
+                       for (const auto& r : x.records) {
+                           p.mutable_log_entries()->add_records(std::string(core::as_text(r)));
+                       }
+                   },
+                   [&](const log_snapshot& x) {
+                       // Made by ledger::snapshot: the bytes of the inner message itself.
+                       p.mutable_log_snapshot()->mutable_ledger()->ParseFromArray(x.ledger.data(),
+                                                                                  static_cast<int>(x.ledger.size()));
+                   },
+                   [&](const ready_message& x) {
+                       auto* r = p.mutable_ready();
+                       r->set_generation(x.generation);
+                       r->set_round(x.round);
+                       r->set_attempt(x.attempt);
+                       r->set_aggregate_root(text_of(x.aggregate_root));
+                       r->set_state_root(text_of(x.state_root));
+                       put_contributions(x.contributions, r->mutable_contributions());
+                   },
+                   [&](const progress_message& x) {
+                       auto* r = p.mutable_progress();
+                       r->set_generation(x.generation);
+                       r->set_round(x.round);
+                       r->set_steps(x.steps);
+                       r->set_verified_bytes(x.verified_bytes);
+                       r->mutable_payloads()->Add(x.payloads.begin(), x.payloads.end());
+                   },
+                   [&](const applied_message& x) {
+                       auto* r = p.mutable_applied();
+                       r->set_generation(x.generation);
+                       r->set_round(x.round);
+                       r->set_eval_round(x.eval_round);
+                       r->set_eval_loss(x.eval_loss);
+                   },
+                   [&](const fetch_message& x) { *p.mutable_fetch() = to_proto(x); },
+                   [&](const fetch_refused& x) {
+                       auto* r = p.mutable_fetch_refused();
+                       r->set_kind(static_cast<std::uint32_t>(x.what.kind));
+                       r->set_generation(x.what.generation);
+                       r->set_round(x.what.round);
+                       r->set_author(x.what.author);
+                       r->set_reason(x.reason);
+                   },
+                   [&](const leaving_message& x) { p.mutable_leaving()->set_reason(x.reason); },
+                   [&](const status_request&) { p.mutable_status_request(); },
+                   [&](const status_reply& x) { p.mutable_status_reply()->set_json(x.json); },
+               },
+               m);
+    return to_bytes(p);
+}
+
+core::result<message> parse_message(core::const_bytes bytes) {
+    LONGHAUL_TRY_ASSIGN(auto p, proto_from<wire::Message>(bytes, net::max_control_message, "control message"));
+    switch (p.kind_case()) {
+        case wire::Message::kGreeting: return from(p.greeting());
+        case wire::Message::kManifestRequest: return manifest_request{};
+        case wire::Message::kManifestReply: {
+            const auto b = core::as_bytes(p.manifest_reply().manifest());
+            manifest_reply m;
+            m.manifest.assign(b.begin(), b.end());
+            return m;
+        }
+        case wire::Message::kJoinRequest: return from(p.join_request());
+        case wire::Message::kJoinReply: return from(p.join_reply());
+        case wire::Message::kLogRequest: return log_request{p.log_request().after()};
+        case wire::Message::kLogEntries: return from(p.log_entries());
+        case wire::Message::kLogSnapshot: return log_snapshot{to_bytes(p.log_snapshot().ledger())};
+        case wire::Message::kReady: return from(p.ready());
+        case wire::Message::kProgress: return from(p.progress());
+        case wire::Message::kApplied: return from(p.applied());
+        case wire::Message::kFetch: return fetch_from(p.fetch()).map([](fetch_message m) { return message(m); });
+        case wire::Message::kFetchRefused: return from(p.fetch_refused());
+        case wire::Message::kLeaving: {
+            LONGHAUL_TRY_ASSIGN(auto reason, line_from(p.leaving().reason(), max_reason, "a reason"));
+            return leaving_message{std::move(reason)};
+        }
+        case wire::Message::kStatusRequest: return status_request{};
+        case wire::Message::kStatusReply: return status_reply{p.status_reply().json()};
+        case wire::Message::KIND_NOT_SET: break;
+    }
+    return fail(errc::malformed, "a control message of an unknown kind");
+}
+
+std::string tag_of(const fetch_message& what) {
+    return fmt::format("{}/{}/{}/{}", static_cast<int>(what.kind), what.generation, what.round, what.author);
+}
+
+core::result<fetch_message> parse_tag(const std::string& tag) {
+    std::uint64_t parts[4] = {};
+    const char* at = tag.data();
+    const char* const end = at + tag.size();
+    for (int i = 0; i < 4; ++i) {
+        const auto [next, error] = std::from_chars(at, end, parts[i]);
+        if (error != std::errc() || (i < 3 ? (next == end || *next != '/') : next != end)) {
+            return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
+        }
+        at = next + 1;
+    }
+    fetch_message m;
+    if (parts[0] < 1 || parts[0] > 3 || parts[3] > max_members) {
+        return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
+    }
+    m.kind = static_cast<fetch_kind>(parts[0]);
+    m.generation = parts[1];
+    m.round = parts[2];
+    m.author = static_cast<peer_number>(parts[3]);
+    // One spelling only: tags are compared as text.
+    if (tag_of(m) != tag) return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
+    return m;
+}
+
+}  // namespace longhaul::peers

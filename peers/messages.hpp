@@ -1,0 +1,100 @@
+#pragma once
+/// Control messages between peers as plain structs. `parse_message` checks every field of what a stranger sent.
+
+#include <variant>
+
+#include "peers/records.hpp"
+
+namespace longhaul::peers {
+
+/// First message on every link: where each side stands.
+struct greeting {
+    std::uint64_t generation = 0;
+    std::uint64_t applied = 0;
+    bool caught_up = false;     ///< holds the state of `applied`: may be a donor
+    net::peer_key coordinator;  ///< zero: not known
+    bool observer = false;      ///< asks for status only
+};
+struct manifest_request {};
+struct manifest_reply {
+    core::byte_vector manifest;
+};
+struct join_request {
+    std::string name;
+    std::vector<net::endpoint> addresses;
+};
+/// Not admitted with a coordinator's address: ask there.
+struct join_reply {
+    bool admitted = false;
+    std::string reason;
+    std::vector<net::endpoint> coordinator;
+    net::peer_key coordinator_key;
+};
+/// Follow the log from after this index (0: from a snapshot).
+struct log_request {
+    std::uint64_t after = 0;
+};
+struct log_entries {
+    std::uint64_t first = 0;
+    std::vector<core::byte_vector> records;
+};
+struct log_snapshot {
+    core::byte_vector ledger;
+};
+/// This member holds the whole aggregate of (round, attempt).
+struct ready_message {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::uint32_t attempt = 0;
+    core::digest aggregate_root;
+    core::digest state_root;
+    std::vector<contribution> contributions;
+};
+/// What this member did and holds of the open round.
+struct progress_message {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::uint32_t steps = 0;            ///< own inner steps done
+    std::uint64_t verified_bytes = 0;   ///< of payloads of this round, arrived so far
+    std::vector<peer_number> payloads;  ///< complete ones, sorted
+};
+struct applied_message {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::uint64_t eval_round = 0;  ///< 0: nothing evaluated
+    double eval_loss = 0;
+};
+enum class fetch_kind : std::uint8_t { state = 1, aggregate = 2, payload = 3 };
+/// Asks for a transfer; the answer is an offer under `tag_of` or a refusal.
+struct fetch_message {
+    fetch_kind kind = fetch_kind::state;
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    peer_number author = 0;
+};
+struct fetch_refused {
+    fetch_message what;
+    std::string reason;
+};
+struct leaving_message {
+    std::string reason;
+};
+struct status_request {};
+struct status_reply {
+    std::string json;
+};
+
+using message = std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request,
+                             log_entries, log_snapshot, ready_message, progress_message, applied_message, fetch_message,
+                             fetch_refused, leaving_message, status_request, status_reply>;
+
+core::byte_vector serialize(const message& m);
+/// errc::malformed or errc::limit.
+core::result<message> parse_message(core::const_bytes bytes);
+
+/// Tag of the transfer that answers a fetch; payloads pushed by their authors carry the same.
+std::string tag_of(const fetch_message& what);
+/// errc::malformed for anything that tag_of does not make.
+core::result<fetch_message> parse_tag(const std::string& tag);
+
+}  // namespace longhaul::peers

@@ -1,0 +1,182 @@
+#pragma once
+/// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
+/// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
+/// that were missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), peer.cpp (start, stop, status).
+
+#include <deque>
+#include <map>
+#include <set>
+
+#include "net/mesh.hpp"
+#include "peers/consensus.hpp"
+#include "peers/exchange.hpp"
+#include "peers/peer.hpp"
+#include "peers/replica.hpp"
+#include "peers/round.hpp"
+#include "peers/settlement.hpp"
+
+namespace longhaul::peers {
+
+/// One linked peer.
+struct linked_peer {
+    explicit linked_peer(std::shared_ptr<net::link> l, asio::any_io_executor executor)
+        : link(std::move(l)), outbox_changed(std::move(executor)) {}
+    std::shared_ptr<net::link> link;
+    std::deque<core::byte_vector> outbox;
+    core::wakeup outbox_changed;
+    bool greeted = false;
+    bool observer = false;
+    bool caught_up = false;  ///< holds a state: may be a donor
+    std::uint64_t generation = 0;
+    std::uint64_t applied = 0;
+    std::string said_leaving;                     ///< why it leaves, if it said so
+    std::map<std::string, std::uint64_t> offers;  ///< tag → size of what is offered to us and not answered yet
+    std::set<std::string> expected;               ///< tags that a fetch of ours waits for
+    std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
+    std::size_t serving = 0;                      ///< fetches of theirs in progress
+};
+using shared_linked = std::shared_ptr<linked_peer>;
+
+/// Where the time of a round went, for its event.
+struct round_timing {
+    core::time_point started{}, encoded_at{}, ready_at{};
+    core::duration compute{}, encode{}, send{}, wait{};
+    std::uint64_t wire_sent_before = 0, wire_received_before = 0;
+};
+
+enum class member_state { joining, catching_up, training, exchanging, waiting, stopped };
+
+struct node {
+    node(net::environment& environment, peer_options o)
+        : env(environment), options(std::move(o)), changed(env.executor), tasks(env.executor) {}
+
+    net::environment& env;
+    peer_options options;
+    std::uint64_t incarnation = 1;
+    std::optional<signed_manifest> run;
+    run_secrets secrets;
+    std::unique_ptr<optim::trainer> trainer;
+    bool trainer_is_cold = false;  ///< the inner optimizer's state was set to zero by a state from elsewhere: ramp up
+    std::uint64_t steps_since_reset = 0;
+    std::unique_ptr<net::mesh> mesh;
+    net::endpoint listen;
+    std::unique_ptr<consensus> log;
+    bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
+    bool admission_wanted = true;  ///< false: only the manifest is asked for
+    bool admitted = false;
+    std::vector<net::endpoint> redirects;  ///< where the coordinator is said to be
+    std::optional<core::error> fatal;      ///< ends this node
+    peer_number number = 0;
+    shared_state state;  ///< null: nothing yet
+    settlement mass;
+    exchange held;
+    std::map<net::peer_key, shared_linked> links;
+    std::set<net::peer_key> dialling;
+    std::map<std::string, std::uint64_t> receiving;  ///< tags of payloads that are arriving, and their sizes
+    std::optional<round_coordinator> coordinator;
+    core::wakeup changed;  ///< anything above changed: decide again
+    core::scope tasks;     ///< everything that runs
+    bool leaving = false;
+    std::string leave_reason;
+    std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
+    bool finished = false;                         ///< the run is complete or was stopped for everybody
+    member_state doing = member_state::joining;
+    std::uint32_t steps_done = 0;  ///< of the open round
+    std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>
+        ready_for{};                                         ///< (generation, round, attempt) of our last READY
+    std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
+    shared_aggregate candidate;                              ///< what we sum for the open attempt
+    round_timing timing;
+    std::uint64_t last_checkpoint = 0;
+    bool checkpointing = false;
+    std::optional<double> train_loss, eval_loss;
+    std::uint64_t eval_seen = 0;
+    std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone
+    core::time_point coordinator_seen{};
+    std::function<std::string()> status_json;
+    bool resumed = false;                       ///< started from a checkpoint or a log of its own
+    bool trusted_on_first_use = false;          ///< the run id came from the hello of a bare address
+    std::optional<core::result<void>> outcome;  ///< of this node's part in the run
+
+    const run_config& config() const { return run->manifest.config; }
+    const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
+    const ledger& led() const { return log->state(); }
+    const net::peer_key& self() const { return options.self.key(); }
+    /// Where others reach this node: as configured, else where it listens.
+    std::vector<net::endpoint> advertised() const;
+    shared_linked find(const net::peer_key& key) const {
+        const auto it = links.find(key);
+        return it == links.end() ? nullptr : it->second;
+    }
+    shared_linked find(peer_number who) const {
+        const auto* m = led().find(who);
+        return m == nullptr ? nullptr : find(m->admitted.key);
+    }
+    /// Queues a control message; lost with the link.
+    void send(const net::peer_key& to, const message& m);
+    void send_all(const message& m);
+    /// What a person or a launcher needs to know now; the run must be known.
+    ready_report ready() const;
+    std::pair<std::uint64_t, std::uint64_t> wire_bytes() const;
+    void emit(core::event e) { env.events.emit(std::move(e)); }
+    void report(const core::error& e, std::string_view doing_what);
+};
+
+// startup.cpp
+/// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
+core::task<core::result<void>> start_founder(node& n);
+core::task<core::result<void>> start_joiner(node& n);
+/// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.
+void log_advanced(node& n, const record* r);
+
+// status.cpp
+peer_status status_of(const node& n);
+
+// links.cpp
+/// Serves one link from greeting to end. Runs in node.tasks.
+core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> link);
+/// Dials every present peer that is not linked, with backoff; and first the ticket's addresses. Runs until cancelled.
+core::task<core::result<void>> keep_connected(node& n);
+/// Whether an authenticated stranger may have a link.
+core::result<void> admit_link(const node& n, const net::remote_peer& who);
+/// Joins: asks members, beginning with the ticket's addresses, until the coordinator has admitted this node.
+core::task<core::result<void>> become_admitted(node& n);
+
+// member.cpp
+/// Trains, exchanges and applies until the run ends for this node.
+core::task<core::result<void>> take_part(node& n);
+/// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
+/// due.
+core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
+/// The offers of a link: accepted, held or refused.
+void consider_offers(node& n, const shared_linked& from);
+
+// catch_up.cpp
+/// Brings the state to the ledger's last commit: the next aggregate if it can be had, else a whole state.
+core::task<core::result<void>> catch_up(node& n);
+/// Asks one peer for something and receives it. errc::not_found when refused.
+core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, fetch_message what,
+                                                  std::uint64_t max_bytes);
+/// Receives an offered transfer; fails when nothing arrives for the run's silence limit.
+core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std::string tag,
+                                                core::mutable_bytes destination);
+
+// donor.cpp
+void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
+
+// coordinate.cpp
+/// Proposes what the round coordinator decides. Returns at once where this node does not lead.
+core::task<core::result<void>> coordinate(node& n);
+/// Admits a peer that asked to join, as coordinator.
+core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
+/// After a restart of everybody: goes on from the newest state that can be had.
+core::task<core::result<void>> recover_generation(node& n);
+
+// checkpointing.cpp
+/// Starts an asynchronous checkpoint of the present state, unless one is running.
+void start_checkpoint(node& n);
+core::task<core::result<void>> checkpoint_now(node& n);
+/// Loads the newest checkpoint of this run into the node, if there is one.
+core::task<core::result<void>> restore(node& n);
+
+}  // namespace longhaul::peers

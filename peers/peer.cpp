@@ -1,0 +1,217 @@
+#include "peers/peer.hpp"
+
+#include <algorithm>
+
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto linger_for_others = 15s;
+constexpr auto flush_deadline = 2s;
+
+/// Ends this node when the coordinator cannot be reached for too long.
+core::task<core::result<void>> watch_coordinator(node& n) {
+    if (n.log->leads()) co_return core::ok();
+    n.coordinator_seen = n.env.clock.now();
+    for (;;) {
+        auto slept = co_await n.env.clock.sleep_for(std::min<core::duration>(1s, n.options.quorum_patience));
+        LONGHAUL_CO_TRY(slept);
+        const auto now = n.env.clock.now();
+        if (n.find(n.log->leader())) n.coordinator_seen = now;
+        if (now - n.coordinator_seen < n.options.quorum_patience) continue;
+        n.fatal = core::error(errc::quorum_lost,
+                              fmt::format("the coordinator {} was not reachable for {}: its state is saved; start this "
+                                          "node again when the coordinator is back",
+                                          n.log->leader().brief(), core::format_duration(n.options.quorum_patience)));
+        n.changed.notify();
+        co_return core::ok();
+    }
+}
+
+/// Keeps what a plot of links needs: one event a peer now and then.
+core::task<core::result<void>> report_links(node& n) {
+    for (;;) {
+        auto slept = co_await n.env.clock.sleep_for(10s);
+        LONGHAUL_CO_TRY(slept);
+        for (const auto& [key, peer] : n.links) {
+            const auto s = peer->link->stats();
+            core::event e("link");
+            e.with("peer", key.hex()).with("rtt_seconds", core::to_seconds(s.rtt_last));
+            e.with("goodput_up", s.goodput_up * 8).with("goodput_down", s.goodput_down * 8);
+            e.with("loss", 0.0).with("streams", std::uint64_t{s.streams});
+            e.with("wire_sent", s.wire_sent).with("wire_received", s.wire_received);
+            n.emit(std::move(e));
+        }
+    }
+}
+
+/// The founder: first a state to go on from, then rounds.
+core::task<core::result<void>> recover_and_coordinate(node& n) {
+    if (!n.log->leads()) co_return core::ok();
+    auto recovered = co_await recover_generation(n);
+    LONGHAUL_CO_TRY(recovered);
+    co_return co_await coordinate(n);
+}
+
+bool others_are_done(const node& n) {
+    return std::ranges::all_of(n.links, [&n](const auto& entry) {
+        const auto& [key, peer] = entry;
+        const auto* m = n.led().find(key);
+        return peer->observer || m == nullptr ||
+               (peer->generation == n.led().generation() && peer->applied >= n.led().committed());
+    });
+}
+
+bool nothing_to_send(const node& n) {
+    return std::ranges::all_of(n.links, [](const auto& entry) { return entry.second->outbox.empty(); });
+}
+
+core::task<core::result<void>> say_goodbye(node& n) {
+    if (n.finished && n.log->leads()) {
+        // Whoever is a moment behind may still need the last aggregate.
+        (void)co_await core::with_deadline(n.env.clock,
+                                           core::wait_until(n.changed, [&n] { return others_are_done(n); }),
+                                           n.env.clock.now() + linger_for_others);
+    }
+    const std::string reason = n.finished ? "the run is over" : n.leave_reason;
+    n.send_all(leaving_message{reason.substr(0, max_reason)});
+    for (int i = 0; i < 20 && !nothing_to_send(n); ++i) {
+        auto slept = co_await n.env.clock.sleep_for(flush_deadline / 20);
+        LONGHAUL_CO_TRY(slept);
+    }
+    n.mesh->close(reason);
+    co_return core::ok();
+}
+
+core::task<core::result<void>> take_part_and_end(node& n) {
+    auto took_part = co_await take_part(n);
+    if (!took_part && took_part.error().code == errc::cancelled) co_return took_part;
+    if (took_part || took_part.error().code == errc::quorum_lost) {
+        auto saved = co_await checkpoint_now(n);
+        if (!saved) n.report(saved.error(), "the last checkpoint");
+        if (took_part && !saved) took_part = saved;
+    }
+    if (took_part) {
+        auto said = co_await say_goodbye(n);
+        LONGHAUL_CO_TRY(said);
+    }
+    core::event e("left");
+    e.with("reason",
+           took_part ? (n.finished ? std::string("the run is over") : n.leave_reason) : took_part.error().message);
+    if (n.state) e.with("round", n.state->round).with("root", n.state->root.hex());
+    if (n.eval_loss) e.with("eval_loss", *n.eval_loss);
+    n.emit(std::move(e));
+    n.doing = member_state::stopped;
+    co_return took_part;
+}
+
+core::task<core::result<void>> live(node& n) {
+    auto started = n.options.found ? co_await start_founder(n) : co_await start_joiner(n);
+    LONGHAUL_CO_TRY(started);
+    n.trainer->assign(n.number, static_cast<std::uint64_t>(n.config().data.seed), n.state ? n.state->position : 0);
+    core::event e("started");
+    e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
+    e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);
+    e.with("trainer", n.trainer->description()).with("parameters", n.tensors().elements());
+    e.with("data", n.run->manifest.data_description).with("rounds", std::int64_t{n.config().stop.rounds});
+    e.with("H", std::int64_t{n.config().inner.steps}).with("codec", n.config().exchange.codec);
+    n.emit(std::move(e));
+    if (n.options.on_ready) n.options.on_ready(n.ready());
+    n.tasks.spawn("dialling", keep_connected(n));
+    n.tasks.spawn("link reports", report_links(n));
+    n.tasks.spawn("coordinator", recover_and_coordinate(n));
+    n.tasks.spawn("coordinator watch", watch_coordinator(n));
+    co_return co_await take_part_and_end(n);
+}
+
+/// Runs `live` beside what it spawned; when it ends, everything ends.
+core::task<core::result<void>> live_to_the_end(node& n) {
+    auto outcome = co_await live(n);
+    n.outcome = outcome;
+    if (n.mesh) n.mesh->close(outcome ? "done" : outcome.error().message);
+    n.tasks.cancel();
+    co_return core::ok();
+}
+
+}  // namespace
+
+ready_report node::ready() const {
+    ready_report r;
+    net::ticket t;
+    t.addresses = advertised();
+    t.name = config().name;
+    net::ticket_key key;
+    key.run = run->run_id;
+    if (run->manifest.invite()) {
+        key.secret = secrets.psk;
+        key.token = secrets.token;
+    }
+    t.key = key;
+    r.ticket = t.text();
+    r.listen = listen;
+    r.key = self();
+    r.run = run->run_id;
+    r.resumed = resumed;
+    r.trust_on_first_use = trusted_on_first_use;
+    return r;
+}
+
+struct peer::impl {
+    impl(net::environment& env, peer_options options) : n(env, std::move(options)) {}
+    node n;
+};
+
+peer::peer(net::environment& env, peer_options options) : impl_(std::make_shared<impl>(env, std::move(options))) {
+    impl_->n.status_json = [n = &impl_->n] { return to_json(status_of(*n)); };
+}
+peer::~peer() = default;
+
+core::task<core::result<void>> peer::run() {
+    const auto held = impl_;
+    auto& n = held->n;
+    n.tasks.spawn("peer", live_to_the_end(n));
+    auto joined = co_await n.tasks.join();
+    // What failed first is what a person should hear of; our own cancelling of the rest is not.
+    if (n.outcome && !*n.outcome && (*n.outcome).error().code != errc::cancelled) co_return *n.outcome;
+    if (!joined && joined.error().code != errc::cancelled) co_return joined;
+    if (n.outcome) co_return *n.outcome;
+    co_return joined;
+}
+
+peer_status peer::status() const { return status_of(impl_->n); }
+
+void peer::leave(std::string reason) {
+    auto& n = impl_->n;
+    if (n.leaving) return;
+    n.leaving = true;
+    n.leave_reason = std::move(reason);
+    n.changed.notify();
+}
+
+core::result<void> peer::stop_run(std::string reason) {
+    auto& n = impl_->n;
+    if (!n.log || !n.log->leads()) {
+        return fail(errc::usage,
+                    "only the coordinator can stop the run: ask {}, or use 'longhaul leave' for this node alone",
+                    n.log ? n.log->leader().brief() : std::string("it"));
+    }
+    n.wanted_phase = run_state_record{run_phase::stopped, std::move(reason)};
+    n.changed.notify();
+    return core::ok();
+}
+
+core::result<void> peer::pause_run(bool paused) {
+    auto& n = impl_->n;
+    if (!n.log || !n.log->leads()) return fail(errc::usage, "only the coordinator can pause or resume the run");
+    n.wanted_phase = run_state_record{paused ? run_phase::paused : run_phase::running, "asked by a person"};
+    n.changed.notify();
+    return core::ok();
+}
+
+}  // namespace longhaul::peers

@@ -1,0 +1,89 @@
+#include "peers/records.hpp"
+
+#include "peers/wire_convert.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+
+namespace {
+
+template <typename... F>
+struct overloaded : F... {
+    using F::operator()...;
+};
+
+core::result<record> from(const wire::Depart& p) {
+    depart_record r;
+    r.number = p.number();
+    LONGHAUL_TRY_ASSIGN(r.reason, line_from(p.reason(), max_reason, "a reason"));
+    r.revoked = p.revoked();
+    return r;
+}
+
+core::result<record> from(const wire::Generation& p) {
+    generation_record r;
+    r.generation = p.generation();
+    r.round = p.round();
+    r.position = p.position();
+    r.tokens = p.tokens();
+    LONGHAUL_TRY_ASSIGN(r.state_root, digest_from(p.state_root(), "a state's root"));
+    LONGHAUL_TRY_ASSIGN(r.reason, line_from(p.reason(), max_reason, "a reason"));
+    return r;
+}
+
+core::result<record> from(const wire::RunState& p) {
+    run_state_record r;
+    if (p.state() > 2) return fail(errc::malformed, "run state {}", p.state());
+    r.state = static_cast<run_phase>(p.state());
+    LONGHAUL_TRY_ASSIGN(r.reason, line_from(p.reason(), max_reason, "a reason"));
+    return r;
+}
+
+}  // namespace
+
+core::byte_vector serialize(const record& r) {
+    wire::Record p;
+    std::visit(overloaded{
+                   [&](const admit_record& x) { *p.mutable_admit() = to_proto(x); },
+                   [&](const depart_record& x) {
+                       p.mutable_depart()->set_number(x.number);
+                       p.mutable_depart()->set_reason(x.reason);
+                       p.mutable_depart()->set_revoked(x.revoked);
+                   },
+                   [&](const round_record& x) { *p.mutable_round() = to_proto(x); },
+                   [&](const commit_record& x) { *p.mutable_commit() = to_proto(x); },
+                   [&](const generation_record& x) {
+                       auto* g = p.mutable_generation();
+                       g->set_generation(x.generation);
+                       g->set_round(x.round);
+                       g->set_position(x.position);
+                       g->set_tokens(x.tokens);
+                       g->set_state_root(text_of(x.state_root));
+                       g->set_reason(x.reason);
+                   },
+                   [&](const run_state_record& x) {
+                       p.mutable_run_state()->set_state(static_cast<std::uint32_t>(x.state));
+                       p.mutable_run_state()->set_reason(x.reason);
+                   },
+               },
+               r);
+    return to_bytes(p);
+}
+
+core::result<record> parse_record(core::const_bytes bytes) {
+    LONGHAUL_TRY_ASSIGN(auto p, proto_from<wire::Record>(bytes, max_record_bytes, "log record"));
+    switch (p.kind_case()) {
+        case wire::Record::kAdmit: return from(p.admit());
+        case wire::Record::kDepart: return from(p.depart());
+        case wire::Record::kRound: return from(p.round());
+        case wire::Record::kCommit: return from(p.commit());
+        case wire::Record::kGeneration: return from(p.generation());
+        case wire::Record::kRunState: return from(p.run_state());
+        case wire::Record::KIND_NOT_SET: break;
+    }
+    return fail(errc::malformed, "a log record of an unknown kind");
+}
+
+}  // namespace longhaul::peers

@@ -1,0 +1,96 @@
+#pragma once
+/// Records of the replicated log as plain structs. They arrive from other peers, so `parse_record` checks every field.
+/// Peers are named by their admission number: small, never reused, the same on every replica.
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "net/identity.hpp"
+#include "net/stream.hpp"
+#include "optim/schedule.hpp"
+
+namespace longhaul::peers {
+
+using peer_number = std::uint32_t;
+inline constexpr std::size_t max_members = 1024;  ///< admitted peers in one run
+inline constexpr std::size_t max_reason = 400;    ///< bytes of a sentence
+inline constexpr std::size_t max_name = 64;       ///< bytes of a peer's name
+inline constexpr std::size_t max_addresses = 8;   ///< of one peer
+inline constexpr std::size_t max_record_bytes = 256 * 1024;
+
+/// A key joins, or comes back with other addresses.
+struct admit_record {
+    net::peer_key key;
+    peer_number number = 0;
+    std::string name;
+    std::vector<net::endpoint> addresses;
+    core::digest token_hash;  ///< zero in open runs
+    bool operator==(const admit_record&) const = default;
+};
+/// A peer left or was revoked; it may come back unless revoked.
+struct depart_record {
+    peer_number number = 0;
+    std::string reason;
+    bool revoked = false;
+    bool operator==(const depart_record&) const = default;
+};
+/// What every member does in a round; fixed by ROUND so that all switch together.
+using optim::round_plan;
+/// Opens round `round`, or its next attempt. Sorted numbers; payloads are summed in the order of `contributors`.
+struct round_record {
+    std::uint64_t round = 0;
+    std::uint32_t attempt = 0;
+    std::uint64_t position = 0;  ///< inner steps of the run before this round
+    std::vector<peer_number> members;
+    std::vector<peer_number> contributors;
+    round_plan plan;
+    std::uint64_t eval_round = 0;  ///< latest evaluated round (0: none) and its held-out loss
+    double eval_loss = 0;
+    std::string reason;  ///< why this attempt, for people
+    bool operator==(const round_record&) const = default;
+};
+/// One payload of a commit.
+struct contribution {
+    peer_number number = 0;
+    std::uint64_t tokens = 0;
+    std::uint32_t steps = 0;
+    double loss = 0;
+    core::digest payload;  ///< hash of the signed payload
+    bool operator==(const contribution&) const = default;
+};
+/// Ends round `round`: one aggregate for everybody.
+struct commit_record {
+    std::uint64_t round = 0;
+    std::uint32_t attempt = 0;
+    core::digest aggregate_root;  ///< hash of the aggregate and of its contributions
+    core::digest state_root;      ///< of the state that the round started from
+    std::vector<contribution> contributions;
+    bool operator==(const commit_record&) const = default;
+};
+/// The run goes on from `round` (not newer than the last commit), because nobody has a newer state any more.
+struct generation_record {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::uint64_t position = 0;
+    std::uint64_t tokens = 0;
+    core::digest state_root;
+    std::string reason;
+    bool operator==(const generation_record&) const = default;
+};
+enum class run_phase : std::uint8_t { running = 0, paused = 1, stopped = 2 };
+struct run_state_record {
+    run_phase state = run_phase::running;
+    std::string reason;
+    bool operator==(const run_state_record&) const = default;
+};
+
+using record =
+    std::variant<admit_record, depart_record, round_record, commit_record, generation_record, run_state_record>;
+
+core::byte_vector serialize(const record& r);
+/// errc::malformed or errc::limit.
+core::result<record> parse_record(core::const_bytes bytes);
+
+}  // namespace longhaul::peers

@@ -1,0 +1,85 @@
+#pragma once
+/// The coordinator's side of a round as a pure state machine: events in, at most one record to propose out.
+/// It never waits and never sends; peers/peer.cpp performs what it decides. DESIGN §5, "A round".
+
+#include <map>
+#include <optional>
+#include <set>
+
+#include "core/clock.hpp"
+#include "peers/ledger.hpp"
+#include "peers/messages.hpp"
+
+namespace longhaul::peers {
+
+/// Constant during a run.
+struct round_rules {
+    std::uint64_t rounds = 0;     ///< the run is complete after so many
+    std::size_t min_members = 1;  ///< before the first round
+    core::duration grace{};
+    core::duration first_deadline{};
+    round_plan plan;
+};
+
+/// What the coordinator decided, and when it wants to be asked again at the latest.
+struct round_decision {
+    std::optional<record> propose;
+    std::optional<core::time_point> wake_at;
+};
+
+class round_coordinator {
+public:
+    round_coordinator(round_rules rules, peer_number self) : rules_(std::move(rules)), self_(self) {}
+
+    /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
+    void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied);
+    /// A peer is dead or left: EOF and a failed redial, silence, or a goodbye.
+    void gone(peer_number who);
+    void progress(peer_number who, const progress_message& m, core::time_point now);
+    void ready(peer_number who, const ready_message& m, core::time_point now);
+    void evaluated(std::uint64_t round, double loss);
+    /// After each applied log entry.
+    void log_advanced(const ledger& l, core::time_point now);
+    void set_plan(round_plan plan) { rules_.plan = std::move(plan); }
+
+    /// The next step, from all that was heard. Deterministic.
+    round_decision decide(const ledger& l, core::time_point now) const;
+
+    /// Members whose READY named another root than the majority's: to be reported; they will catch up anew.
+    std::vector<peer_number> diverged() const;
+    bool knows(peer_number who) const { return peers_.contains(who); }
+
+private:
+    struct standing {
+        std::uint64_t generation = 0;
+        std::uint64_t applied = 0;
+        bool holds_next =
+            false;  ///< READY for the open round: it will have applied it as soon as it hears of the commit
+    };
+    struct member_view {
+        std::set<peer_number> payloads;
+        std::uint32_t steps = 0;
+        std::uint64_t verified_bytes = 0;
+        core::time_point last_progress{};
+        std::optional<ready_message> ready;
+    };
+    round_decision open_next(const ledger& l, core::time_point now) const;
+    round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
+    /// How many of `members` reported that they hold the author's whole payload.
+    std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
+    core::duration allowance() const;
+
+    round_rules rules_;
+    peer_number self_;
+    std::map<peer_number, standing> peers_;
+    std::uint64_t eval_round_ = 0;
+    double eval_loss_ = 0;
+    // Of the open round.
+    std::uint64_t generation_ = 0, round_ = 0;
+    std::uint32_t attempt_ = 0;
+    core::time_point round_started_{};
+    std::map<peer_number, member_view> views_;
+    std::vector<core::duration> history_;  ///< of the last rounds, start to commit
+};
+
+}  // namespace longhaul::peers

@@ -1,0 +1,388 @@
+#include "compress/codec.hpp"
+#include "core/hash.hpp"
+#include "peers/node.hpp"
+#include "peers/single_voter.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr std::uint64_t max_small_file = 1 << 20;
+
+core::task<core::result<void>> put_bytes(core::storage& storage, std::string path, core::byte_vector bytes) {
+    std::vector<core::const_bytes> pieces;
+    pieces.emplace_back(bytes);
+    co_return co_await storage.put(std::move(path), std::move(pieces));
+}
+
+/// Each start of a node has a greater number than the one before: peers tell a restart from a second copy by it.
+core::task<core::result<void>> count_incarnation(node& n) {
+    auto saved = co_await n.env.storage.read("incarnation", 64);
+    if (!saved && saved.error().code != errc::not_found) co_return fail(saved.error());
+    if (saved) {
+        core::byte_reader in(*saved);
+        LONGHAUL_CO_TRY_ASSIGN(const auto before, in.u64());
+        n.incarnation = before + 1;
+    }
+    core::byte_writer out;
+    out.u64(n.incarnation);
+    co_return co_await put_bytes(n.env.storage, "incarnation", out.take());
+}
+
+core::byte_vector to_bytes(const run_secrets& s) {
+    core::byte_writer out;
+    out.raw(s.psk.bytes).u8(s.token ? 1 : 0);
+    if (s.token) out.raw(s.token->bytes);
+    return out.take();
+}
+
+core::result<run_secrets> secrets_from(core::const_bytes bytes) {
+    core::byte_reader in(bytes);
+    run_secrets s;
+    LONGHAUL_TRY(in.copy_to(s.psk.bytes));
+    LONGHAUL_TRY_ASSIGN(const auto has_token, in.u8());
+    if (has_token != 0) {
+        s.token.emplace();
+        LONGHAUL_TRY(in.copy_to(s.token->bytes));
+    }
+    LONGHAUL_TRY(in.end());
+    return s;
+}
+
+core::task<core::result<void>> save_run(node& n) {
+    auto saved = co_await put_bytes(n.env.storage, "run/secrets", to_bytes(n.secrets));
+    LONGHAUL_CO_TRY(saved);
+    co_return co_await put_bytes(n.env.storage, "run/manifest", n.run->bytes);
+}
+
+/// The run that this state directory already takes part in, if any.
+core::task<core::result<void>> load_run(node& n) {
+    auto bytes = co_await n.env.storage.read("run/manifest", max_small_file);
+    if (!bytes) {
+        if (bytes.error().code == errc::not_found) co_return core::ok();
+        co_return fail(bytes.error());
+    }
+    auto manifest = parse_manifest(*bytes, core::hash(*bytes));
+    if (!manifest) co_return fail(manifest.error().within("the saved manifest of this state directory"));
+    auto saved = co_await n.env.storage.read("run/secrets", max_small_file);
+    LONGHAUL_CO_TRY(saved);
+    LONGHAUL_CO_TRY_ASSIGN(n.secrets, secrets_from(*saved));
+    n.run = std::move(*manifest);
+    co_return core::ok();
+}
+
+std::string canonical(const run_config& c) {
+    run_config copy = c;
+    core::config_binder binder;
+    bind(binder, copy);
+    return binder.canonical();
+}
+
+/// The first line in which two configurations differ, for a sentence.
+std::string first_difference(const run_config& ours, const run_config& theirs, std::string_view section = {}) {
+    const auto a = canonical(ours), b = canonical(theirs);
+    std::size_t at_a = 0, at_b = 0;
+    while (at_a < a.size() || at_b < b.size()) {
+        const auto end_a = std::min(a.find('\n', at_a), a.size()), end_b = std::min(b.find('\n', at_b), b.size());
+        const auto line_a = a.substr(at_a, end_a - at_a), line_b = b.substr(at_b, end_b - at_b);
+        if (line_a != line_b && (section.empty() || line_a.starts_with(section) || line_b.starts_with(section))) {
+            return fmt::format("'{}' here, '{}' in the run", line_a, line_b);
+        }
+        at_a = end_a + 1;
+        at_b = end_b + 1;
+    }
+    return {};
+}
+
+core::task<core::result<void>> make_trainer(node& n, const run_config& config) {
+    optim::trainer_options o;
+    o.model = config.model;
+    o.data = config.data;
+    o.inner = config.inner;
+    o.data_path = n.options.data_path;
+    o.device = n.options.device;
+    o.threads = n.options.trainer_threads;
+    core::result<std::unique_ptr<optim::trainer>> made = fail(errc::internal, "no trainer was made");
+    const auto job = [&] { made = n.options.make_trainer(o); };
+    auto ran = co_await n.env.workers.run(job, 0s);
+    LONGHAUL_CO_TRY(ran);
+    LONGHAUL_CO_TRY(made);
+    n.trainer = std::move(*made);
+    co_return core::ok();
+}
+
+/// What every node compares before it trains: the model's layout and the data's hash.
+core::result<void> check_against_manifest(const node& n) {
+    const auto& m = n.run->manifest;
+    if (const auto difference = n.trainer->manifest().first_difference(m.tensors); !difference.empty()) {
+        return fail(errc::run_mismatch, "this node's model differs from the run's: {}", difference);
+    }
+    if (n.trainer->data_hash() != m.data_hash) {
+        return fail(errc::run_mismatch,
+                    "this node's training data ({}) is not the run's ({}): name a copy of it with --data, or copy the "
+                    "founder's file",
+                    n.trainer->data_description(), m.data_description);
+    }
+    return core::ok();
+}
+
+core::result<void> check_memory(const node& n) {
+    if (n.options.memory_limit == 0) return core::ok();
+    const auto elements = n.tensors().elements();
+    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient, the carry and a decoded
+    // payload; the retained aggregates and the one being made; and the trainer's parameters, gradients and two moments.
+    const std::uint64_t words = 4 + 3 + (exchange::retained + 1) + 4;
+    const auto codec = compress::find_codec(n.config().exchange.codec);
+    if (!codec) return fail(codec.error());
+    const auto a_payload = (*codec)->max_payload_bytes(n.tensors());
+    const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
+    const auto needed = words * 4 * elements + 2 * members * a_payload;
+    if (needed > n.options.memory_limit) {
+        return fail(errc::limit, "a model of {} parameters needs {} of memory with {} members; this node may use {}",
+                    elements, core::format_bytes(needed), members, core::format_bytes(n.options.memory_limit));
+    }
+    return core::ok();
+}
+
+/// Founds the run, or goes on with the one that this node founded.
+core::task<core::result<void>> prepare_founder(node& n) {
+    const auto& wanted = n.options.found->config;
+    LONGHAUL_CO_TRY(validate(wanted));
+    auto loaded = co_await load_run(n);
+    LONGHAUL_CO_TRY(loaded);
+    if (n.run) {
+        if (n.run->manifest.founder != n.self()) {
+            co_return fail(errc::config,
+                           "this state directory belongs to run '{}', which another node founded: use "
+                           "'longhaul join', or another --state-dir",
+                           n.config().name);
+        }
+        if (const auto difference = first_difference(wanted, n.config()); !difference.empty()) {
+            co_return fail(errc::config,
+                           "this state directory holds run '{}' with other settings ({}): a run's settings "
+                           "never change; use another --state-dir to found a new run",
+                           n.config().name, difference);
+        }
+    }
+    auto made = co_await make_trainer(n, wanted);
+    LONGHAUL_CO_TRY(made);
+    if (n.run) {
+        LONGHAUL_CO_TRY(check_against_manifest(n));
+    } else {
+        run_manifest m;
+        m.config = wanted;
+        m.tensors = n.trainer->manifest();
+        m.data_hash = n.trainer->data_hash();
+        m.data_description = n.trainer->data_description();
+        m.founder = n.self();
+        m.nonce = n.env.entropy.key();
+        if (wanted.peers.admission == "invite") {
+            n.secrets.psk = n.env.entropy.key();
+            n.secrets.token = n.env.entropy.key();
+            m.token_hash = core::hash(n.secrets.token->bytes);
+        }
+        LONGHAUL_CO_TRY_ASSIGN(n.run, sign_manifest(m, n.options.self));
+        auto saved = co_await save_run(n);
+        LONGHAUL_CO_TRY(saved);
+    }
+    auto log = std::make_unique<log_store>(n.env.storage);
+    auto entries = co_await log->load();
+    if (!entries) {
+        if (entries.error().code != errc::not_found) co_return fail(entries.error().within("reading the run's log"));
+        auto begun = co_await log->compact(ledger{});
+        LONGHAUL_CO_TRY(begun);
+        entries = ledger{};
+    }
+    n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.self(), std::move(log), std::move(*entries));
+    co_return core::ok();
+}
+
+/// Learns the run of a bare address from its cleartext hello: trust on first use.
+core::task<core::result<void>> trust_on_first_use(node& n) {
+    auto& ticket = n.options.join->ticket;
+    core::error last(errc::unreachable, "no address");
+    for (const auto& address : ticket.addresses) {
+        auto hello = co_await net::mesh::probe(n.env, address, 10s);
+        if (!hello) {
+            last = hello.error();
+            continue;
+        }
+        net::ticket_key key;
+        key.run = hello->run;
+        ticket.key = key;
+        co_return core::ok();
+    }
+    co_return fail(last);
+}
+
+core::task<core::result<void>> prepare_joiner(node& n) {
+    auto loaded = co_await load_run(n);
+    LONGHAUL_CO_TRY(loaded);
+    auto& ticket = n.options.join->ticket;
+    if (!ticket.key && n.run) {
+        net::ticket_key known;
+        known.run = n.run->run_id;
+        ticket.key = known;
+    } else if (!ticket.key) {
+        auto trusted = co_await trust_on_first_use(n);
+        LONGHAUL_CO_TRY(trusted);
+        n.trusted_on_first_use = true;
+    }
+    if (n.run && n.run->run_id != ticket.key->run) {
+        co_return fail(errc::config,
+                       "this state directory belongs to run '{}' ({}), the ticket is for run {}: use another "
+                       "--state-dir",
+                       n.config().name, n.run->run_id.brief(), ticket.key->run.brief());
+    }
+    n.secrets.psk = ticket.key->secret.value_or(core::digest{});
+    n.secrets.token = ticket.key->token;
+    co_return core::ok();
+}
+
+void listen_to_log(node& n) {
+    n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
+    n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
+    for (const auto& [key, peer] : n.links) n.log->link_up(key);
+}
+
+}  // namespace
+
+void log_advanced(node& n, const record* r) {
+    const auto& l = n.led();
+    if (const auto* me = l.find(n.self())) {
+        n.log_known = true;
+        n.number = me->admitted.number;
+    }
+    if (!n.log_known) return;
+    n.held.open(l.generation(), l.committed() + 1);
+    if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
+    const auto [round, loss] = l.evaluation();
+    if (round > n.eval_seen) {
+        n.eval_seen = round;
+        n.eval_loss = loss;
+        core::event e("eval");
+        e.with("round", round).with("loss", loss).with("by", std::string("a member"));
+        n.emit(std::move(e));
+    }
+    if (r != nullptr) {
+        if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
+            core::event e("left");
+            e.with("number", std::uint64_t{left->number}).with("reason", left->reason);
+            n.emit(std::move(e));
+        }
+    }
+    for (const auto& [key, peer] : n.links) consider_offers(n, peer);
+    n.changed.notify();
+}
+
+core::task<core::result<void>> start_network(node& n, const core::digest& run) {
+    auto counted = co_await count_incarnation(n);
+    LONGHAUL_CO_TRY(counted);
+    net::mesh_options o;
+    o.run = run;
+    o.psk = n.secrets.psk;
+    o.token = n.secrets.token;
+    o.name = n.options.name;
+    o.incarnation = n.incarnation;
+    o.advertised = n.options.advertised;
+    if (n.run) o.silence_limit = n.config().peers.silence_limit;
+    n.mesh = std::make_unique<net::mesh>(
+        n.env, n.options.self, o,
+        [&n](const net::remote_peer& who, bool they_dialled) { return they_dialled ? admit_link(n, who) : core::ok(); },
+        [&n](std::shared_ptr<net::link> link) { n.tasks.spawn_isolated("link", serve_link(n, std::move(link))); });
+    auto bound = n.mesh->listen(n.options.listen);
+    if (!bound) co_return fail(bound.error());
+    n.listen = *bound;
+    n.tasks.spawn("network", n.mesh->serve());
+    co_return core::ok();
+}
+
+core::task<core::result<void>> start_founder(node& n) {
+    auto prepared = co_await prepare_founder(n);
+    LONGHAUL_CO_TRY(prepared);
+    LONGHAUL_CO_TRY(check_memory(n));
+    auto network = co_await start_network(n, n.run->run_id);
+    LONGHAUL_CO_TRY(network);
+    listen_to_log(n);
+    const auto* me = n.led().find(n.self());
+    n.resumed = me != nullptr;
+    admit_record r;
+    r.key = n.self();
+    r.number = me != nullptr ? me->admitted.number : n.led().next_number();
+    r.name = n.options.name;
+    r.addresses = n.advertised();
+    n.number = r.number;
+    const auto& c = n.config();
+    round_rules rules;
+    rules.rounds = static_cast<std::uint64_t>(c.stop.rounds);
+    rules.min_members = static_cast<std::size_t>(c.peers.min);
+    rules.grace = c.peers.grace;
+    rules.first_deadline = c.peers.first_deadline;
+    rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
+    n.coordinator.emplace(std::move(rules), n.number);
+    auto admitted = co_await n.log->propose(std::move(r));
+    LONGHAUL_CO_TRY(admitted);
+    if (n.led().phase() != run_phase::running) {
+        run_state_record running;
+        running.reason = "the founder started again";
+        auto resumed = co_await n.log->propose(std::move(running));
+        LONGHAUL_CO_TRY(resumed);
+    }
+    auto restored = co_await restore(n);
+    LONGHAUL_CO_TRY(restored);
+    if (!n.state && n.led().committed() == 0 && n.led().generation() == 1) {
+        auto first = std::make_shared<model_state>();
+        first->anchor.resize(n.tensors().elements());
+        first->momentum.resize(n.tensors().elements());
+        n.trainer->read(first->anchor);
+        first->root = root_of(*first);
+        n.state = std::move(first);
+    }
+    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+    co_return core::ok();
+}
+
+core::task<core::result<void>> start_joiner(node& n) {
+    auto prepared = co_await prepare_joiner(n);
+    LONGHAUL_CO_TRY(prepared);
+    auto network = co_await start_network(n, n.options.join->ticket.key->run);
+    LONGHAUL_CO_TRY(network);
+    if (!n.run) {
+        // First the manifest alone: nobody is admitted whose model or data differ.
+        n.admission_wanted = false;
+        auto told = co_await become_admitted(n);
+        LONGHAUL_CO_TRY(told);
+        n.admission_wanted = true;
+        auto saved = co_await save_run(n);
+        LONGHAUL_CO_TRY(saved);
+    }
+    if (const auto& expected = n.options.join->expected) {
+        if (const auto difference = first_difference(*expected, n.config(), "model."); !difference.empty()) {
+            co_return fail(errc::run_mismatch, "this is another model than the one that you expect: {}", difference);
+        }
+    }
+    auto made = co_await make_trainer(n, n.config());
+    LONGHAUL_CO_TRY(made);
+    LONGHAUL_CO_TRY(check_against_manifest(n));
+    LONGHAUL_CO_TRY(check_memory(n));
+    auto restored = co_await restore(n);
+    LONGHAUL_CO_TRY(restored);
+    n.resumed = n.state != nullptr;
+    n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.run->manifest.founder, nullptr, ledger{});
+    n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
+    n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
+    auto admitted = co_await become_admitted(n);
+    LONGHAUL_CO_TRY(admitted);
+    for (const auto& [key, peer] : n.links) n.log->link_up(key);
+    auto known = co_await core::with_deadline(
+        n.env.clock, core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }), n.env.clock.now() + 30s);
+    if (n.fatal) co_return fail(*n.fatal);
+    if (!known) co_return fail(known.error().within("waiting for the run's log from its coordinator"));
+    co_return core::ok();
+}
+
+}  // namespace longhaul::peers

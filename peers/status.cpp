@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+
+namespace {
+
+std::string name_of(const node& n) {
+    if (n.log_known && n.led().phase() == run_phase::paused && !n.led().open()) return "paused";
+    switch (n.doing) {
+        case member_state::joining: return "joining";
+        case member_state::catching_up: return "catching up";
+        case member_state::training: return "training";
+        case member_state::exchanging: return "exchanging";
+        case member_state::waiting: return "waiting";
+        case member_state::stopped: return "stopped";
+    }
+    return "unknown";
+}
+
+}  // namespace
+
+peer_status status_of(const node& n) {
+    peer_status s;
+    s.key = n.self();
+    s.name = n.options.name;
+    s.state = name_of(n);
+    std::tie(s.wire_sent, s.wire_received) = n.wire_bytes();
+    s.train_loss = n.train_loss;
+    s.eval_loss = n.eval_loss;
+    if (n.state) {
+        s.applied = n.state->round;
+        s.root = n.state->root;
+        s.tokens = n.state->tokens;
+    }
+    if (!n.run) return s;
+    s.run_name = n.config().name;
+    s.run = n.run->run_id;
+    s.rounds_total = static_cast<std::uint64_t>(n.config().stop.rounds);
+    s.ticket = n.ready().ticket;
+    if (!n.log_known) return s;
+    const auto& l = n.led();
+    s.generation = l.generation();
+    s.round = l.committed() + 1;
+    s.attempt = l.open() ? l.open()->attempt : 0;
+    s.coordinator = n.log->leader();
+    s.coordinator_reachable = n.log->leads() || n.find(s.coordinator) != nullptr;
+    const auto* last = l.commit_of(l.committed());
+    for (const auto& [number, m] : l.members()) {
+        peer_row row;
+        row.key = m.admitted.key;
+        row.name = m.admitted.name;
+        row.address = m.admitted.addresses.empty() ? std::string() : m.admitted.addresses.front().text();
+        const auto link = n.find(m.admitted.key);
+        const bool self = m.admitted.key == n.self();
+        row.alive = self || link != nullptr;
+        row.participating = l.open() && std::ranges::binary_search(l.open()->members, number);
+        row.merged = last != nullptr &&
+                     std::ranges::any_of(last->commit.contributions, [&](const auto& c) { return c.number == number; });
+        row.applied = self ? s.applied : (link ? link->applied : 0);
+        if (link) {
+            const auto stats = link->link->stats();
+            row.rtt_seconds = core::to_seconds(stats.rtt_last);
+            row.wire_sent = stats.wire_sent;
+            row.wire_received = stats.wire_received;
+        }
+        s.alive += row.alive ? 1 : 0;
+        s.participating += row.participating ? 1 : 0;
+        s.merged += row.merged ? 1 : 0;
+        s.peers.push_back(std::move(row));
+    }
+    return s;
+}
+
+std::string to_json(const peer_status& s) {
+    nlohmann::ordered_json j;
+    j["run_name"] = s.run_name;
+    j["run"] = s.run.hex();
+    j["key"] = s.key.hex();
+    j["name"] = s.name;
+    j["state"] = s.state;
+    j["generation"] = s.generation;
+    j["round"] = s.round;
+    j["attempt"] = s.attempt;
+    j["applied"] = s.applied;
+    j["rounds_total"] = s.rounds_total;
+    j["alive"] = s.alive;
+    j["participating"] = s.participating;
+    j["merged"] = s.merged;
+    j["root"] = s.root.hex();
+    j["train_loss"] = s.train_loss ? nlohmann::ordered_json(*s.train_loss) : nlohmann::ordered_json(nullptr);
+    j["eval_loss"] = s.eval_loss ? nlohmann::ordered_json(*s.eval_loss) : nlohmann::ordered_json(nullptr);
+    j["tokens"] = s.tokens;
+    j["wire_sent"] = s.wire_sent;
+    j["wire_received"] = s.wire_received;
+    j["coordinator"] = s.coordinator.hex();
+    j["coordinator_reachable"] = s.coordinator_reachable;
+    j["peers"] = nlohmann::ordered_json::array();
+    for (const auto& p : s.peers) {
+        nlohmann::ordered_json row;
+        row["key"] = p.key.hex();
+        row["name"] = p.name;
+        row["address"] = p.address;
+        row["alive"] = p.alive;
+        row["participating"] = p.participating;
+        row["merged"] = p.merged;
+        row["applied"] = p.applied;
+        row["rtt_seconds"] = p.rtt_seconds;
+        row["wire_sent"] = p.wire_sent;
+        row["wire_received"] = p.wire_received;
+        j["peers"].push_back(std::move(row));
+    }
+    // Names come from strangers: what is not UTF-8 is replaced rather than thrown about.
+    return j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace longhaul::peers
