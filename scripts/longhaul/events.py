@@ -17,6 +17,7 @@ Event = dict[str, Any]
 LAUNCHER = "launcher"
 LAUNCHER_FILE = "launcher.jsonl"
 EVENT_FILE = "events.jsonl"
+RUN_OVER = "the run is over"  # why a node leaves whose work is done
 
 
 class EventFile:
@@ -120,11 +121,10 @@ class NodeView:
     sent: int = 0
     received: int = 0
     raw: int = 0
-    merged: int = 0
+    trains_aloud: bool = False  # `inner` events give its own loss; a commit's is the mean of all
     root: str = ""
     last: float = 0.0
     note: str = ""
-    elements: int = 0
     ended: bool = False
 
     @property
@@ -171,8 +171,10 @@ class RunView:
         self.inner_steps = 0
         self.diverged: str | None = None
         self.name = ""
-        self.checkpoint = ""
         self._roots: dict[tuple[int, int], tuple[str, str]] = {}
+        self._evaluated: set[tuple[int, int]] = set()
+        self._down: set[str] = set()
+        self._launched = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -239,6 +241,7 @@ class RunView:
         self.happenings.append(Happening(t, node, kind, text))
 
     def _on_launcher(self, t: float, event: Event) -> None:
+        self._launched = True
         peer = str(event.get("peer", ""))
         kind = event["event"]
         if kind == "killed":
@@ -261,9 +264,8 @@ class RunView:
                 self._tell(t, peer, "exit", f"{peer} ended with {code}{words}")
 
     def _on_started(self, t: float, node: NodeView, event: Event) -> None:
-        node.state, node.ended = "started", False
-        self.name = str(event.get("run_name") or event.get("run") or self.name)
-        node.elements = int(number(event, "elements", "parameters") or node.elements)
+        node.state, node.ended, node.note = "started", False, ""
+        self.name = str(event.get("run_name") or self.name)
         self._take_plan(event)
 
     def _take_plan(self, event: Event) -> None:
@@ -275,45 +277,62 @@ class RunView:
         self._take_plan(event)
 
     def _on_joined(self, t: float, node: NodeView, event: Event) -> None:
-        node.state = "joined"
-        self._take_plan(event)
-        self._tell(t, node.name, "join", f"{node.name} joined" + (f" in round {self.round + 1}" if self.round else ""))
+        """The coordinator's word that it admitted somebody, by name."""
+        joiner = str(event.get("name") or node.name)
+        self._down.discard(joiner)
+        self._tell(t, joiner, "join", f"{joiner} joined" + (f" in round {self.round + 1}" if self.round else ""))
 
     def _on_left(self, t: float, node: NodeView, event: Event) -> None:
-        node.state, node.ended = "left", True
+        if "number" in event:
+            return  # about another node, which says so itself, or whose death was told
         reason = str(event.get("reason") or "")
-        node.note = reason
-        if reason and "complete" not in reason:
-            self._tell(t, node.name, "left", f"{node.name} left: {reason}")
+        node.ended = True
+        if reason == RUN_OVER:
+            node.state = "done"
+            return
+        node.state, node.note = "left", reason
+        self._tell(t, node.name, "left", f"{node.name} left: {reason}" if reason else f"{node.name} left")
 
     def _on_peer_down(self, t: float, node: NodeView, event: Event) -> None:
-        peer = event.get("name") or event.get("peer")
-        if isinstance(peer, str) and self.nodes.get(peer) and not self.nodes[peer].ended:
-            self.nodes[peer].note = f"{node.name} lost it"
+        """Told once for each death; where a launcher knows better, not at all."""
+        peer = str(event.get("name") or event.get("peer") or "?")
+        known = self.nodes.get(peer)
+        if self._launched or peer in self._down or (known is not None and known.ended):
+            return
+        self._down.add(peer)
+        reason = event.get("reason")
+        self._tell(t, peer, "down", f"{node.name} lost {peer}" + (f": {reason}" if reason else ""))
+
+    def _on_peer_up(self, t: float, node: NodeView, event: Event) -> None:
+        self._down.discard(str(event.get("name") or event.get("peer")))
 
     def _on_catch_up(self, t: float, node: NodeView, event: Event) -> None:
-        node.state = "catching up"
+        node.state = "caught up"
+        node.round = max(node.round, int(number(event, "round") or 0))
 
     def _on_inner(self, t: float, node: NodeView, event: Event) -> None:
-        node.state = "training"
+        node.state, node.trains_aloud = "training", True
         loss = number(event, "loss")
-        node.loss = loss if loss is not None else node.loss
         if loss is not None:
-            self.train.append(Point(t, self.round, loss, self.sent, node.name))
+            self._train_loss(t, node, int(number(event, "round") or self.round), loss)
+
+    def _train_loss(self, t: float, node: NodeView, round_: int, loss: float) -> None:
+        node.loss = loss
+        self.train.append(Point(t, round_, loss, self.sent, node.name))
 
     def _on_eval(self, t: float, node: NodeView, event: Event) -> None:
-        loss = number(event, "loss")
-        if loss is not None:
-            self.evals.append(Point(t, int(number(event, "round") or self.round), loss, self.sent, node.name))
+        """One member evaluates and tells the others, so a round's loss is in every file: it counts once."""
+        loss, round_ = number(event, "loss"), int(number(event, "round") or self.round)
+        key = (int(number(event, "generation") or 0), round_)
+        if loss is not None and key not in self._evaluated:
+            self._evaluated.add(key)
+            self.evals.append(Point(t, round_, loss, self.sent, node.name))
 
     def _on_attempt_failed(self, t: float, node: NodeView, event: Event) -> None:
         self.attempts_failed += 1
         reason = str(event.get("reason") or "")
         round_ = int(number(event, "round") or self.round + 1)
         self._tell(t, node.name, "attempt", f"round {round_} is tried again" + (f": {reason}" if reason else ""))
-
-    def _on_checkpoint(self, t: float, node: NodeView, event: Event) -> None:
-        self.checkpoint = str(event.get("path") or event.get("file") or self.checkpoint)
 
     def _on_error(self, t: float, node: NodeView, event: Event) -> None:
         node.note = str(event.get("message") or event.get("error") or event.get("text") or "error")
@@ -324,14 +343,11 @@ class RunView:
         node.sent += int(number(event, "wire_sent") or 0)
         node.received += int(number(event, "wire_received") or 0)
         members, merged = count(event, "members"), count(event, "merged")
-        raw = number(event, "raw_bytes")
-        if raw is not None:
-            node.raw += int(raw)
-        node.merged += 1
+        if number(event, "wire_sent"):  # a round that was only caught up with saved nothing
+            node.raw += int(number(event, "raw_bytes") or 0)
         loss = number(event, "loss")
-        if loss is not None:
-            node.loss = loss
-            self.train.append(Point(t, round_, loss, self.sent, node.name))
+        if loss is not None and not node.trains_aloud:
+            self._train_loss(t, node, round_, loss)
         if round_ >= self.round:
             self.round, self.members, self.merged = round_, members, merged
         node.root = str(event.get("root") or node.root)

@@ -9,7 +9,14 @@ from longhaul.events import Point, RunView, load
 
 # Okabe and Ito's palette: told apart with any colour vision, and in grey by the order of lightness.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKS = {"kill": ("#B00020", "-"), "exit": ("#B00020", ":"), "join": ("#555555", "--"), "restart": ("#555555", "-.")}
+MARKS = {
+    "kill": ("#B00020", "-"),
+    "exit": ("#B00020", ":"),
+    "down": ("#B00020", ":"),
+    "join": ("#555555", "--"),
+    "restart": ("#555555", "-."),
+}
+WORDS = {"kill": "killed", "exit": "ended", "down": "lost", "join": "joins", "restart": "returns"}
 MEGABYTE = 1e6
 
 
@@ -112,7 +119,7 @@ def mark(over_time: Any, over_bytes: Any, view: RunView, start: float) -> None:
     for row, happening in enumerate(shown[:8]):
         colour, line = MARKS[happening.kind]
         sent = max((p.sent for p in [*view.train, *view.evals] if p.t <= happening.t), default=0)
-        words = {"kill": "killed", "exit": "ended", "join": "joins", "restart": "returns"}[happening.kind]
+        words = WORDS[happening.kind]
         for axis, x in ((over_time, happening.t - start), (over_bytes, sent / MEGABYTE)):
             axis.axvline(x, color=colour, linestyle=line, linewidth=1.2)
             axis.annotate(f"{happening.node} {words}", (x, 0.04 + 0.07 * (row % 4)), xycoords=("data", "axes fraction"),

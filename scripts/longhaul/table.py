@@ -11,7 +11,7 @@ from longhaul import units
 from longhaul.events import Happening, RunView
 
 BARS = "▁▂▃▄▅▆▇█"
-STATE_STYLES = {"training": "green", "done": "green", "killed": "bold red", "left": "yellow", "catching up": "cyan"}
+STATE_STYLES = {"training": "green", "done": "green", "killed": "bold red", "left": "yellow", "caught up": "cyan"}
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 5.0
 

@@ -43,11 +43,11 @@ def main() -> int:
             file.write(json.dumps(line) + "\n")
             file.flush()
 
-        emit("started", run_name="fake", elements=1000, rounds_total=rounds)
+        emit("started", run="00", name=name, parameters=1000, rounds=rounds, H=30)
         ready = {"ready": True, "ticket": "longhaul://127.0.0.1:1/fake#AAAA", "listen": "127.0.0.1:1", "key": "k"}
         print(json.dumps(ready), flush=True)
         if sys.argv[1] == "join":
-            emit("joined", round=0)
+            emit("joined", name=name, number=int(name.removeprefix("peer-")))
         for round_ in range(1, rounds + 1):
             if leaving.wait(pace):
                 emit("left", reason="asked to stop")
@@ -61,7 +61,7 @@ def main() -> int:
             emit("round_committed", generation=0, round=round_, attempt=0, members=4, merged=4, root=root,
                  wire_sent=2000, wire_received=6000, raw_bytes=120000, loss=loss + 0.01)  # fmt: skip
             emit("eval", round=round_, loss=loss)
-        emit("left", reason="the run is complete")
+        emit("left", reason="the run is over")
     return 0
 
 

@@ -82,6 +82,15 @@ def test_view_sums_bytes_and_follows_rounds():
     assert view.diverged is None
 
 
+def test_own_loss_counts_before_the_mean_of_all():
+    view = view_of(line("a", 1.0, "inner", round=1, loss=2.0), committed("a", 1.5, 1, loss=9.0))
+    assert view.nodes["a"].loss == 2.0 and [p.loss for p in view.train] == [2.0]
+
+
+def test_a_round_that_was_only_caught_up_with_saved_no_bytes():
+    assert view_of(committed("a", 1.0, 1, wire_sent=0, raw_bytes=6000)).raw == 0
+
+
 def test_view_notices_diverged_replicas():
     equal = [committed("a", 1.0, 1), committed("b", 1.1, 1), committed("a", 2.0, 2)]
     view = view_of(*equal, committed("b", 2.1, 2, root="x"))
@@ -101,14 +110,39 @@ def test_view_tells_what_happened_to_whom():
         line("launcher", 1.5, "killed", peer="peer-2", round=2),
         line("launcher", 1.6, "exited", peer="peer-2", code=137),
         line("peer-0", 2.0, "attempt_failed", round=2, reason="peer-2 is down"),
-        line("peer-3", 2.5, "joined"),
+        line("peer-0", 2.4, "peer_down", name="peer-2", reason="end of file"),
+        line("peer-0", 2.4, "left", number=2, reason="it is down"),
+        line("peer-0", 2.5, "joined", name="peer-3", number=3),
         line("launcher", 3.0, "exited", peer="peer-1", code=78, words="bad unit"),
     )
     assert [h.kind for h in view.happenings] == ["kill", "attempt", "join", "exit"]
     assert view.nodes["peer-2"].state == "killed"
     assert view.nodes["peer-1"].state == "exit 78"
     assert "bad unit" in view.happenings[-1].text
-    assert view.alive == 2
+    assert view.happenings[2].node == "peer-3"
+    assert view.alive == 1
+
+
+def test_without_a_launcher_a_death_is_told_once():
+    down = {"name": "c", "reason": "end of file"}
+    view = view_of(
+        line("a", 1.0, "peer_down", **down),
+        line("b", 1.1, "peer_down", **down),
+        line("a", 2.0, "peer_up", name="c"),
+        line("a", 3.0, "peer_down", **down),
+    )
+    assert [h.text for h in view.happenings] == ["a lost c: end of file"] * 2
+
+
+def test_a_finished_node_is_done_and_one_that_leaves_says_why():
+    view = view_of(line("a", 1.0, "left", reason="the run is over"), line("b", 1.0, "left", reason="asked to stop"))
+    assert (view.nodes["a"].state, view.nodes["b"].state) == ("done", "left")
+    assert [h.text for h in view.happenings] == ["b left: asked to stop"]
+
+
+def test_a_loss_that_everybody_reports_counts_once():
+    view = view_of(line("a", 1.0, "eval", round=1, loss=2.0), line("b", 1.2, "eval", round=1, loss=2.0))
+    assert [(p.node, p.loss) for p in view.evals] == [("a", 2.0)]
 
 
 def test_null_loss_is_no_loss():

@@ -113,8 +113,8 @@ def test_founder_that_fails_ends_the_run(tmp_path):
 
 def test_interrupt_leaves_cleanly(tmp_path):
     process = subprocess.Popen(command(tmp_path, "--peers", "2", "--plain"), env=environment(FAKE_ROUNDS="9999"))
-    assert wait_until(lambda: len(pids(tmp_path)) == 2)
-    time.sleep(0.3)
+    events = [tmp_path / "run" / f"peer-{i}" / "events.jsonl" for i in range(2)]
+    assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events))
     process.send_signal(signal.SIGINT)
     assert process.wait(15) == 0
     assert pids(tmp_path) == []

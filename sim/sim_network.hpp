@@ -1,0 +1,67 @@
+#pragma once
+/// The network between the nodes of a world: ordered byte streams over access lines and paths, with the kernels' part
+/// of TCP that an application can notice: handshake of one round trip, refusal, backlog, bounded buffers, orderly
+/// ends, resets, silence. sim/README.md says what is modelled and what is not.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/entropy.hpp"
+#include "net/stream.hpp"
+#include "sim/link_model.hpp"
+
+namespace longhaul::sim {
+
+class process;
+class world;
+struct connection;
+
+struct network_options {
+    std::uint64_t send_buffer = 128 * 1024;          ///< bytes that a stream takes before they are on their way
+    std::uint64_t receive_window = 4 * 1024 * 1024;  ///< bytes on their way or unread: a stream's limit
+    std::size_t backlog = 128;                       ///< connections that wait for `accept`
+    /// Reads and writes take a random part of what they could, as small as one byte: for testing framing.
+    bool fragment = false;
+};
+
+/// The fabric; one per world. Nodes are numbered in the order of add_host.
+class sim_network {
+public:
+    sim_network(world& w, network_options options);
+    ~sim_network();
+
+    void add_host(const std::string& name, core::bit_rate up, core::bit_rate down, bool reachable);
+    /// A further name by which every node finds `host`.
+    void add_name(std::string name, std::uint32_t host);
+    void set_rates(std::uint32_t host, core::bit_rate up, core::bit_rate down);
+    void set_default_path(path_options options);
+    void set_path(std::uint32_t from, std::uint32_t to, path_options options);
+    path_options path_of(std::uint32_t from, std::uint32_t to);
+    void set_cut(std::uint32_t from, std::uint32_t to);
+    void heal();
+
+    /// The network seam of a process.
+    std::unique_ptr<net::network> attach(process& p);
+    /// The kernel closes what the process held.
+    void process_ended(std::uint32_t host, process* p);
+    /// Power: off, the host forgets its connections and is silent.
+    void host_down(std::uint32_t host);
+    void host_up(std::uint32_t host);
+
+    /// Connections that some end still holds.
+    std::size_t open_connections() const;
+    /// Bytes that streams of that node accepted for sending, and that reached its readers' buffers.
+    std::uint64_t bytes_sent(std::uint32_t host) const;
+    std::uint64_t bytes_received(std::uint32_t host) const;
+
+    /// Internal.
+    struct fabric;
+
+private:
+    std::unique_ptr<fabric> fabric_;
+};
+
+}  // namespace longhaul::sim
