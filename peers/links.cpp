@@ -332,7 +332,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     }
     if (current) {
         if (n.log) n.log->link_down(key);
-        if (n.log_known && n.log->leads() && !n.leaving) {
+        if (n.log_known && n.log->leads() && !n.leaving && !n.finished) {
             n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving));
         }
         n.changed.notify();
