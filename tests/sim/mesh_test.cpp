@@ -335,7 +335,7 @@ core::digest five(std::uint64_t seed, bool check) {
 
 }  // namespace
 
-TEST_CASE("five meshes dial each other at once, lose one in mid-transfer, take it back; every transfer arrives") {
+TEST_CASE("five meshes dial each other at once, lose one in mid-transfer, take it back: every transfer arrives") {
     for (std::uint64_t seed = 1; seed <= 8; ++seed) five(seed, true);
 }
 

@@ -88,7 +88,7 @@ TEST_CASE("a cut path shows as a timeout at exactly the deadline") {
     CHECK(ended == 80ms + 30s);
 }
 
-TEST_CASE("what was sent into a cut arrives after the heal, when TCP repeats it; nothing is lost or doubled") {
+TEST_CASE("what was sent into a cut arrives after the heal, when TCP repeats it: nothing is lost or doubled") {
     sender s{pattern(2'000'000), {}, {}};
     sink k;
     sim::world w(1);
@@ -290,7 +290,7 @@ TEST_CASE("the end of a stream that was sent into a cut comes after the bytes th
     CHECK_FALSE(k.error);
 }
 
-TEST_CASE("power loss is silent; after the restart the old connection is answered by a reset") {
+TEST_CASE("power loss is silent: after the restart the old connection is answered by a reset") {
     sender s{byte_vector(100'000'000), {}, {}};
     sink k;
     sim::world w(1);
