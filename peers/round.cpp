@@ -80,6 +80,8 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (open_attempt != attempt_) {
         attempt_ = open_attempt;
+        // A new attempt has dropped whoever started again, or counts on nothing that they held.
+        lost_.clear();
         for (auto& [who, v] : views_) v.ready.reset();
     }
 }
