@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/hash.hpp"
+#include "optim/mapped_file.hpp"
 
 namespace longhaul::optim {
 namespace fs = std::filesystem;
@@ -96,8 +97,8 @@ core::result<image_set> read_idx(const std::string& images_path, const std::stri
     set.hash = hasher.finish();
     set.pixels = std::move(images.body);
     set.labels = std::move(labels.body);
-    set.description = fmt::format("{} images of {} × {} ({})", set.count, set.columns, set.rows,
-                                  fs::path(images_path).filename().string());
+    set.description = describe_data(fmt::format("the images {}", data_file_name(images_path)),
+                                    fmt::format("{} of {} x {}", set.count, set.columns, set.rows), set.hash);
     return set;
 }
 
@@ -106,9 +107,10 @@ core::result<image_set> read_mnist_folder(const std::string& folder) {
     std::error_code error;
     for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error))
         names.push_back(i->path().filename().string());
-    std::sort(names.begin(), names.end());
-    // "train-…" before all others.
-    std::stable_partition(names.begin(), names.end(), [](const auto& n) { return n.starts_with("train"); });
+    // By name, "train-…" before all others.
+    std::sort(names.begin(), names.end(), [](const auto& a, const auto& b) {
+        return std::pair(!a.starts_with("train"), a) < std::pair(!b.starts_with("train"), b);
+    });
     for (const auto& images : names) {
         const auto at = images.find("images-idx3");
         if (at == std::string::npos) continue;

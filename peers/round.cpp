@@ -22,6 +22,12 @@ void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std
 
 void round_coordinator::gone(peer_number who) { peers_.erase(who); }
 
+void round_coordinator::restarted(peer_number who) {
+    peers_.erase(who);
+    views_.erase(who);
+    if (round_ != 0) lost_.insert(who);
+}
+
 void round_coordinator::progress(peer_number who, const progress_message& m, core::time_point now) {
     if (m.generation != generation_ || m.round != round_) return;
     auto& v = views_[who];
@@ -37,7 +43,7 @@ void round_coordinator::ready(peer_number who, const ready_message& m, core::tim
     if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_) return;
     auto& v = views_[who];
     v.ready = m;
-    v.last_progress = now;
+    v.ready_at = now;
     if (const auto it = peers_.find(who); it != peers_.end()) it->second.holds_next = true;
 }
 
@@ -69,6 +75,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         round_ = open_round;
         round_started_ = now;
         views_.clear();
+        lost_.clear();
         attempt_ = 0;
     }
     if (open_attempt != attempt_) {
@@ -81,17 +88,23 @@ round_decision round_coordinator::decide(const ledger& l, core::time_point now) 
     if (l.phase() == run_phase::stopped || l.committed() >= rules_.rounds) return {};
     if (l.open()) return advance_open(l, *l.open(), now);
     if (l.phase() == run_phase::paused) return {};
-    return open_next(l, now);
+    return open_next(l);
 }
 
-round_decision round_coordinator::open_next(const ledger& l, core::time_point) const {
-    round_record r;
+std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
+    std::vector<peer_number> out;
     for (const auto& [who, s] : peers_) {
         const auto* m = l.find(who);
-        if (m != nullptr && m->present && s.generation == l.generation() && s.applied >= l.committed()) {
-            r.members.push_back(who);
-        }
+        // One round behind will do: a joiner hears of each commit a moment after it, and fetches that aggregate first.
+        const bool current = s.generation == l.generation() && s.applied + 1 >= l.committed();
+        if (m != nullptr && m->present && current) out.push_back(who);
     }
+    return out;
+}
+
+round_decision round_coordinator::open_next(const ledger& l) const {
+    round_record r;
+    r.members = candidates(l);
     if (r.members.empty() || (l.committed() == 0 && r.members.size() < rules_.min_members)) return {};
     r.contributors = r.members;
     r.round = l.committed() + 1;
@@ -126,7 +139,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     std::vector<peer_number> alive, dead;
     for (const auto m : open.members) {
         const auto* member = l.find(m);
-        const bool here = peers_.contains(m) && member != nullptr && member->present;
+        const bool here = peers_.contains(m) && !lost_.contains(m) && member != nullptr && member->present;
         (here ? alive : dead).push_back(m);
     }
     auto next_attempt = [&](std::vector<peer_number> members, std::vector<peer_number> contributors, std::string why) {
@@ -138,7 +151,13 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         d.propose = std::move(r);
     };
     if (!dead.empty()) {
-        if (alive.empty()) return d;  // nobody is left: the round waits for somebody to come back
+        if (alive.empty()) {
+            // Nobody is left who holds anything of it. There is no abandon (DESIGN §5): whoever is here commits it
+            // empty. They sign nothing for it, so it does not matter what they sent before they started again.
+            auto present = candidates(l);
+            if (!present.empty()) next_attempt(std::move(present), {}, "lost every member");
+            return d;
+        }
         std::vector<peer_number> contributors;
         for (const auto c : open.contributors) {
             // One that died after full delivery stays: its work is in every survivor's hands.
@@ -149,27 +168,28 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         return d;
     }
     // One root from a majority of the members and from the voter (f = 0: the coordinator itself, when it is a member).
-    std::map<core::digest, std::vector<peer_number>> by_root;
+    std::map<std::pair<core::digest, core::digest>, std::vector<peer_number>> by_roots;
+    std::size_t answered = 0;
     for (const auto m : open.members) {
         const auto v = views_.find(m);
-        if (v != views_.end() && v->second.ready) by_root[v->second.ready->aggregate_root].push_back(m);
+        if (v == views_.end() || !v->second.ready) continue;
+        by_roots[{v->second.ready->aggregate_root, v->second.ready->state_root}].push_back(m);
+        ++answered;
     }
-    for (const auto& [root, holders] : by_root) {
-        const bool majority = 2 * holders.size() > open.members.size();
-        const bool voter = std::ranges::find(open.members, self_) == open.members.end() ||
-                           std::ranges::find(holders, self_) != holders.end();
-        if (!majority || !voter) continue;
+    const bool self_is_member = std::ranges::binary_search(open.members, self_);
+    for (const auto& [roots, holding] : by_roots) {
+        const bool voter_agrees = !self_is_member || std::ranges::binary_search(holding, self_);
+        if (2 * holding.size() <= open.members.size() || !voter_agrees) continue;
         core::time_point majority_at{};
-        for (const auto h : holders) majority_at = std::max(majority_at, views_.at(h).last_progress);
+        for (const auto h : holding) majority_at = std::max(majority_at, views_.at(h).ready_at);
         // The others are usually a moment behind: worth a short wait, never more than a quarter of the round.
         const auto patience = std::min(rules_.grace, (majority_at - round_started_) / 4);
-        std::size_t answered = 0;
-        for (const auto& [other, who] : by_root) answered += who.size();
         if (answered < open.members.size() && now < majority_at + patience) {
             d.wake_at = majority_at + patience;
             return d;
         }
-        const auto& said = *views_.at(holders.front()).ready;
+        // The root covers the contributions; our own copy needs no trust.
+        const auto& said = *views_.at(self_is_member ? self_ : holding.front()).ready;
         commit_record c;
         c.round = open.round;
         c.attempt = open.attempt;

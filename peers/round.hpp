@@ -35,6 +35,9 @@ public:
     void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied);
     /// A peer is dead or left: EOF and a failed redial, silence, or a goodbye.
     void gone(peer_number who);
+    /// A peer started again: what it held and sent of the open round is lost, and it must not sign that round a second
+    /// time.
+    void restarted(peer_number who);
     void progress(peer_number who, const progress_message& m, core::time_point now);
     void ready(peer_number who, const ready_message& m, core::time_point now);
     void evaluated(std::uint64_t round, double loss);
@@ -62,8 +65,10 @@ private:
         std::uint64_t verified_bytes = 0;
         core::time_point last_progress{};
         std::optional<ready_message> ready;
+        core::time_point ready_at{};
     };
-    round_decision open_next(const ledger& l, core::time_point now) const;
+    std::vector<peer_number> candidates(const ledger& l) const;
+    round_decision open_next(const ledger& l) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
@@ -79,6 +84,7 @@ private:
     std::uint32_t attempt_ = 0;
     core::time_point round_started_{};
     std::map<peer_number, member_view> views_;
+    std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::vector<core::duration> history_;  ///< of the last rounds, start to commit
 };
 

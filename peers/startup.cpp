@@ -193,6 +193,14 @@ core::task<core::result<void>> prepare_founder(node& n) {
     auto entries = co_await log->load();
     if (!entries) {
         if (entries.error().code != errc::not_found) co_return fail(entries.error().within("reading the run's log"));
+        auto checkpoints = co_await n.env.storage.list("checkpoints/");
+        LONGHAUL_CO_TRY(checkpoints);
+        if (!checkpoints->empty()) {
+            co_return fail(errc::config,
+                           "this state directory has checkpoints of run '{}' but its log is missing: restore the "
+                           "folder 'log' from a copy, or found a new run in another --state-dir",
+                           n.config().name);
+        }
         auto begun = co_await log->compact(ledger{});
         LONGHAUL_CO_TRY(begun);
         entries = ledger{};
@@ -238,8 +246,9 @@ core::task<core::result<void>> prepare_joiner(node& n) {
                        "--state-dir",
                        n.config().name, n.run->run_id.brief(), ticket.key->run.brief());
     }
-    n.secrets.psk = ticket.key->secret.value_or(core::digest{});
-    n.secrets.token = ticket.key->token;
+    // A bare address, or a ticket without the secret, does not unlearn what this node knows already.
+    if (ticket.key->secret) n.secrets.psk = *ticket.key->secret;
+    if (ticket.key->token) n.secrets.token = ticket.key->token;
     co_return core::ok();
 }
 
@@ -253,11 +262,25 @@ void listen_to_log(node& n) {
 
 void log_advanced(node& n, const record* r) {
     const auto& l = n.led();
-    if (const auto* me = l.find(n.self())) {
+    const bool news = !n.log_known;
+    if (news) {
+        const auto* me = l.find(n.self());
+        if (me == nullptr) return;
         n.log_known = true;
         n.number = me->admitted.number;
+        // A round that was open before this start may carry a payload of ours: signing another would be a lie.
+        if (l.open()) n.produced_for = {l.generation(), l.open()->round};
+        // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
+        // "Settlement").
+        const bool exact =
+            n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
+        if (!exact && !n.mass.carry().empty()) {
+            core::event lost("mass_lost");
+            lost.with("tokens", n.mass.discard());
+            lost.with("reason", std::string("a checkpoint carried it, and the run has gone on since"));
+            n.emit(std::move(lost));
+        }
     }
-    if (!n.log_known) return;
     n.held.open(l.generation(), l.committed() + 1);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
     const auto [round, loss] = l.evaluation();
@@ -268,6 +291,15 @@ void log_advanced(node& n, const record* r) {
         e.with("round", round).with("loss", loss).with("by", std::string("a member"));
         n.emit(std::move(e));
     }
+    if (l.open() && n.last_plan != l.open()->plan) {
+        n.last_plan = l.open()->plan;
+        core::event e("plan");
+        e.with("H", std::uint64_t{n.last_plan->inner_steps}).with("tau_steps", std::uint64_t{0});
+        e.with("tau_rounds", std::uint64_t{0}).with("codec", n.last_plan->codec).with("density", 1.0);
+        e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
+        e.with("outer_momentum", double{n.last_plan->outer_momentum}).with("reason", std::string("fixed by RUN.toml"));
+        n.emit(std::move(e));
+    }
     if (r != nullptr) {
         if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
             core::event e("left");
@@ -275,7 +307,10 @@ void log_advanced(node& n, const record* r) {
             n.emit(std::move(e));
         }
     }
+    if (n.refused.size() > 4096) n.refused.clear();
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
+    if (r == nullptr) repeat_standing(n);
+    if (news) answer_early_joiners(n);
     n.changed.notify();
 }
 
@@ -324,6 +359,8 @@ core::task<core::result<void>> start_founder(node& n) {
     rules.first_deadline = c.peers.first_deadline;
     rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
     n.coordinator.emplace(std::move(rules), n.number);
+    n.coordinator->log_advanced(n.led(), n.env.clock.now());
+    if (n.led().open()) n.coordinator->restarted(n.number);
     auto admitted = co_await n.log->propose(std::move(r));
     LONGHAUL_CO_TRY(admitted);
     if (n.led().phase() != run_phase::running) {
