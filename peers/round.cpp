@@ -80,6 +80,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (open_attempt != attempt_) {
         attempt_ = open_attempt;
+        // Whoever started again while this attempt was being logged is lost for it, too, if it counts on their payload.
+        std::erase_if(lost_, [&l](peer_number who) {
+            return !l.open() || !std::ranges::binary_search(l.open()->contributors, who);
+        });
         for (auto& [who, v] : views_) v.ready.reset();
     }
 }
@@ -95,7 +99,8 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     std::vector<peer_number> out;
     for (const auto& [who, s] : peers_) {
         const auto* m = l.find(who);
-        const bool current = s.generation == l.generation() && s.applied >= l.committed();
+        // One round behind will do: a joiner hears of each commit a moment after it, and fetches that aggregate first.
+        const bool current = s.generation == l.generation() && s.applied + 1 >= l.committed();
         if (m != nullptr && m->present && current) out.push_back(who);
     }
     return out;
