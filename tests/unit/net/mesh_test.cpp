@@ -159,7 +159,7 @@ LINK_TEST("nobody there, somebody else there, and somebody silent there are thre
 LINK_TEST("another wire version is named by both sides, and a probe tells what is there") {
     node n(w, with_psk(2));
     auto body = [](world& in, node& h) -> task<result<void>> {
-        auto probing = mesh::probe(in.env, h.at, 2s);
+        auto probing = mesh::probe(h.env, h.at, 2s);
         const auto told = co_await std::move(probing);
         MUST(told);
         CHECK(told->run == key_of(1));
