@@ -95,7 +95,8 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     std::vector<peer_number> out;
     for (const auto& [who, s] : peers_) {
         const auto* m = l.find(who);
-        const bool current = s.generation == l.generation() && s.applied >= l.committed();
+        // One round behind will do: a joiner hears of each commit a moment after it, and fetches that aggregate first.
+        const bool current = s.generation == l.generation() && s.applied + 1 >= l.committed();
         if (m != nullptr && m->present && current) out.push_back(who);
     }
     return out;
