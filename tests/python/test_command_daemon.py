@@ -1,4 +1,4 @@
-"""The real binary as a daemon: two commands make a run; what is wrong is said in one sentence; the receiver lives on."""
+"""The real binary as a daemon: two commands make a run; what is wrong is one sentence; the receiver lives on."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ def still_serves(world, node):
     return done.json
 
 
-# -- two commands make a run ---------------------------------------------------------------------------------------------
+# -- two commands make a run -----------------------------------------------------------------------
 
 
 def test_two_commands_train_one_model(world):
@@ -127,7 +127,7 @@ def test_json_and_logfmt_logs(world):
     assert sum("event=round_committed" in line for line in done.err.splitlines()) == 3
 
 
-# -- ending ----------------------------------------------------------------------------------------------------------------
+# -- ending ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -206,7 +206,7 @@ def test_leave_ends_one_node(world):
     wait_for(lambda: still_serves(world, founder)["alive"] == 1, "the founder noticing")
 
 
-# -- bad input: one sentence, the right code, and the receiver lives -------------------------------------------------------
+# -- bad input: one sentence, the right code, and the receiver lives -------------------------------
 
 
 def test_port_in_use(world):
@@ -377,7 +377,8 @@ def test_garbage_on_the_port(world):
 def test_garbage_on_the_control_socket(world):
     founder = world.found()
     founder.ready()
-    for data in [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"', os.urandom(3000) + b"\n"]:
+    lines = [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"']
+    for data in [*lines, os.urandom(3000) + b"\n"]:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(str(founder.folder / "control.sock"))
