@@ -1,7 +1,8 @@
 #pragma once
 /// Meshes side by side in one process, over a network whose streams a test can slow, freeze and break.
 ///
-/// A case is a coroutine over `world&`; LINK_TEST runs it over real loopback TCP.
+/// A case is a coroutine over `world&`; LINK_TEST runs it twice: over real loopback TCP in real time, and over the
+/// simulated network, all nodes on one simulated machine, in virtual time.
 
 #include <asio/io_context.hpp>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include "core/thread_workers.hpp"
 #include "net/asio_network.hpp"
 #include "net/mesh.hpp"
+#include "sim/world.hpp"
 #include "tests/test.hpp"
 
 namespace longhaul::net::testing {
@@ -275,13 +277,29 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     CHECK(*outcome);
 }
 
+/// The same body in the simulated world.
+inline void run_simulated(const std::function<task<result<void>>(world&)>& body) {
+    sim::world simulation(7);
+    auto& machine = simulation.add_node("machine");
+    machine.start([&body](environment& env) -> task<result<void>> {
+        world w{env, "machine"};
+        co_return co_await body(w);
+    });
+    simulation.run_while([&machine] { return !machine.outcome(); }, 10min);
+    REQUIRE(machine.outcome());
+    const auto& outcome = *machine.outcome();
+    INFO((outcome ? std::string() : outcome.error().message));
+    CHECK(outcome);
+}
+
 }  // namespace longhaul::net::testing
 
-#define LINK_TEST_NAMED(function, name)                                 \
-    static longhaul::core::task<longhaul::core::result<void>> function( \
-        [[maybe_unused]] longhaul::net::testing::world& w);             \
-    TEST_CASE(name) { longhaul::net::testing::run_real(function); }     \
-    static longhaul::core::task<longhaul::core::result<void>> function( \
+#define LINK_TEST_NAMED(function, name)                                                 \
+    static longhaul::core::task<longhaul::core::result<void>> function(                 \
+        [[maybe_unused]] longhaul::net::testing::world& w);                             \
+    TEST_CASE(name) { longhaul::net::testing::run_real(function); }                     \
+    TEST_CASE(name " (simulated)") { longhaul::net::testing::run_simulated(function); } \
+    static longhaul::core::task<longhaul::core::result<void>> function(                 \
         [[maybe_unused]] longhaul::net::testing::world& w)
 /// A case over `world& w`, a coroutine that returns task<result<void>>.
 #define LINK_TEST(name) LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __LINE__), name)
