@@ -1,6 +1,7 @@
 #include "core/posix_file.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,27 @@ int write_fully(int fd, const_bytes data, std::size_t& written) {
         data = data.subspan(static_cast<std::size_t>(n));
     }
     return 0;
+}
+
+result<byte_vector> read_file(const std::string& path, std::uint64_t max_bytes) {
+    const auto fd = open_file(path, O_RDONLY | O_NONBLOCK);  // a pipe must not block
+    if (!fd) return fail(system_error(errno, "open " + path));
+    struct stat s{};
+    if (::fstat(fd.get(), &s) != 0) return fail(system_error(errno, "look at " + path));
+    if (!S_ISREG(s.st_mode)) return fail(errc::io, "{} is not a file", path);
+    const auto size = static_cast<std::uint64_t>(s.st_size);
+    if (size > max_bytes) return fail(errc::limit, "{} has {} bytes, more than {}", path, size, max_bytes);
+    byte_vector out(size);
+    std::size_t have = 0;
+    while (have < out.size()) {
+        const auto n = ::read(fd.get(), out.data() + have, std::min<std::size_t>(out.size() - have, 1U << 30U));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail(system_error(errno, "read " + path));
+        if (n == 0) break;
+        have += static_cast<std::size_t>(n);
+    }
+    out.resize(have);
+    return out;
 }
 
 }  // namespace longhaul::core

@@ -1,5 +1,5 @@
 #pragma once
-/// The least that posix_storage and event_file share: an owned file descriptor and complete writes.
+/// The least of POSIX files: an owned descriptor, complete writes, whole files.
 
 #include <string_view>
 #include <utility>
@@ -34,5 +34,8 @@ file_descriptor open_file(const std::string& path, int flags);
 
 /// Writes all of `data`, again after EINTR and short writes. Returns 0 or errno; `written` counts the bytes.
 int write_fully(int fd, const_bytes data, std::size_t& written);
+
+/// The whole of a regular file; errc::not_found, errc::limit if it is larger than `max_bytes`, errc::io. Blocks.
+result<byte_vector> read_file(const std::string& path, std::uint64_t max_bytes);
 
 }  // namespace longhaul::core

@@ -67,27 +67,6 @@ result<void> write_and_sync(const file_descriptor& fd, const std::vector<const_b
     return ok();
 }
 
-result<byte_vector> read_file(const std::string& path, std::uint64_t max_bytes) {
-    const auto fd = open_file(path, O_RDONLY | O_NONBLOCK);  // a pipe must not block
-    if (!fd) return fail(system_error(errno, "open " + path));
-    struct stat s{};
-    if (::fstat(fd.get(), &s) != 0) return fail(system_error(errno, "look at " + path));
-    if (!S_ISREG(s.st_mode)) return fail(errc::io, "{} is not a file", path);
-    const auto size = static_cast<std::uint64_t>(s.st_size);
-    if (size > max_bytes) return fail(errc::limit, "{} has {} bytes, more than {}", path, size, max_bytes);
-    byte_vector out(size);
-    std::size_t have = 0;
-    while (have < out.size()) {
-        const auto n = ::read(fd.get(), out.data() + have, std::min<std::size_t>(out.size() - have, 1U << 30U));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return fail(system_error(errno, "read " + path));
-        if (n == 0) break;
-        have += static_cast<std::size_t>(n);
-    }
-    out.resize(have);
-    return out;
-}
-
 result<void> put_file(const std::string& temporary, const std::string& path, const std::vector<const_bytes>& pieces) {
     LONGHAUL_TRY(make_folders(parent_of(path)));
     result<void> outcome = ok();

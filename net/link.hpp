@@ -49,20 +49,29 @@ struct link_stats {
     core::time_point last_heard;  ///< any authenticated byte on control
 };
 
+/// How a link ended.
+struct link_end {
+    core::error why;       ///< closed (also reset, hung up), timeout (silence), protocol, limit, cancelled
+    bool orderly = false;  ///< one of the ends said goodbye; `why.message` holds its reason
+};
+
 class link {
 public:
     virtual ~link() = default;
     virtual const remote_peer& remote() const = 0;
     virtual bool up() const = 0;
+    /// Empty while the link is up.
+    virtual const std::optional<link_end>& ended() const = 0;
 
     /// Queues a control message; returns when it was queued, waits while too much is queued. errc::closed when down.
     virtual core::task<core::result<void>> send(core::byte_vector message) = 0;
-    /// The next control message. errc::closed when the link is down.
+    /// The next control message; what arrived before the end is still delivered, then errc::closed with the reason.
+    /// One reader at a time. A link on which more than 4,096 messages or 16 MiB wait to be received is closed.
     virtual core::task<core::result<core::byte_vector>> receive() = 0;
 
     /// Offers `data` under `tag` and returns when the receiver has verified and confirmed the last byte.
-    /// errc::not_admitted when refused, errc::closed when the link went down. `data` is kept alive by the shared
-    /// pointer.
+    /// errc::not_admitted when refused or abandoned by the receiver, errc::closed when the link went down, errc::limit
+    /// and errc::usage when it cannot be offered. `data` is kept alive by the shared pointer. Cancelling withdraws.
     virtual core::task<core::result<void>> send_transfer(std::string tag,
                                                          std::shared_ptr<const core::byte_vector> data) = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.
@@ -74,6 +83,7 @@ public:
     virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination) = 0;
     /// Bytes of an accepted transfer that have arrived and verified so far.
     virtual std::uint64_t received_of(const std::string& tag) const = 0;
+    /// An offer that was not accepted yet; unknown tags are ignored.
     virtual void refuse_transfer(const std::string& tag, std::string why) = 0;
 
     virtual link_stats stats() const = 0;

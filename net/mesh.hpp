@@ -27,6 +27,7 @@ struct mesh_options {
     core::duration silence_limit = std::chrono::seconds(10);
     std::size_t max_links = 512;
     std::size_t max_pending_handshakes = 256;
+    std::size_t max_pending_per_source = 16;  ///< of one address; more are hung up on before they are read
 };
 
 /// What a cleartext hello of somebody told; used by `probe` and by bare-address joins.

@@ -1,8 +1,7 @@
 #include "net/wire.hpp"
 
-#include <algorithm>
-
 #include "net/link.hpp"
+#include "net/printable.hpp"
 #include "net/wire.pb.h"
 
 namespace longhaul::net::wire {
@@ -16,28 +15,6 @@ namespace {
 /// Segments of the largest transfer: no index can reach it.
 constexpr std::uint64_t max_segments = max_transfer_bytes / 1024;
 
-/// How many bytes the UTF-8 sequence at the front of `text` has; 0 if it is none that people should see.
-std::size_t printable_sequence(std::string_view text) {
-    const auto at = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char lead = at(0);
-    if (lead >= 0x20 && lead < 0x7f) return 1;
-    std::size_t n = 0;
-    std::uint32_t point = 0;
-    if (lead >= 0xc2 && lead <= 0xdf) n = 2, point = lead & 0x1fU;
-    if (lead >= 0xe0 && lead <= 0xef) n = 3, point = lead & 0x0fU;
-    if (lead >= 0xf0 && lead <= 0xf4) n = 4, point = lead & 0x07U;
-    if (n == 0 || n > text.size()) return 0;
-    for (std::size_t i = 1; i < n; ++i) {
-        if ((at(i) & 0xc0U) != 0x80U) return 0;
-        point = (point << 6U) | (at(i) & 0x3fU);
-    }
-    constexpr std::array<std::uint32_t, 5> least{0, 0, 0x80, 0x800, 0x10000};
-    if (point < least[n] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) return 0;
-    // C1 controls and the characters that turn the direction of a terminal's text.
-    if (point < 0xa0 || (point >= 0x202a && point <= 0x202e) || (point >= 0x2066 && point <= 0x2069)) return 0;
-    return n;
-}
-
 result<std::uint64_t> checked_id(std::uint64_t id) {
     if (id == 0) return fail(errc::protocol, "a transfer message has the id 0");
     return id;
@@ -46,7 +23,7 @@ result<std::uint64_t> checked_id(std::uint64_t id) {
 result<std::string> checked_reason(const std::string& text) {
     if (text.size() > max_reason)
         return fail(errc::protocol, "a reason of {} bytes exceeds {}", text.size(), max_reason);
-    return printable(text);
+    return to_printable_utf8(text, max_reason);
 }
 
 template <typename Message>
@@ -99,6 +76,9 @@ result<control> checked(const TransferProgress& m) {
         if (count == 0 || count > max_segments || first > max_segments - count) {
             return fail(errc::protocol, "a transfer's progress names {} segments from {} on", count, first);
         }
+        if (!out.ranges.empty() && first < out.ranges.back().first + out.ranges.back().second) {
+            return fail(errc::protocol, "the ranges of a transfer's progress are not in order");
+        }
         out.ranges.emplace_back(first, count);
     }
     return control(std::move(out));
@@ -115,10 +95,6 @@ result<control> checked(const Control& m) {
         case Control::kTransferDone: return only_id(m.transfer_done(), transfer_done{});
         case Control::kTransferAbandon: return only_id(m.transfer_abandon(), transfer_abandon{});
         case Control::kTransferWithdraw: return only_id(m.transfer_withdraw(), transfer_withdraw{});
-        case Control::kGoodbye: {
-            LONGHAUL_TRY_ASSIGN(auto reason, checked_reason(m.goodbye().reason()));
-            return control(goodbye{std::move(reason)});
-        }
         case Control::BODY_NOT_SET: break;
     }
     return fail(errc::protocol, "a link message has no body that this version knows");
@@ -140,7 +116,7 @@ struct filler {
     }
     void operator()(const transfer_refuse& m) const {
         out.mutable_transfer_refuse()->set_id(m.id);
-        out.mutable_transfer_refuse()->set_reason(printable(m.reason));
+        out.mutable_transfer_refuse()->set_reason(to_printable_utf8(m.reason, max_reason));
     }
     void operator()(const transfer_progress& m) const {
         auto& t = *out.mutable_transfer_progress();
@@ -153,7 +129,6 @@ struct filler {
     void operator()(const transfer_done& m) const { out.mutable_transfer_done()->set_id(m.id); }
     void operator()(const transfer_abandon& m) const { out.mutable_transfer_abandon()->set_id(m.id); }
     void operator()(const transfer_withdraw& m) const { out.mutable_transfer_withdraw()->set_id(m.id); }
-    void operator()(const goodbye& m) const { out.mutable_goodbye()->set_reason(printable(m.reason)); }
 };
 
 }  // namespace
@@ -177,22 +152,6 @@ result<control> parse_control(core::const_bytes bytes) {
         return fail(errc::protocol, "a link message of {} bytes does not parse", bytes.size());
     }
     return checked(in);
-}
-
-std::string printable(std::string_view text, std::size_t max) {
-    std::string out;
-    while (!text.empty()) {
-        const auto n = printable_sequence(text);
-        if (out.size() + std::max<std::size_t>(n, 1) > max) break;
-        if (n == 0) {
-            out += '?';
-            text.remove_prefix(1);
-        } else {
-            out += text.substr(0, n);
-            text.remove_prefix(n);
-        }
-    }
-    return out;
 }
 
 }  // namespace longhaul::net::wire

@@ -50,12 +50,8 @@ struct transfer_abandon {
 struct transfer_withdraw {
     std::uint64_t id = 0;
 };
-struct goodbye {
-    std::string reason;
-};
-
 using control = std::variant<heartbeat, heartbeat_echo, transfer_offer, transfer_accept, transfer_refuse,
-                             transfer_progress, transfer_done, transfer_abandon, transfer_withdraw, goodbye>;
+                             transfer_progress, transfer_done, transfer_abandon, transfer_withdraw>;
 
 /// A link message is never larger than one record.
 inline constexpr std::size_t max_control_bytes = 16 * 1024;
@@ -67,8 +63,5 @@ inline constexpr std::size_t max_progress_ranges = 256;
 core::byte_vector serialize(const control& message);
 /// errc::protocol with the field and its value.
 core::result<control> parse_control(core::const_bytes bytes);
-
-/// `text` cut to `max_reason` bytes, with everything but printable ASCII and whole UTF-8 sequences replaced by '?'.
-std::string printable(std::string_view text, std::size_t max = max_reason);
 
 }  // namespace longhaul::net::wire

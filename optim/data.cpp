@@ -57,12 +57,6 @@ core::result<image_set> open_image_data(const data_config& data, const std::stri
     return read_mnist_folder(folder);
 }
 
-std::string data_mismatch(const std::string& own, const core::digest& own_hash, const std::string& the_runs,
-                          const core::digest& run_hash) {
-    return fmt::format("your data is {} (hash {}), the run's is {} (hash {}): name a copy of the run's with --data",
-                       own, own_hash.brief(), the_runs, run_hash.brief());
-}
-
 shard_sampler::shard_sampler(std::uint64_t items, std::uint64_t shards, std::uint64_t rows_per_pass)
     : items_(items), shards_(shards), rows_per_pass_(rows_per_pass) {
     LONGHAUL_ENSURE(shards >= 1 && items >= shards && items / shards < (std::uint64_t{1} << 32) && rows_per_pass >= 1,

@@ -17,10 +17,6 @@ core::result<token_source> open_token_data(const data_config& data, const std::s
 /// The images that `data` names.
 core::result<image_set> open_image_data(const data_config& data, const std::string& path);
 
-/// One sentence when this node's data is not the run's, with what to do.
-std::string data_mismatch(const std::string& own, const core::digest& own_hash, const std::string& the_runs,
-                          const core::digest& run_hash);
-
 /// Draws items for the rows of a peer's batches. Shard s has the items ≡ s (mod shards). A peer starts with its own
 /// shard and moves to the next one after reading as many rows as make one pass, so that peers at one position read
 /// disjoint items and each sees everything in time, whoever else comes and goes.

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/hash.hpp"
+#include "optim/mapped_file.hpp"
 
 namespace longhaul::optim {
 namespace fs = std::filesystem;
@@ -96,8 +97,8 @@ core::result<image_set> read_idx(const std::string& images_path, const std::stri
     set.hash = hasher.finish();
     set.pixels = std::move(images.body);
     set.labels = std::move(labels.body);
-    set.description = fmt::format("{} images of {} × {} ({})", set.count, set.columns, set.rows,
-                                  fs::path(images_path).filename().string());
+    set.description = describe_data(fmt::format("the images {}", data_file_name(images_path)),
+                                    fmt::format("{} of {} x {}", set.count, set.columns, set.rows), set.hash);
     return set;
 }
 

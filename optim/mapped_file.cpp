@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 namespace longhaul::optim {
 
@@ -32,5 +33,16 @@ core::result<std::shared_ptr<const mapped_file>> mapped_file::open(const std::st
 }
 
 mapped_file::~mapped_file() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
+
+std::string data_file_name(const std::string& path) {
+    auto name = std::filesystem::path(path).filename().string().substr(0, 100);
+    for (char& c : name)
+        if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
+    return name;
+}
+
+std::string describe_data(const std::string& what, const std::string& size, const core::digest& hash) {
+    return fmt::format("{} ({}; hash {})", what, size, hash.brief());
+}
 
 }  // namespace longhaul::optim

@@ -24,4 +24,11 @@ private:
     core::const_bytes bytes_;
 };
 
+/// The last part of a path, for descriptions that reach other people's terminals: control characters become '?', and it
+/// is cut at 100 bytes.
+std::string data_file_name(const std::string& path);
+
+/// "what (size; hash 1f2e3d4c)": how a run names its data, so that two peers can see whether theirs is the same.
+std::string describe_data(const std::string& what, const std::string& size, const core::digest& hash);
+
 }  // namespace longhaul::optim

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "core/units.hpp"
 #include "optim/mapped_file.hpp"
 
 namespace longhaul::optim {
@@ -70,20 +69,17 @@ core::result<stdlib_text> read_stdlib_text(const std::vector<std::string>& folde
             if (is_portable_source(*i)) files.push_back(i->path().string());
         std::sort(files.begin(), files.end());
         stdlib_text text;
-        std::size_t used = 0;
         for (const auto& path : files) {
             const auto file = mapped_file::open(path);
             if (!file) continue;  // empty, or not ours to read
             const auto bytes = (*file)->bytes();
             const auto take = std::min(bytes.size(), max_stdlib_text - text.bytes.size());
             text.bytes.insert(text.bytes.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(take));
-            ++used;
+            ++text.files;
             if (text.bytes.size() == max_stdlib_text) break;
         }
         if (text.bytes.size() < smallest_text) continue;
-        text.description = fmt::format("Python 3.{}'s standard library ({} files, {})",
-                                       minor_version(fs::path(folder).filename().string()), used,
-                                       core::format_bytes(text.bytes.size()));
+        text.name = fmt::format("Python 3.{}'s standard library", minor_version(fs::path(folder).filename().string()));
         return text;
     }
     return core::fail(core::errc::config,

@@ -14,7 +14,8 @@ inline constexpr std::size_t max_stdlib_text = std::size_t{4} << 20;
 
 struct stdlib_text {
     core::byte_vector bytes;
-    std::string description;  ///< "Python 3.11's standard library (168 files, 4.0 MiB)"
+    std::string name;  ///< "Python 3.11's standard library"
+    std::size_t files = 0;
 };
 
 /// Where to look, best first: the system's Python (the same on every machine of a distribution), then the one that

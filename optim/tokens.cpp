@@ -20,16 +20,15 @@ std::uint64_t token_at(const std::byte* p, std::size_t width) {
     return value;
 }
 
-std::string base_name(const std::string& path) { return std::filesystem::path(path).filename().string(); }
-
 std::uint32_t magic_of(core::const_bytes bytes) {
     return bytes.size() < 4 ? 0 : static_cast<std::uint32_t>(token_at(bytes.data(), 4));
 }
 
 }  // namespace
 
-token_source::token_source(core::const_bytes whole, std::size_t header, std::size_t width, std::string description)
-    : payload_(whole.subspan(header)), width_(width), description_(std::move(description)) {
+token_source::token_source(core::const_bytes whole, std::size_t header, std::size_t width, const std::string& what,
+                           const std::string& size)
+    : payload_(whole.subspan(header)), width_(width) {
     // Hash and largest token in one pass over the file, a piece at a time so that it stays in the cache.
     core::hasher hasher;
     hasher.update(whole.first(header));
@@ -41,12 +40,13 @@ token_source::token_source(core::const_bytes whole, std::size_t header, std::siz
             largest_ = std::max(largest_, token_at(part.data() + i, width_));
     }
     hash_ = hasher.finish();
+    description_ = describe_data(what, size, hash_);
 }
 
 core::result<token_source> token_source::open_text(const std::string& path) {
     LONGHAUL_TRY_ASSIGN(auto file, mapped_file::open(path));
-    token_source source(file->bytes(), 0, 1,
-                        fmt::format("the text {} ({})", base_name(path), core::format_bytes(file->bytes().size())));
+    token_source source(file->bytes(), 0, 1, "the text " + data_file_name(path),
+                        core::format_bytes(file->bytes().size()));
     source.file_ = std::move(file);
     return source;
 }
@@ -83,8 +83,8 @@ core::result<token_source> token_source::open_tokens(const std::string& path) {
                           path, bytes.size());
     }
     if (bytes.size() == header) return core::fail(core::errc::malformed, "the token file {} holds no tokens", path);
-    token_source source(bytes, header, width,
-                        fmt::format("the token file {} ({} tokens)", base_name(path), (bytes.size() - header) / width));
+    token_source source(bytes, header, width, "the token file " + data_file_name(path),
+                        fmt::format("{} tokens", (bytes.size() - header) / width));
     source.file_ = std::move(file);
     return source;
 }
@@ -92,7 +92,8 @@ core::result<token_source> token_source::open_tokens(const std::string& path) {
 core::result<token_source> token_source::open_stdlib() {
     LONGHAUL_TRY_ASSIGN(auto text, read_stdlib_text(stdlib_folders()));
     auto owned = std::make_shared<const core::byte_vector>(std::move(text.bytes));
-    token_source source(*owned, 0, 1, std::move(text.description));
+    token_source source(*owned, 0, 1, text.name,
+                        fmt::format("{} files, {}", text.files, core::format_bytes(owned->size())));
     source.text_ = std::move(owned);
     return source;
 }

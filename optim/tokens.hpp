@@ -31,11 +31,14 @@ public:
     const core::digest& hash() const { return hash_; }
     /// The largest token.
     std::uint64_t largest() const { return largest_; }
-    /// In words, for people: "Python 3.11's standard library (168 files, 4.0 MiB)", "the text input.txt (1.1 MiB)".
+    /// In words, for people, with the beginning of the hash: "Python 3.11's standard library (168 files, 4.0 MiB; hash
+    /// 1f2e3d4c)", "the text input.txt (1.1 MiB; hash …)".
     const std::string& description() const { return description_; }
 
 private:
-    token_source(core::const_bytes whole, std::size_t header, std::size_t width, std::string description);
+    /// `what` and `size` make the description.
+    token_source(core::const_bytes whole, std::size_t header, std::size_t width, const std::string& what,
+                 const std::string& size);
     std::shared_ptr<const mapped_file> file_;
     std::shared_ptr<const core::byte_vector> text_;
     core::const_bytes payload_;

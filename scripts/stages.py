@@ -50,6 +50,17 @@ def run(*command: str | os.PathLike, env: dict[str, str] | None = None) -> bool:
     return done.returncode == 0
 
 
+def run_quietly(*command: str | os.PathLike, log: pathlib.Path) -> bool:
+    """Runs a command that talks much: into a file, of which the end is shown when it fails."""
+    print("$", *command, flush=True)
+    with log.open("wb") as file:
+        words = [str(c) for c in command]
+        done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        print(*log.read_text(errors="replace").splitlines()[-60:], sep="\n", flush=True)
+    return done.returncode == 0
+
+
 def check(name: str, ok: bool) -> Count:
     return Count(passed=1) if ok else Count(failed=1, failures=[name])
 
@@ -173,8 +184,9 @@ def fuzz(seconds: int = 6) -> Count:
         work.mkdir(parents=True, exist_ok=True)
         seeds = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
         corpora = [work] + ([seeds] if seeds.is_dir() else [])
-        ok = run(program, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=0",
-                 f"-artifact_prefix={work.parent}/", *corpora)  # fmt: skip
+        limits = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048"]
+        arguments = [*limits, f"-artifact_prefix={work.parent}/", *corpora]
+        ok = run_quietly(program, *arguments, log=REPORTS / f"{program.name}.log")
         count += check(f"fuzz: {program.name}", ok)
     return count
 

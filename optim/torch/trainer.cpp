@@ -100,7 +100,7 @@ core::result<batches> open_batches(const trainer_options& o, bool text) {
     }
     LONGHAUL_TRY_ASSIGN(auto set, open_image_data(o.data, o.data_path));
     if (set.rows != 28 || set.columns != 28 || set.largest_label() > 9)
-        return core::fail(core::errc::config, "{} is not 28 × 28 images of 10 classes, which mlp and cnn read",
+        return core::fail(core::errc::config, "{} are not 28 x 28 with 10 classes, which mlp and cnn read",
                           set.description);
     LONGHAUL_TRY_ASSIGN(auto made, image_batches::make(std::move(set), o.data, batch));
     return batches(std::move(made));
@@ -156,10 +156,12 @@ public:
         std::visit([&](auto& d) { d.assign(shard, seed, position); }, data_);
     }
     void read(std::span<float> out) const override {
+        LONGHAUL_ENSURE(out.size() == manifest_.elements(), "the manifest's length");
         const at::NoGradGuard no_grad;
         host(out).copy_(parameters_);
     }
     void write(std::span<const float> values) override {
+        LONGHAUL_ENSURE(values.size() == manifest_.elements(), "the manifest's length");
         const at::NoGradGuard no_grad;
         parameters_.copy_(host(values));
     }

@@ -171,7 +171,8 @@ def whole_protocol(program, initiator):
     statement = b"longhaul-static-v1\0" + run
     name = "the Python end ✓".encode()
     host = b"node.example.org"
-    describe = (identity.public_key().public_bytes_raw() + identity.sign(statement + own_static + bytes([not initiator]))
+    signature = identity.sign(statement + own_static + bytes([not initiator]))
+    describe = (identity.public_key().public_bytes_raw() + signature
                 + struct.pack("<QQB", 17, 9, len(name)) + name + struct.pack("<BB", 1, len(host)) + host
                 + struct.pack("<H", 65535) + (b"\1" + bytes(32) if initiator else b"\0"))
     seen = {}
@@ -190,7 +191,8 @@ def whole_protocol(program, initiator):
     except InvalidSignature:
         check(False, "the C++ end did not sign its static key")
     their_name = "the C++ end ✓".encode()
-    expected = (struct.pack("<QQB", 41, 6, len(their_name)) + their_name + b"\2" + b"\x09192.0.2.7" + struct.pack("<H", 7400)
+    expected = (struct.pack("<QQB", 41, 6, len(their_name)) + their_name
+                + b"\2" + b"\x09192.0.2.7" + struct.pack("<H", 7400)
                 + b"\3::1" + struct.pack("<H", 1) + (b"\0" if initiator else b"\1" + b"\x55" * 32))
     check(rest == expected, f"the C++ end describes itself as {rest.hex()}")
 

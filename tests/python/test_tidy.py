@@ -45,6 +45,7 @@ PLANTED = [
     ("net/a.cpp", "randombytes_buf(p, 32);\n", "ban"),
     ("net/a.cpp", "std::this_thread::sleep_for(1s);\n", "ban"),
     ("net/a.cpp", "usleep(5);\n", "ban"),
+    ("net/a.cpp", "::sleep(5);\n", "ban"),
     ("peers/a.cpp", "asio::steady_timer t{io};\n", "ban"),
     ("optim/a.cpp", "std::thread t{f};\n", "ban"),
     ("optim/a.cpp", "auto f = std::async(g);\n", "ban"),
@@ -84,6 +85,7 @@ ALLOWED = [
     ("peers/a.cpp", "// steady_clock::now is banned\n/* std::thread */ const char* s = \"std::thread\";\n"),
     ("core/a.hpp", "#pragma once\nusing namespace std::chrono_literals;\n"),
     ("optim/a.cpp", "std::unordered_map<int, int> m;\n"),
+    ("sim/a.cpp", "co_await process::sleep(5);\nco_await sleep(5);\n"),
     ("core/a.cpp", "int a;\n" * 699),
 ]
 

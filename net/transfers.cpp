@@ -1,0 +1,292 @@
+#include "net/transfers.hpp"
+
+#include <algorithm>
+
+namespace longhaul::net {
+
+using core::errc;
+using core::fail;
+using core::ok;
+using core::result;
+
+core::byte_vector segment::encode() const {
+    core::byte_writer w;
+    w.u64(transfer).u64(offset).u32(length);
+    return w.take();
+}
+
+result<segment> segment::parse(core::const_bytes payload) {
+    core::byte_reader r(payload);
+    segment s;
+    const auto id = r.u64(), at = r.u64();
+    const auto length = r.u32();
+    if (!r.end() || !length) return fail(errc::protocol, "a segment header has {} bytes", payload.size());
+    s.transfer = *id;
+    s.offset = *at;
+    s.length = *length;
+    if (s.transfer == 0 || s.length == 0 || s.length > segment_bytes || s.offset % segment_bytes != 0 ||
+        s.offset >= max_transfer_bytes) {
+        return fail(errc::protocol, "transfer {} has no segment of {} bytes at {}", s.transfer, s.length, s.offset);
+    }
+    return s;
+}
+
+// ---- sending
+
+segment outgoing_transfer::piece(std::uint64_t index) const {
+    segment s;
+    s.transfer = id;
+    s.offset = index * segment_bytes;
+    s.length = static_cast<std::uint32_t>(std::min<std::uint64_t>(segment_bytes, data->size() - s.offset));
+    return s;
+}
+
+result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string tag,
+                                                                     std::shared_ptr<const core::byte_vector> data) {
+    if (tag.empty() || tag.size() > max_transfer_tag) {
+        return fail(errc::limit, "a transfer's tag has {} bytes, not 1 to {}", tag.size(), max_transfer_tag);
+    }
+    if (data->size() > max_transfer_bytes) {
+        return fail(errc::limit, "a transfer of {} bytes exceeds {}", data->size(), max_transfer_bytes);
+    }
+    if (open_.size() >= max_open_transfers) return fail(errc::limit, "{} transfers are open already", open_.size());
+    for (const auto& [id, t] : open_) {
+        if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
+    }
+    auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), executor_);
+    t->where.assign(segments_of(t->data->size()), outgoing_transfer::to_send);
+    open_.emplace(t->id, t);
+    return t;
+}
+
+void outgoing_transfers::fail_all(const core::error& why) {
+    while (!open_.empty()) end(*open_.begin()->second, fail(why));
+}
+
+void outgoing_transfers::end(outgoing_transfer& t, result<void> outcome) {
+    t.outcome = std::move(outcome);
+    t.changed.notify();
+    withdraw(t.id);
+}
+
+void outgoing_transfers::withdraw(std::uint64_t id) {
+    const auto it = open_.find(id);
+    if (it == open_.end()) return;
+    if (it->second->accepted) --active_;
+    open_.erase(it);
+}
+
+/// nullptr: it is over.
+result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::find(std::uint64_t id) const {
+    if (id > last_id_) return fail(errc::protocol, "transfer {} was never offered", id);
+    const auto it = open_.find(id);
+    return it == open_.end() ? nullptr : it->second;
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_accept& m) {
+    LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
+    if (!t) return ok();
+    if (m.credit > t->data->size()) {
+        return fail(errc::protocol, "transfer {} of {} bytes got credit for {}", m.id, t->data->size(), m.credit);
+    }
+    if (!t->accepted) ++active_;
+    t->accepted = true;
+    t->credit = std::max(t->credit, m.credit);
+    return ok();
+}
+
+result<void> outgoing_transfers::refuse(std::uint64_t id, std::string why) {
+    LONGHAUL_TRY_ASSIGN(const auto t, find(id));
+    if (t) end(*t, fail(errc::not_admitted, "{}", why));
+    return ok();
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_refuse& m) {
+    return refuse(m.id, fmt::format("the receiver refused the transfer: {}", m.reason));
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_abandon& m) {
+    return refuse(m.id, "the receiver abandoned the transfer");
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_progress& m) {
+    LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
+    if (!t) return ok();
+    if (!t->accepted) return fail(errc::protocol, "transfer {} was confirmed before it was accepted", m.id);
+    for (const auto& [first, count] : m.ranges) {
+        if (first >= t->where.size() || count > t->where.size() - first) {
+            return fail(errc::protocol, "transfer {} has no segments {} to {}", m.id, first, first + count - 1);
+        }
+        for (auto i = first; i < first + count; ++i) {
+            if (t->where[i] != outgoing_transfer::confirmed) confirmed_bytes_ += t->piece(i).length;
+            t->where[i] = outgoing_transfer::confirmed;
+        }
+    }
+    return ok();
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_done& m) {
+    LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
+    if (!t) return ok();
+    if (!t->accepted) return fail(errc::protocol, "transfer {} was confirmed before it was accepted", m.id);
+    for (std::uint64_t i = 0; i < t->where.size(); ++i) {
+        if (t->where[i] != outgoing_transfer::confirmed) confirmed_bytes_ += t->piece(i).length;
+    }
+    end(*t, ok());
+    return ok();
+}
+
+std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t number) {
+    auto it = open_.upper_bound(last_served_);
+    for (std::size_t looked = 0; looked < open_.size(); ++looked, ++it) {
+        if (it == open_.end()) it = open_.begin();
+        auto& t = *it->second;
+        while (t.next_index < t.where.size() && t.where[t.next_index] != outgoing_transfer::to_send) ++t.next_index;
+        if (t.next_index == t.where.size()) continue;
+        const auto what = t.piece(t.next_index);
+        if (what.offset + what.length > t.credit) continue;
+        t.where[t.next_index++] = number;
+        last_served_ = t.id;
+        return work{it->second, what, core::const_bytes(*t.data).subspan(what.offset, what.length)};
+    }
+    return std::nullopt;
+}
+
+void outgoing_transfers::connection_lost(std::uint32_t number) {
+    for (const auto& [id, t] : open_) {
+        for (std::uint64_t i = t->where.size(); i-- > 0;) {
+            if (t->where[i] != number) continue;
+            t->where[i] = outgoing_transfer::to_send;
+            t->next_index = std::min(t->next_index, i);
+        }
+    }
+}
+
+// ---- receiving
+
+std::shared_ptr<incoming_transfer> incoming_transfers::find_id(std::uint64_t id) const {
+    const auto it = open_.find(id);
+    return it == open_.end() ? nullptr : it->second;
+}
+
+std::shared_ptr<incoming_transfer> incoming_transfers::find(const std::string& tag) const {
+    const auto it = by_tag_.find(tag);
+    return it == by_tag_.end() ? nullptr : find_id(it->second);
+}
+
+result<std::shared_ptr<incoming_transfer>> incoming_transfers::on(const wire::transfer_offer& m) {
+    if (m.id <= last_id_) return fail(errc::protocol, "transfer {} was offered after transfer {}", m.id, last_id_);
+    if (open_.size() >= max_open_transfers) {
+        return fail(errc::protocol, "more than {} transfers are open", max_open_transfers);
+    }
+    if (by_tag_.contains(m.tag)) return fail(errc::protocol, "two open transfers have the same tag");
+    last_id_ = m.id;
+    auto t = std::make_shared<incoming_transfer>(m.id, m.tag, m.bytes, executor_);
+    open_.emplace(t->id, t);
+    by_tag_.emplace(t->tag, t->id);
+    return t;
+}
+
+result<void> incoming_transfers::on(const wire::transfer_withdraw& m) {
+    if (m.id > last_id_) return fail(errc::protocol, "transfer {} was never offered", m.id);
+    if (const auto t = find_id(m.id)) end(*t, fail(errc::not_found, "the sender withdrew the transfer"));
+    return ok();
+}
+
+result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std::string& tag,
+                                                                      core::mutable_bytes destination) {
+    auto t = find(tag);
+    if (!t) return fail(errc::not_found, "no transfer is offered under this tag");
+    if (t->accepted) return fail(errc::usage, "this transfer was accepted already");
+    if (destination.size() != t->bytes) {
+        return fail(errc::usage, "a transfer of {} bytes does not fit {} bytes exactly", t->bytes, destination.size());
+    }
+    t->accepted = true;
+    ++active_;
+    t->destination = destination;
+    t->have.assign(segments_of(t->bytes), false);
+    if (t->bytes == 0) end(*t, ok());
+    return t;
+}
+
+void incoming_transfers::end(incoming_transfer& t, result<void> outcome) {
+    t.outcome = std::move(outcome);
+    t.changed.notify();
+    forget(t.id);
+}
+
+void incoming_transfers::forget(std::uint64_t id) {
+    const auto t = find_id(id);
+    if (!t) return;
+    if (!t->unreported.empty()) --unreported_;
+    if (t->accepted) --active_;
+    t->destination = {};
+    by_tag_.erase(t->tag);
+    open_.erase(id);
+}
+
+void incoming_transfers::fail_all(const core::error& why) {
+    while (!open_.empty()) end(*open_.begin()->second, fail(why));
+}
+
+result<bool> incoming_transfers::begin(const segment& s) const {
+    if (s.transfer > last_id_) return fail(errc::protocol, "transfer {} was never offered", s.transfer);
+    const auto t = find_id(s.transfer);
+    if (!t) return false;
+    if (!t->accepted) return fail(errc::protocol, "bytes of transfer {} came before it was accepted", s.transfer);
+    if (s.offset >= t->bytes || s.length != std::min<std::uint64_t>(segment_bytes, t->bytes - s.offset)) {
+        return fail(errc::protocol, "transfer {} of {} bytes has no segment of {} bytes at {}", s.transfer, t->bytes,
+                    s.length, s.offset);
+    }
+    return !t->have[s.index()];
+}
+
+core::mutable_bytes incoming_transfers::place(const segment& s, std::uint32_t at, std::size_t n) const {
+    const auto t = find_id(s.transfer);
+    return t ? t->destination.subspan(s.offset + at, n) : core::mutable_bytes{};
+}
+
+void incoming_transfers::verified(const segment& s, std::size_t n) {
+    if (const auto t = find_id(s.transfer)) t->partial += n;
+}
+
+std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
+    auto t = find_id(s.transfer);
+    if (!t || t->have[s.index()]) return nullptr;
+    t->have[s.index()] = true;
+    t->received += s.length;
+    t->partial -= std::min<std::uint64_t>(t->partial, s.length);
+    if (++t->arrived == t->have.size()) {
+        end(*t, ok());
+        return t;
+    }
+    if (t->unreported.empty()) ++unreported_;
+    if (!t->unreported.empty() && t->unreported.back().first + t->unreported.back().second == s.index()) {
+        ++t->unreported.back().second;
+    } else {
+        t->unreported.emplace_back(s.index(), 1);
+    }
+    return nullptr;
+}
+
+void incoming_transfers::connection_lost() {
+    for (const auto& [id, t] : open_) t->partial = 0;
+}
+
+std::optional<wire::transfer_progress> incoming_transfers::report() {
+    for (const auto& [id, t] : open_) {
+        if (t->unreported.empty()) continue;
+        wire::transfer_progress m;
+        m.id = id;
+        std::ranges::sort(t->unreported);  // segments that were sent twice come out of order
+        const auto n = std::min(t->unreported.size(), wire::max_progress_ranges);
+        const auto end = t->unreported.begin() + static_cast<std::ptrdiff_t>(n);
+        m.ranges.assign(t->unreported.begin(), end);
+        t->unreported.erase(t->unreported.begin(), end);
+        if (t->unreported.empty()) --unreported_;
+        return m;
+    }
+    return std::nullopt;
+}
+
+}  // namespace longhaul::net

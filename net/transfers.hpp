@@ -1,0 +1,166 @@
+#pragma once
+/// The open transfers of one link, sans I/O: what may be sent next, what has arrived, what is illegal. Both tables
+/// know nothing of connections but their numbers, so that several can pull segments of one transfer.
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "core/task.hpp"
+#include "net/link.hpp"
+#include "net/wire.hpp"
+
+namespace longhaul::net {
+
+/// A transfer is cut into segments of this size; the last one may be shorter.
+inline constexpr std::uint32_t segment_bytes = 256 * 1024;
+/// Open transfers of a link in one direction.
+inline constexpr std::size_t max_open_transfers = 4096;
+
+/// The payload of a SEGMENT record: u64 transfer, u64 offset, u32 length.
+struct segment {
+    std::uint64_t transfer = 0;
+    std::uint64_t offset = 0;
+    std::uint32_t length = 0;
+    std::uint64_t index() const { return offset / segment_bytes; }
+    core::byte_vector encode() const;
+    /// errc::protocol unless it is one segment of the grid.
+    static core::result<segment> parse(core::const_bytes payload);
+};
+
+/// How many segments a transfer of this size has.
+inline std::uint64_t segments_of(std::uint64_t bytes) { return (bytes + segment_bytes - 1) / segment_bytes; }
+
+/// A transfer that this end offered.
+struct outgoing_transfer {
+    outgoing_transfer(std::uint64_t number, std::string name, std::shared_ptr<const core::byte_vector> bytes,
+                      asio::any_io_executor executor)
+        : id(number), tag(std::move(name)), data(std::move(bytes)), changed(std::move(executor)) {}
+    std::uint64_t id;
+    std::string tag;
+    std::shared_ptr<const core::byte_vector> data;
+    bool accepted = false;
+    std::uint64_t credit = 0;
+    std::optional<core::result<void>> outcome;
+    core::wakeup changed;  ///< notified when there is an outcome
+
+    static constexpr std::uint32_t to_send = 0, confirmed = ~std::uint32_t{0};
+    /// Of each segment: to_send, confirmed, or the number of the connection that carries it.
+    std::vector<std::uint32_t> where;
+    std::uint64_t next_index = 0;  ///< no segment before it is to be sent
+
+    segment piece(std::uint64_t index) const;
+};
+
+/// The sending half.
+class outgoing_transfers {
+public:
+    explicit outgoing_transfers(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+
+    /// errc::limit (tag, size, too many open), errc::usage (the tag is open already).
+    core::result<std::shared_ptr<outgoing_transfer>> offer(std::string tag,
+                                                           std::shared_ptr<const core::byte_vector> data);
+    /// Forgets a transfer without an outcome.
+    void withdraw(std::uint64_t id);
+    /// Ends all of them.
+    void fail_all(const core::error& why);
+
+    /// The receiver's words. errc::protocol; words about a transfer that is over are late, not wrong.
+    core::result<void> on(const wire::transfer_accept& m);
+    core::result<void> on(const wire::transfer_refuse& m);
+    core::result<void> on(const wire::transfer_progress& m);
+    core::result<void> on(const wire::transfer_done& m);
+    core::result<void> on(const wire::transfer_abandon& m);
+
+    /// The next segment to send on connection `number` (not 0), from the open transfers in turn.
+    struct work {
+        std::shared_ptr<outgoing_transfer> transfer;
+        segment what;
+        core::const_bytes bytes;
+    };
+    std::optional<work> next(std::uint32_t number);
+    /// A connection died: what it carried and nobody confirmed is to be sent again.
+    void connection_lost(std::uint32_t number);
+    /// Accepted transfers that are not over.
+    std::size_t active() const { return active_; }
+    /// Bytes of all transfers, past ones included, that receivers confirmed.
+    std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
+
+private:
+    core::result<std::shared_ptr<outgoing_transfer>> find(std::uint64_t id) const;
+    core::result<void> refuse(std::uint64_t id, std::string why);
+    void end(outgoing_transfer& t, core::result<void> outcome);
+
+    asio::any_io_executor executor_;
+    std::map<std::uint64_t, std::shared_ptr<outgoing_transfer>> open_;
+    std::uint64_t last_id_ = 0;
+    std::uint64_t last_served_ = 0;
+    std::size_t active_ = 0;
+    std::uint64_t confirmed_bytes_ = 0;
+};
+
+/// A transfer that the other end offered.
+struct incoming_transfer {
+    incoming_transfer(std::uint64_t number, std::string name, std::uint64_t size, asio::any_io_executor executor)
+        : id(number), tag(std::move(name)), bytes(size), changed(std::move(executor)) {}
+    std::uint64_t id;
+    std::string tag;
+    std::uint64_t bytes;
+    bool accepted = false;
+    core::mutable_bytes destination;
+    std::vector<bool> have;                                           ///< of each segment
+    std::uint64_t received = 0;                                       ///< bytes of whole segments
+    std::uint64_t partial = 0;                                        ///< verified bytes of the segment under way
+    std::uint64_t arrived = 0;                                        ///< segments
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
+    std::optional<core::result<void>> outcome;
+    core::wakeup changed;  ///< notified when there is an outcome
+};
+
+/// The receiving half.
+class incoming_transfers {
+public:
+    explicit incoming_transfers(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+
+    /// The sender's words. errc::protocol.
+    core::result<std::shared_ptr<incoming_transfer>> on(const wire::transfer_offer& m);
+    core::result<void> on(const wire::transfer_withdraw& m);
+
+    /// nullptr if nothing is open under that tag.
+    std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
+    /// Opens the transfer for segments. errc::not_found, errc::usage (accepted already, or another size).
+    core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination);
+    /// Forgets a transfer: whatever still arrives for it is dropped.
+    void forget(std::uint64_t id);
+    void fail_all(const core::error& why);
+    const std::map<std::uint64_t, std::shared_ptr<incoming_transfer>>& open() const { return open_; }
+
+    /// Whether this segment is wanted; otherwise its data is a duplicate or late, and is dropped. errc::protocol.
+    core::result<bool> begin(const segment& s) const;
+    /// Where `n` bytes at `at` inside a wanted segment go; empty if the transfer ended meanwhile.
+    core::mutable_bytes place(const segment& s, std::uint32_t at, std::size_t n) const;
+    /// These bytes have verified.
+    void verified(const segment& s, std::size_t n);
+    /// All of the segment has. Returns the transfer if this completed it.
+    std::shared_ptr<incoming_transfer> finish(const segment& s);
+    /// A connection died: segments under way on it begin again.
+    void connection_lost();
+    /// The next report to send, if some segment is unreported.
+    std::optional<wire::transfer_progress> report();
+    bool has_report() const { return unreported_ > 0; }
+    /// Accepted transfers that are not over.
+    std::size_t active() const { return active_; }
+
+private:
+    std::shared_ptr<incoming_transfer> find_id(std::uint64_t id) const;
+    void end(incoming_transfer& t, core::result<void> outcome);
+
+    asio::any_io_executor executor_;
+    std::map<std::uint64_t, std::shared_ptr<incoming_transfer>> open_;
+    std::map<std::string, std::uint64_t> by_tag_;
+    std::uint64_t last_id_ = 0;
+    std::size_t unreported_ = 0;  ///< transfers with unreported segments
+    std::size_t active_ = 0;
+};
+
+}  // namespace longhaul::net
