@@ -19,8 +19,9 @@ constexpr std::size_t max_snapshot_bytes = 1 << 20;
 constexpr std::size_t recent_contributions = 4096;
 constexpr std::size_t fewest_recent_commits = 4;  // as many as peers retain aggregates of
 
-bool subset(const std::vector<peer_number>& of, const std::vector<peer_number>& all) {
-    return std::ranges::includes(all, of);
+/// Both sorted.
+bool subset(const std::vector<peer_number>& some, const std::vector<peer_number>& all) {
+    return std::ranges::includes(all, some);
 }
 
 }  // namespace
@@ -76,13 +77,10 @@ bool ledger::apply_one(const round_record& r) {
     if (r.round != committed_ + 1 || r.attempt != next_attempt || r.position != position_) return false;
     const auto known = [this](peer_number n) { return members_.contains(n); };
     if (!std::ranges::all_of(r.members, known) || !std::ranges::all_of(r.contributors, known)) return false;
-    if (!open_ && !subset(r.contributors, r.members)) return false;
-    // All attempts of a round train the same steps under the same plan, and each has no more peers than the one before:
-    // whoever was left out may have begun something else.
-    if (open_ && (open_->plan != r.plan || !subset(r.members, open_->members) ||
-                  !subset(r.contributors, open_->contributors))) {
-        return false;
-    }
+    // All attempts of a round train the same steps under the same plan, and none sums anybody whom the one before had
+    // left out: payloads are immutable until settled, and who was left out may have begun something else.
+    if (!subset(r.contributors, open_ ? open_->contributors : r.members)) return false;
+    if (open_ && open_->plan != r.plan) return false;
     open_ = r;
     // Only what is committed can have been evaluated: a greater number would silence all later ones.
     if (r.eval_round > eval_round_ && r.eval_round <= committed_) {
@@ -107,8 +105,7 @@ bool ledger::apply_one(const commit_record& r) {
     open_.reset();
     std::size_t kept = 0;
     for (const auto& c : recent_) kept += c.commit.contributions.size();
-    while (recent_.size() > recent_commits ||
-           (kept > recent_contributions && recent_.size() > fewest_recent_commits)) {
+    while (recent_.size() > recent_commits || (kept > recent_contributions && recent_.size() > fewest_recent_commits)) {
         kept -= recent_.front().commit.contributions.size();
         recent_.pop_front();
     }

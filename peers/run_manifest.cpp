@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/hash.hpp"
+#include "net/printable.hpp"
 #include "peers/manifest.pb.h"
 
 namespace longhaul::peers {
@@ -30,9 +31,8 @@ core::result<core::digest> digest_of(const std::string& field, std::string_view 
 
 /// Strangers' texts reach terminals and logs.
 core::result<void> printable(std::string_view text, std::string_view what) {
-    const bool clean = std::ranges::none_of(text, [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; });
-    if (clean) return core::ok();
-    return core::fail(core::errc::malformed, "its {} contains control characters", what);
+    if (net::is_printable_utf8(text, text.size())) return core::ok();
+    return core::fail(core::errc::malformed, "its {} contains control characters or is not UTF-8", what);
 }
 
 std::string canonical_config(run_config config) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "net/printable.hpp"
 #include "optim/aggregate.hpp"
 
 namespace longhaul::peers {
@@ -23,11 +24,8 @@ core::result<core::digest> digest_from(const std::string& bytes, const char* wha
 
 core::result<std::string> line_from(const std::string& text, std::size_t max, const char* what) {
     if (text.size() > max) return fail(errc::limit, "{} of {} bytes exceeds {}", what, text.size(), max);
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const auto c = static_cast<unsigned char>(text[i]);
-        // The second kind are U+0080 to U+009F, which a terminal may obey as well.
-        const bool second = c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;
-        if (c < 0x20 || c == 0x7f || second) return fail(errc::malformed, "{} contains a control character", what);
+    if (!net::is_printable_utf8(text, max)) {
+        return fail(errc::malformed, "{} contains a control character or is not UTF-8", what);
     }
     return text;
 }
