@@ -115,15 +115,18 @@ task<result<void>> thread_workers::run(std::function<void()> job, duration /*mod
         auto held = std::make_shared<decltype(handler)>(std::move(handler));
         auto guard = std::make_shared<asio::executor_work_guard<asio::any_io_executor>>(executor);
         auto resume = [held, guard, executor] { asio::post(executor, std::move(*held)); };
+        // Once the job is queued, `failed` is the worker's until the resumption: it is not read here after that.
+        bool queued = false;
         {
             std::lock_guard lock(pool_->mutex);
             failed = pool_->start_thread_if_needed();
-            if (!failed) pool_->queue.push_back({guarded_job, resume});
+            queued = !failed;
+            if (queued) pool_->queue.push_back({guarded_job, resume});
         }
-        if (failed)
-            resume();
-        else
+        if (queued)
             pool_->changed.notify_one();
+        else
+            resume();
     };
     auto operation =
         asio::async_initiate<const asio::use_awaitable_t<>, void()>(std::move(initiate), asio::use_awaitable);

@@ -59,18 +59,13 @@ core::task<core::result<void>> checkpoint_now(node& n) {
 }
 
 core::task<core::result<void>> restore(node& n) {
-    auto found = co_await load_newest_checkpoint(n.env.storage, n.env.workers, max_checkpoint_bytes);
+    auto found = co_await load_newest_checkpoint(n.env.storage, n.env.workers, max_checkpoint_bytes, n.run->run_id);
     LONGHAUL_CO_TRY(found);
     if (!*found) co_return core::ok();
     for (const auto& sentence : (*found)->skipped) {
         n.report(core::error(errc::malformed, sentence), "reading checkpoints");
     }
     auto& c = (*found)->value;
-    if (c.run != n.run->run_id) {
-        n.report(core::error(errc::run_mismatch, fmt::format("the checkpoint of round {} is of another run", c.round)),
-                 "reading checkpoints");
-        co_return core::ok();
-    }
     if (const auto difference = c.manifest.first_difference(n.tensors()); !difference.empty()) {
         co_return fail(errc::run_mismatch, "the checkpoint of round {} is of another model: {}", c.round, difference);
     }

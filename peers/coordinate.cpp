@@ -95,8 +95,13 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
         r.number = n.led().next_number();
     }
     const auto number = r.number;
-    auto proposed = co_await n.log->propose(std::move(r));
-    LONGHAUL_CO_TRY(proposed);
+    if (n.coordinator) n.coordinator->restarted(number);
+    // Whoever asks again and again with nothing new does not grow the log.
+    const auto* known = n.led().find(number);
+    if (known == nullptr || !known->present || known->admitted != r) {
+        auto proposed = co_await n.log->propose(std::move(r));
+        LONGHAUL_CO_TRY(proposed);
+    }
     core::event e("joined");
     e.with("peer", who.hex()).with("number", std::uint64_t{number}).with("name", request.name);
     n.emit(std::move(e));

@@ -290,6 +290,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     });
     n.send(key, greeting_of(n));
     if (n.log) n.log->link_up(key);
+    if (n.log_known && key == n.log->leader()) repeat_standing(n);
     n.changed.notify();
 
     core::scope own(n.env.executor);
@@ -322,13 +323,14 @@ std::vector<net::endpoint> node::advertised() const {
     return options.advertised.empty() ? std::vector<net::endpoint>{listen} : options.advertised;
 }
 
-core::task<core::result<void>> keep_connected(node& n) {
+namespace {
+
+core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
     struct target {
         core::time_point next{};
         core::duration backoff = first_backoff;
     };
     std::map<net::peer_key, target> targets;
-    core::scope dials(n.env.executor);
     for (;;) {
         const auto now = n.env.clock.now();
         core::time_point wake = now + longest_backoff;
@@ -355,12 +357,17 @@ core::task<core::result<void>> keep_connected(node& n) {
         }
         auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_until(wake));
         const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
-        if (!outcome) {
-            dials.cancel();
-            (void)co_await dials.join();
-            co_return outcome;
-        }
+        LONGHAUL_CO_TRY(outcome);
     }
+}
+
+}  // namespace
+
+core::task<core::result<void>> keep_connected(node& n) {
+    // The loop is itself a child: a cancelled coroutine could not await the end of its dials any more.
+    core::scope dials(n.env.executor);
+    dials.spawn("dialling", dial_when_due(n, dials));
+    co_return co_await dials.join();
 }
 
 core::task<core::result<void>> become_admitted(node& n) {

@@ -66,6 +66,23 @@ void send_progress(node& n) {
     }
 }
 
+/// The aggregate of this attempt is here, in whole.
+void send_ready(node& n, const round_record& open, const model_state& before) {
+    ready_message ready;
+    ready.generation = n.led().generation();
+    ready.round = open.round;
+    ready.attempt = open.attempt;
+    ready.aggregate_root = n.candidate->root;
+    ready.state_root = before.root;
+    ready.contributions = n.candidate->contributions;
+    if (n.coordinator) {
+        n.coordinator->ready(n.number, ready, n.env.clock.now());
+        n.changed.notify();
+    } else {
+        n.send(n.log->leader(), ready);
+    }
+}
+
 /// Gives one member our payload, again after each new link, until it has it or the round is over.
 core::task<core::result<void>> push_payload(node& n, peer_number to, payload p) {
     const auto tag = tag_of({fetch_kind::payload, p.header.generation, p.header.round, p.header.author});
@@ -221,19 +238,7 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
         summed = shared_aggregate(none);
     }
     n.candidate = *summed;
-    ready_message ready;
-    ready.generation = n.led().generation();
-    ready.round = open.round;
-    ready.attempt = open.attempt;
-    ready.aggregate_root = n.candidate->root;
-    ready.state_root = before->root;
-    ready.contributions = n.candidate->contributions;
-    if (n.coordinator) {
-        n.coordinator->ready(n.number, ready, n.env.clock.now());
-        n.changed.notify();
-    } else {
-        n.send(n.log->leader(), ready);
-    }
+    send_ready(n, open, *before);
     n.doing = member_state::waiting;
     co_return core::ok();
 }
@@ -321,6 +326,14 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 }
 
 }  // namespace
+
+void repeat_standing(node& n) {
+    const auto& open = n.led().open();
+    if (n.log->leads() || !open || n.held.round() != open->round) return;
+    send_progress(n);
+    const std::tuple said{n.led().generation(), open->round, open->attempt};
+    if (n.ready_for == said && n.candidate && n.state) send_ready(n, *open, *n.state);
+}
 
 void consider_offers(node& n, const shared_linked& from) {
     if (!n.log_known) return;
@@ -456,6 +469,7 @@ core::task<core::result<void>> take_part(node& n) {
                 break;
             }
             case next_step::wait: {
+                if (n.doing == member_state::catching_up) n.doing = member_state::waiting;
                 auto woken = co_await n.changed.wait();
                 LONGHAUL_CO_TRY(woken);
                 break;

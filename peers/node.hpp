@@ -87,6 +87,7 @@ struct node {
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
     shared_aggregate candidate;                              ///< what we sum for the open attempt
     round_timing timing;
+    std::optional<round_plan> last_plan;  ///< as last told in an event
     std::uint64_t last_checkpoint = 0;
     bool checkpointing = false;
     std::optional<double> train_loss, eval_loss;
@@ -145,6 +146,8 @@ core::task<core::result<void>> become_admitted(node& n);
 // member.cpp
 /// Trains, exchanges and applies until the run ends for this node.
 core::task<core::result<void>> take_part(node& n);
+/// Tells a coordinator that we are linked with anew what we did and hold of the open round.
+void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
 /// due.
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr auto linger_for_others = 15s;
 constexpr auto flush_deadline = 2s;
+constexpr auto return_deadline = 20s;
 
 /// Ends this node when the coordinator cannot be reached for too long.
 core::task<core::result<void>> watch_coordinator(node& n) {
@@ -56,6 +57,17 @@ core::task<core::result<void>> recover_and_coordinate(node& n) {
     if (!n.log->leads()) co_return core::ok();
     auto recovered = co_await recover_generation(n);
     LONGHAUL_CO_TRY(recovered);
+    // The members of a round that was open when this node went down hold its payloads: they have a moment to come back.
+    const auto open_members_are_back = [&n] {
+        if (!n.led().open()) return true;
+        return std::ranges::all_of(n.led().open()->members, [&n](peer_number m) {
+            const auto peer = n.find(m);
+            return m == n.number || (peer && peer->greeted);
+        });
+    };
+    auto back = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, open_members_are_back),
+                                             n.env.clock.now() + return_deadline);
+    if (!back && back.error().code != errc::timeout) co_return back;
     co_return co_await coordinate(n);
 }
 
@@ -86,6 +98,9 @@ core::task<core::result<void>> say_goodbye(node& n) {
         LONGHAUL_CO_TRY(slept);
     }
     n.mesh->close(reason);
+    const auto all_closed = [&n] { return n.links.empty(); };
+    (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, all_closed),
+                                       n.env.clock.now() + flush_deadline);
     co_return core::ok();
 }
 

@@ -253,11 +253,14 @@ void listen_to_log(node& n) {
 
 void log_advanced(node& n, const record* r) {
     const auto& l = n.led();
-    if (const auto* me = l.find(n.self())) {
+    if (!n.log_known) {
+        const auto* me = l.find(n.self());
+        if (me == nullptr) return;
         n.log_known = true;
         n.number = me->admitted.number;
+        // A round that was open before this start may carry a payload of ours: signing another would be a lie.
+        if (l.open()) n.produced_for = {l.generation(), l.open()->round};
     }
-    if (!n.log_known) return;
     n.held.open(l.generation(), l.committed() + 1);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
     const auto [round, loss] = l.evaluation();
@@ -266,6 +269,15 @@ void log_advanced(node& n, const record* r) {
         n.eval_loss = loss;
         core::event e("eval");
         e.with("round", round).with("loss", loss).with("by", std::string("a member"));
+        n.emit(std::move(e));
+    }
+    if (l.open() && n.last_plan != l.open()->plan) {
+        n.last_plan = l.open()->plan;
+        core::event e("plan");
+        e.with("H", std::uint64_t{n.last_plan->inner_steps}).with("tau_steps", std::uint64_t{0});
+        e.with("tau_rounds", std::uint64_t{0}).with("codec", n.last_plan->codec).with("density", 1.0);
+        e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
+        e.with("outer_momentum", double{n.last_plan->outer_momentum}).with("reason", std::string("fixed by RUN.toml"));
         n.emit(std::move(e));
     }
     if (r != nullptr) {
@@ -324,6 +336,8 @@ core::task<core::result<void>> start_founder(node& n) {
     rules.first_deadline = c.peers.first_deadline;
     rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
     n.coordinator.emplace(std::move(rules), n.number);
+    n.coordinator->log_advanced(n.led(), n.env.clock.now());
+    if (n.led().open()) n.coordinator->restarted(n.number);
     auto admitted = co_await n.log->propose(std::move(r));
     LONGHAUL_CO_TRY(admitted);
     if (n.led().phase() != run_phase::running) {

@@ -60,6 +60,8 @@ PLANTED = [
     ("core/a.hpp", "#pragma once\n#include <nlohmann/json.hpp>\n", "header"),
     ("net/a.hpp", '#pragma once\n#include "net/wire.pb.h"\n', "header"),
     ("core/a.hpp", "#pragma once\nusing namespace std;\n", "header"),
+    ("tests/unit/a_test.cpp", 'TEST_CASE("unit lies in [0, 1)") {}\n', "test name"),
+    ("tests/unit/a_test.cpp", 'TEST_CASE(\n    "this; that", "[tag]") {}\n', "test name"),
     ("core/a.cpp", "int a; \n", "text"),
     ("core/a.cpp", "\tint a;\n", "text"),
     ("core/a.cpp", f"// {UNFINISHED}: later\n", "text"),
@@ -85,6 +87,7 @@ ALLOWED = [
     ("peers/a.cpp", "// steady_clock::now is banned\n/* std::thread */ const char* s = \"std::thread\";\n"),
     ("core/a.hpp", "#pragma once\nusing namespace std::chrono_literals;\n"),
     ("optim/a.cpp", "std::unordered_map<int, int> m;\n"),
+    ("tests/unit/a_test.cpp", 'TEST_CASE("plain, and: fine", "[tag]") {}\n'),
     ("sim/a.cpp", "co_await process::sleep(5);\nco_await sleep(5);\n"),
     ("core/a.cpp", "int a;\n" * 699),
 ]

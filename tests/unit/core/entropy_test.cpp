@@ -63,7 +63,7 @@ TEST_CASE("below is bounded and even") {
     for (int i = 0; i < 100; ++i) CHECK(e.below(bound) < bound);
 }
 
-TEST_CASE("unit lies in [0, 1) with mean one half") {
+TEST_CASE("unit lies in 0 to 1 with mean one half") {
     seeded_entropy e(9);
     double sum = 0;
     for (int i = 0; i < 10000; ++i) {

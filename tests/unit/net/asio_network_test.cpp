@@ -90,7 +90,7 @@ TEST_CASE("endpoints print with IPv6 in brackets") {
     CHECK(endpoint{"/run/x.sock", 0}.text() == "/run/x.sock");
 }
 
-TEST_CASE("bytes cross both families and names; an end is seen as an end") {
+TEST_CASE("bytes cross both families and names: an end is seen as an end") {
     real_world w;
     auto l = w.network.listen({"", 0});
     REQUIRE(l);

@@ -306,7 +306,7 @@ TEST_CASE("the newest three are kept, and more or fewer when asked") {
     CHECK(w.folders() == std::vector<std::string>{"round-1000000002/"});
 }
 
-TEST_CASE("a run that went back leaves no future behind; another run's and damaged ones stay") {
+TEST_CASE("a run that went back leaves no future behind: another run's and damaged ones stay") {
     world w;
     for (std::uint64_t r : {10U, 20U, 30U}) REQUIRE(w.save(state_at(r)));
     w.files.files["checkpoints/round-000000040/state.json"] = {std::byte{'{'}};

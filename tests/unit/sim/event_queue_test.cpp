@@ -62,7 +62,8 @@ TEST_CASE("the queue agrees with a sorted list under random additions and cancel
     }
     fired.clear();
     while (!q.empty()) q.pop()();
-    std::stable_sort(model.begin(), model.end(), [](const expected& a, const expected& b) { return a.at < b.at; });
+    std::sort(model.begin(), model.end(),
+              [](const expected& a, const expected& b) { return std::pair(a.at, a.id) < std::pair(b.at, b.id); });
     REQUIRE(fired.size() == model.size());
     for (std::size_t i = 0; i < fired.size(); ++i) REQUIRE(fired[i] == model[i].id);
 }

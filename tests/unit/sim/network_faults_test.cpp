@@ -88,7 +88,7 @@ TEST_CASE("a cut path shows as a timeout at exactly the deadline") {
     CHECK(ended == 80ms + 30s);
 }
 
-TEST_CASE("what was sent into a cut arrives after the heal, when TCP repeats it; nothing is lost or doubled") {
+TEST_CASE("what was sent into a cut arrives after the heal, when TCP repeats it: nothing is lost or doubled") {
     sender s{pattern(2'000'000), {}, {}};
     sink k;
     sim::world w(1);
@@ -118,7 +118,7 @@ TEST_CASE("a one-way cut stops one direction only") {
     sim::world w(1);
     auto& a = w.add_node("a");
     auto& b = w.add_node("b");
-    auto chat = [&w](environment& env, std::unique_ptr<net::stream> s, std::size_t& got) -> task<result<void>> {
+    auto chat = [](environment& env, std::unique_ptr<net::stream> s, std::size_t& got) -> task<result<void>> {
         auto talk = [](environment& e, net::stream& t) -> task<result<void>> {
             const byte_vector word(1);
             for (;;) {
@@ -243,7 +243,7 @@ TEST_CASE("kill -9 of the receiver: the sender's next bytes are answered by a re
     CHECK(k.error);  // seen while it was unwound, by this test alone
 }
 
-TEST_CASE("power loss is silent; after the restart the old connection is answered by a reset") {
+TEST_CASE("power loss is silent: after the restart the old connection is answered by a reset") {
     sender s{byte_vector(100'000'000), {}, {}};
     sink k;
     sim::world w(1);

@@ -224,7 +224,7 @@ TEST_CASE("connecting fails with the reason and after the time that it takes to 
     CHECK(done == attempts.size());
 }
 
-TEST_CASE("a full backlog makes connectors wait; those that are accepted get through") {
+TEST_CASE("a full backlog makes connectors wait: those that are accepted get through") {
     int connected = 0, accepted = 0;
     sim::world w(1, {.network = {.backlog = 2}});
     auto& a = w.add_node("a");

@@ -115,7 +115,7 @@ TEST_CASE("sleeps end exactly when they should, in order, and the clocks of node
     CHECK(w.now() == 10s);
 }
 
-TEST_CASE("a drifting clock sleeps by its own seconds; the wall clock may be wrong by any amount") {
+TEST_CASE("a drifting clock sleeps by its own seconds: the wall clock may be wrong by any amount") {
     std::optional<core::duration> woke;
     sim::world w(1);
     auto& a = w.add_node("a");

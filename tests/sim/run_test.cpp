@@ -1,0 +1,180 @@
+/// Whole runs in virtual time: the peer code of production over simulated links, with kills and joins.
+
+#include <charconv>
+
+#include "net/ticket.hpp"
+#include "peers/peer.hpp"
+#include "sim/checkers.hpp"
+#include "sim/world.hpp"
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using namespace std::chrono_literals;
+
+namespace {
+
+peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
+    peers::run_config c;
+    c.name = "quadratic";
+    c.model.kind = "quadratic";
+    c.model.width = 64;
+    c.data.kind = "quadratic";
+    c.inner.optimizer = "sgd";
+    c.inner.lr = 0.05;
+    c.inner.steps = 10;
+    c.inner.warmup = 0;
+    c.inner.schedule = "constant";
+    c.stop.rounds = rounds;
+    c.peers.min = members;
+    c.eval.every = 10;
+    c.checkpoint.every = 20;
+    return c;
+}
+
+/// A run among simulated nodes. Declared before its world: nodes write here when the world ends.
+struct swarm {
+    std::string ticket;
+    std::map<std::string, std::unique_ptr<peers::peer>> peers;
+
+    sim::node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
+        return [this, name, found](net::environment& env) -> core::task<core::result<void>> {
+            return live(env, name, found);
+        };
+    }
+
+    core::task<core::result<void>> live(net::environment& env, std::string name,
+                                        std::optional<peers::run_config> found) {
+        auto saved = co_await env.storage.read("identity", 256);
+        if (!saved) {
+            const auto fresh = net::identity::generate(env.entropy).serialize();
+            std::vector<core::const_bytes> pieces;
+            pieces.emplace_back(fresh);
+            auto put = co_await env.storage.put("identity", pieces);
+            LONGHAUL_CO_TRY(put);
+            saved = fresh;
+        }
+        auto self = net::identity::parse(*saved);
+        LONGHAUL_CO_TRY(self);
+        peers::peer_options o{
+            .self = *self,
+            .name = name,
+            .listen = {name, 7400},
+            .advertised = {},
+            .found = std::nullopt,
+            .join = std::nullopt,
+            .make_trainer = [](const optim::trainer_options& t) { return optim::make_quadratic_trainer(t); },
+            .data_path = {},
+            .on_ready = {}};
+        if (found) {
+            o.found = peers::founding{*found};
+            o.on_ready = [this](const peers::ready_report& r) { ticket = r.ticket; };
+        } else {
+            auto parsed = net::parse_ticket(ticket);
+            LONGHAUL_CO_TRY(parsed);
+            o.join = peers::joining{*parsed, std::nullopt};
+        }
+        peers::peer p(env, std::move(o));
+        co_return co_await p.run();
+    }
+};
+
+std::uint64_t newest_round(const sim::node& n) {
+    for (auto it = n.events().rbegin(); it != n.events().rend(); ++it) {
+        if (it->event.name != "round_committed") continue;
+        return std::get<std::uint64_t>(*it->event.find("round"));
+    }
+    return 0;
+}
+
+struct outcome {
+    core::digest trace;
+    std::string problem;
+    core::duration took{};
+};
+
+/// 16 peers: one joins late, one is killed in the middle; 200 rounds.
+outcome sixteen_peers(std::uint64_t seed, std::int64_t rounds) {
+    swarm s;
+    sim::world w(seed);
+    for (int i = 0; i < 16; ++i) {
+        w.add_node(fmt::format("n{:02}", i), {.up = {50e6}, .down = {100e6}});
+    }
+    w.set_default_path({.delay = 20ms});
+    w["n00"].start(s.main_of("n00", quadratic_run(rounds, 15)));
+    for (int i = 1; i < 15; ++i) {
+        const auto name = fmt::format("n{:02}", i);
+        w.at(1s + i * 10ms, [&w, &s, name] { w[name].start(s.main_of(name, std::nullopt)); });
+    }
+    const auto at_round = [&](std::uint64_t r) {
+        return w.run_while([&w, r] { return newest_round(w["n00"]) < r; }, 1h);
+    };
+    outcome out;
+    if (!at_round(static_cast<std::uint64_t>(rounds) / 4)) {
+        out.problem = "the first quarter was not reached\n" + w.report();
+        return out;
+    }
+    w["n15"].start(s.main_of("n15", std::nullopt));
+    if (!at_round(static_cast<std::uint64_t>(rounds) / 2)) {
+        out.problem = "the kill was not reached\n" + w.report();
+        return out;
+    }
+    w["n07"].kill();
+    const auto running = [&w] {
+        for (const auto& n : w.nodes()) {
+            if (n->running()) return true;
+        }
+        return false;
+    };
+    if (w.run_while(running, 1h) == false) out.problem = "the run did not end\n" + w.report();
+    for (const auto& n : w.nodes()) {
+        if (n->name() == "n07") continue;
+        if (!n->outcome() || !*n->outcome()) {
+            out.problem +=
+                fmt::format("{} ended with: {}\n", n->name(), n->outcome() ? n->outcome()->error().message : "nothing");
+        }
+        if (newest_round(*n) != static_cast<std::uint64_t>(rounds)) {
+            out.problem += fmt::format("{} ended at round {}\n", n->name(), newest_round(*n));
+        }
+    }
+    if (w["n15"].count_events("round_committed") < static_cast<std::size_t>(rounds) / 2) {
+        out.problem += "the late joiner took part in too few rounds\n";
+    }
+    for (const auto& sentence : sim::check_invariants(w).broken) out.problem += sentence + "\n";
+    out.trace = w.trace_hash();
+    out.took = w.now();
+    return out;
+}
+
+}  // namespace
+
+TEST_CASE("two peers train a quadratic to its end, with equal roots", "[sim]") {
+    swarm s;
+    sim::world w(1);
+    w.add_node("a");
+    w.add_node("b");
+    w.set_delay("a", "b", 20ms);
+    w["a"].start(s.main_of("a", quadratic_run(10, 2)));
+    w.at(1s, [&] { w["b"].start(s.main_of("b", std::nullopt)); });
+    const auto running = [&w] { return w["a"].running() || w["b"].running() || w.now() < 2s; };
+    const bool ended = w.run_while(running, 10min);
+    INFO(w.report());
+    REQUIRE(ended);
+    for (const auto* name : {"a", "b"}) {
+        INFO(name);
+        REQUIRE(w[name].outcome().has_value());
+        if (!*w[name].outcome()) FAIL(w[name].outcome()->error().message);
+        CHECK(newest_round(w[name]) == 10);
+    }
+    CHECK(sim::check_invariants(w).broken.empty());
+}
+
+TEST_CASE(
+    "sixteen peers, one joins late and one is killed: every round commits, and the same seed gives the same trace",
+    "[sim]") {
+    const auto first = sixteen_peers(7, 200);
+    INFO(first.problem);
+    REQUIRE(first.problem.empty());
+    const auto second = sixteen_peers(7, 200);
+    CHECK(first.trace == second.trace);
+    CHECK(first.took == second.took);
+}
