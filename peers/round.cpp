@@ -86,6 +86,7 @@ void round_coordinator::ready(peer_number who, const ready_message& m, core::tim
     v.ready = m;
     v.ready_at = now;
     v.vouches_for = vouches_for;
+    for (const auto& c : m.contributions) v.payloads.insert(c.number);  // it has summed them
 }
 
 void round_coordinator::evaluated(std::uint64_t round, double loss) {
