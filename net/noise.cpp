@@ -2,15 +2,12 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 
 #include "core/sodium.hpp"
 
 namespace longhaul::net::noise {
 
 namespace {
-
-constexpr std::uint64_t reserved_counter = std::numeric_limits<std::uint64_t>::max();
 
 const unsigned char* input(core::const_bytes b) { return reinterpret_cast<const unsigned char*>(b.data()); }
 unsigned char* output(core::mutable_bytes b) { return reinterpret_cast<unsigned char*>(b.data()); }
@@ -76,9 +73,17 @@ void hkdf(core::const_bytes chaining_key, core::const_bytes input_key_material, 
     }
 }
 
+cipher_state& cipher_state::operator=(cipher_state&& from) noexcept {
+    if (this != &from) {
+        key_ = std::move(from.key_);
+        counter_ = std::exchange(from.counter_, used_up);
+    }
+    return *this;
+}
+
 core::result<void> cipher_state::encrypt(core::const_bytes ad, core::const_bytes plaintext, core::mutable_bytes out) {
     LONGHAUL_ENSURE(out.size() == plaintext.size() + tag_size, "the output has the plaintext's size and a tag's");
-    if (counter_ == reserved_counter) return core::fail(core::errc::limit, "a cipher's counter is used up");
+    if (counter_ == used_up) return core::fail(core::errc::limit, "a cipher's counter is used up");
     const auto nonce = nonce_of(counter_);
     crypto_aead_chacha20poly1305_ietf_encrypt(output(out), nullptr, input(plaintext), plaintext.size(), input(ad),
                                               ad.size(), nullptr, nonce.data(), input(key_.view()));
@@ -92,7 +97,7 @@ core::result<void> cipher_state::decrypt(core::const_bytes ad, core::const_bytes
                           tag_size);
     }
     LONGHAUL_ENSURE(out.size() == ciphertext.size() - tag_size, "the output has the ciphertext's size less a tag's");
-    if (counter_ == reserved_counter) return core::fail(core::errc::limit, "a cipher's counter is used up");
+    if (counter_ == used_up) return core::fail(core::errc::limit, "a cipher's counter is used up");
     const auto nonce = nonce_of(counter_);
     if (crypto_aead_chacha20poly1305_ietf_decrypt(output(out), nullptr, nullptr, input(ciphertext), ciphertext.size(),
                                                   input(ad), ad.size(), nonce.data(), input(key_.view())) != 0) {
@@ -105,7 +110,7 @@ core::result<void> cipher_state::decrypt(core::const_bytes ad, core::const_bytes
 void cipher_state::rekey() {
     constexpr std::array<std::byte, key_size> zeros{};
     std::array<std::byte, key_size + tag_size> out{};
-    const auto nonce = nonce_of(reserved_counter);
+    const auto nonce = nonce_of(used_up);
     crypto_aead_chacha20poly1305_ietf_encrypt(output(out), nullptr, input(zeros), zeros.size(), nullptr, 0, nullptr,
                                               nonce.data(), input(key_.view()));
     std::copy_n(out.begin(), key_size, key_.writable().begin());

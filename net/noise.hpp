@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/bytes.hpp"
@@ -42,10 +43,14 @@ private:
 /// HKDF of §4.3 (HMAC-SHA256): as many outputs as `out` has, 1 to 3. `out` may not alias the inputs.
 void hkdf(core::const_bytes chaining_key, core::const_bytes input_key_material, std::span<secret_key> out);
 
-/// §5.1: a key and a 64-bit counter. Nonce: 32 zero bits, then the counter, little-endian.
+/// §5.1: a key and a 64-bit counter. Nonce: 32 zero bits, then the counter, little-endian. Never copied, for two copies
+/// would use one nonce twice; one that was moved from refuses further use.
 class cipher_state {
 public:
     explicit cipher_state(secret_key key) : key_(std::move(key)) {}
+    cipher_state(cipher_state&& from) noexcept
+        : key_(std::move(from.key_)), counter_(std::exchange(from.counter_, used_up)) {}
+    cipher_state& operator=(cipher_state&& from) noexcept;
 
     /// Writes plaintext.size() + tag_size bytes to `out` (exactly that size), which may start at the plaintext itself.
     /// errc::limit when the counter is used up.
@@ -58,6 +63,8 @@ public:
     std::uint64_t counter() const { return counter_; }
 
 private:
+    /// 2^64-1 is reserved for rekey.
+    static constexpr std::uint64_t used_up = ~std::uint64_t{0};
     secret_key key_;
     std::uint64_t counter_ = 0;
 };
@@ -102,6 +109,8 @@ public:
     /// the state.
     handshake_state(const pattern& what, bool initiator, core::const_bytes prologue,
                     std::optional<key_pair> static_keys, std::vector<secret_key> psks, core::entropy& entropy);
+    handshake_state(const handshake_state&) = delete;
+    handshake_state& operator=(const handshake_state&) = delete;
 
     bool my_turn() const;
     /// All messages went by: `split` is next.

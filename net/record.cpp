@@ -19,6 +19,11 @@ void rekey_if_due(noise::cipher_state& cipher, std::uint64_t every) {
 
 }  // namespace
 
+record_sealer::record_sealer(noise::cipher_state cipher, std::uint64_t rekey_every)
+    : cipher_(std::move(cipher)), rekey_every_(rekey_every) {
+    LONGHAUL_ENSURE(rekey_every >= 1, "a key is changed after one record at least");
+}
+
 core::result<std::size_t> record_sealer::write(core::const_bytes ad, core::const_bytes plain, core::mutable_bytes out) {
     const auto length = plain.size() + noise::tag_size;
     out[0] = static_cast<std::byte>(length & 0xFFU);
@@ -63,6 +68,11 @@ core::result<core::byte_vector> record_sealer::seal_end(std::string_view reason)
     LONGHAUL_TRY(seal(static_cast<std::uint8_t>(record_type::end), 0, core::as_bytes(text), out));
     ended_ = true;
     return out;
+}
+
+record_opener::record_opener(noise::cipher_state cipher, std::uint64_t rekey_every)
+    : cipher_(std::move(cipher)), rekey_every_(rekey_every) {
+    LONGHAUL_ENSURE(rekey_every >= 1, "a key is changed after one record at least");
 }
 
 core::result<void> record_opener::decrypt(core::const_bytes ad, core::const_bytes ciphertext, core::mutable_bytes out) {

@@ -36,8 +36,8 @@ inline constexpr std::uint8_t first_channel_record_type = 16;
 /// Seals the records of one direction, in order.
 class record_sealer {
 public:
-    explicit record_sealer(noise::cipher_state cipher, std::uint64_t rekey_every = rekey_interval)
-        : cipher_(std::move(cipher)), rekey_every_(rekey_every) {}
+    /// `rekey_every` is for tests: both ends must agree, and the protocol says rekey_interval.
+    explicit record_sealer(noise::cipher_state cipher, std::uint64_t rekey_every = rekey_interval);
 
     /// Writes prefix and ciphertext to the front of `out` and returns their length: payload + record_overhead.
     /// `payload` may not overlap `out`. errc::limit: payload or `out` of a wrong size (nothing is spent);
@@ -69,8 +69,8 @@ struct record {
 /// Opens the records of one direction, in order; ciphertexts come without their prefix.
 class record_opener {
 public:
-    explicit record_opener(noise::cipher_state cipher, std::uint64_t rekey_every = rekey_interval)
-        : cipher_(std::move(cipher)), rekey_every_(rekey_every) {}
+    /// `rekey_every` is for tests: both ends must agree, and the protocol says rekey_interval.
+    explicit record_opener(noise::cipher_state cipher, std::uint64_t rekey_every = rekey_interval);
 
     /// Decrypts in place. errc::protocol when it does not authenticate or is no record; errc::closed after the end. An
     /// end is returned like any record, once.

@@ -107,9 +107,10 @@ core::result<image_set> read_mnist_folder(const std::string& folder) {
     std::error_code error;
     for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error))
         names.push_back(i->path().filename().string());
-    std::sort(names.begin(), names.end());
-    // "train-…" before all others.
-    std::stable_partition(names.begin(), names.end(), [](const auto& n) { return n.starts_with("train"); });
+    // By name, "train-…" before all others.
+    std::sort(names.begin(), names.end(), [](const auto& a, const auto& b) {
+        return std::pair(!a.starts_with("train"), a) < std::pair(!b.starts_with("train"), b);
+    });
     for (const auto& images : names) {
         const auto at = images.find("images-idx3");
         if (at == std::string::npos) continue;

@@ -70,7 +70,8 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     what.kind = fetch_kind::aggregate;
     what.generation = generation;
     what.round = done.commit.round;
-    for (const auto& donor : donors(n, generation, 0)) {
+    const auto holders = donors(n, generation, done.commit.round);
+    for (const auto& donor : holders) {
         auto bytes = co_await fetch(n, donor, what, n.tensors().elements() * sizeof(float));
         if (!bytes) {
             last = bytes.error();
@@ -113,10 +114,20 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     co_return co_await after_apply(n, std::move(done), merged);
 }
 
+/// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
+/// is compared at the next commit.
+bool matches_log(const ledger& l, const model_state& s) {
+    if (s.generation != l.generation() || s.round > l.committed()) return false;
+    if (const auto* next = l.commit_of(s.round + 1)) return next->commit.state_root == s.root;
+    if (s.round == l.committed()) return s.position == l.position() && s.tokens == l.tokens();
+    return true;
+}
+
 core::task<core::result<void>> download_state(node& n) {
     const auto generation = n.led().generation();
-    // A donor one round behind will do: the aggregates after it are asked for next.
-    const auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
+    // A donor a little behind will do: the aggregates after it are asked for next. Never one behind ourselves.
+    auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
+    if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
     auto candidates = donors(n, generation, enough);
     if (candidates.empty())
         co_return fail(errc::not_found, "no linked peer holds a state of generation {}", generation);
@@ -137,11 +148,8 @@ core::task<core::result<void>> download_state(node& n) {
             parsed = fail(bytes.error());
         }
         if (parsed) {
-            // The log certifies the state before each recent commit: compare where it can be compared.
-            const auto& s = **parsed;
-            const auto* next = n.led().commit_of(s.round + 1);
-            if (s.generation != generation || (next != nullptr && next->commit.state_root != s.root)) {
-                parsed = fail(errc::protocol, "the state of round {} does not match the log", s.round);
+            if (!matches_log(n.led(), **parsed) || (*parsed)->round < enough) {
+                parsed = fail(errc::protocol, "the state of round {} does not match the log", (*parsed)->round);
             }
         }
         if (!parsed) {
@@ -150,10 +158,11 @@ core::task<core::result<void>> download_state(node& n) {
             if (last.code != errc::closed) n.report(last, "catching up");
             continue;
         }
+        if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
         n.state = *parsed;
-        auto& trainer = *n.trainer;
-        auto reset = co_await n.env.workers.run([&trainer] { trainer.reset_inner_state(); }, 0s);
-        LONGHAUL_CO_TRY(reset);
+        const auto reset = [&n] { n.trainer->reset_inner_state(); };
+        auto was_reset = co_await n.env.workers.run(reset, 0s);
+        LONGHAUL_CO_TRY(was_reset);
         n.trainer_is_cold = true;
         n.steps_since_reset = 0;
         core::event e("catch_up");
@@ -238,7 +247,11 @@ core::task<core::result<void>> catch_up(node& n) {
         co_return core::ok();
     }
     n.doing = member_state::catching_up;
-    auto downloaded = co_await download_state(n);
+    // A commit of a moment ago: who holds its aggregate will say so in a moment. A whole state is for larger gaps.
+    const bool behind_by_little = n.state && n.state->generation == l.generation() && n.state->round <= l.committed() &&
+                                  l.committed() - n.state->round < exchange::retained;
+    core::result<void> downloaded = fail(errc::not_found, "waiting for an aggregate");
+    if (!behind_by_little || done.error().code == errc::run_mismatch) downloaded = co_await download_state(n);
     if (downloaded || downloaded.error().code == errc::cancelled) co_return downloaded;
     // Nobody can help right now: look again when something changes, and after a moment in any case.
     auto waited = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(retry_after));

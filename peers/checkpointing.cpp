@@ -1,3 +1,6 @@
+#include <nlohmann/json.hpp>
+
+#include "core/json.hpp"
 #include "peers/checkpoint.hpp"
 #include "peers/node.hpp"
 
@@ -23,6 +26,10 @@ core::task<core::result<void>> save(node& n) {
     c.anchor = state->anchor;
     c.momentum = state->momentum;
     c.residual = n.mass.carry().values;
+    if (!c.residual.empty()) {
+        c.extra_json =
+            fmt::format(R"({{"carry_tokens":{},"carry_steps":{}}})", n.mass.carry().tokens, n.mass.carry().steps);
+    }
     const auto begun = n.env.clock.now();
     auto saved =
         co_await save_checkpoint(n.env.storage, n.env.workers, c, static_cast<unsigned>(n.config().checkpoint.keep));
@@ -79,6 +86,18 @@ core::task<core::result<void>> restore(node& n) {
     state->root = root_of(*state);
     n.last_checkpoint = state->round;
     n.state = std::move(state);
+    // The inner optimizer starts from zero, so it ramps up, except at the very beginning, where everybody warms up.
+    n.trainer_is_cold = c.round > 0;
+    if (!c.residual.empty()) {
+        auto extra = core::parse_json(c.extra_json, max_checkpoint_extra, 4);
+        LONGHAUL_CO_TRY(extra);
+        carried_mass mass;
+        mass.values = std::move(c.residual);
+        LONGHAUL_CO_TRY_ASSIGN(mass.tokens, core::json_u64(*extra, "carry_tokens"));
+        LONGHAUL_CO_TRY_ASSIGN(const auto steps, core::json_u64(*extra, "carry_steps"));
+        mass.steps = static_cast<std::uint32_t>(steps);
+        n.mass.fold_back(std::move(mass));
+    }
     co_return core::ok();
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 /// How long a restarted coordinator waits for peers that may hold a newer state than its own checkpoint.
 constexpr auto recovery_wait = 20s;
+constexpr int max_admission_tries = 16;
 
 std::string event_name_of(const record& r) {
     if (std::holds_alternative<round_record>(r)) return "ROUND";
@@ -50,8 +51,15 @@ core::task<core::result<void>> coordinate(node& n) {
                 e.with("round", r->round).with("attempt", std::uint64_t{r->attempt - 1}).with("reason", r->reason);
                 n.emit(std::move(e));
             }
+            const auto committed = n.led().committed();
+            const auto attempt = n.led().open() ? n.led().open()->attempt : 0;
             auto proposed = co_await n.log->propose(std::move(*decision.propose));
             if (!proposed) co_return fail(proposed.error().within(fmt::format("proposing {}", what)));
+            // The ledger has the last word. What it ignored would be decided again, for ever.
+            if (n.led().committed() == committed && (n.led().open() ? n.led().open()->attempt : 0) == attempt) {
+                co_return fail(errc::internal, "the log ignored a {} after round {} that its own coordinator proposed",
+                               what, committed);
+            }
             continue;
         }
         const auto wake = decision.wake_at.value_or(now + 10s);
@@ -63,55 +71,104 @@ core::task<core::result<void>> coordinate(node& n) {
 }
 
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request) {
-    const auto refuse = [&](std::string why) {
-        join_reply reply;
-        reply.reason = std::move(why);
-        n.send(who, reply);
-    };
     const auto peer = n.find(who);
     if (!peer) co_return core::ok();
+    join_reply reply;
     admit_record r;
     r.key = who;
     r.name = request.name;
     r.addresses = std::move(request.addresses);
-    // Behind a wildcard address or a name of its own network, the address that we see is the one that works.
+    // Behind a wildcard address, the address that we see is the one that works.
     for (auto& a : r.addresses) {
-        if (a.host == "0.0.0.0" || a.host == "::" || a.host.empty()) a.host = peer->link->remote().observed.host;
+        if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
     }
     if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
-    if (const auto* known = n.led().find(who)) {
-        if (known->revoked) {
-            refuse("this key was revoked from the run");
-            co_return core::ok();
+    // While one record is written, another peer may take the number that this one would have got: look again.
+    for (int tries = 0; tries < max_admission_tries; ++tries) {
+        const auto* known = n.led().find(who);
+        if (known != nullptr && known->revoked) {
+            reply.reason = "this key was revoked from the run";
+            break;
         }
-        r.number = known->admitted.number;
-    } else {
         const auto present = std::ranges::count_if(n.led().members(), [](const auto& m) { return m.second.present; });
-        if (present >= n.config().peers.max) {
-            refuse(fmt::format("the run is full: {} peers are present and peers.max is {}", present,
-                               n.config().peers.max));
-            co_return core::ok();
+        if (known == nullptr && present >= n.config().peers.max) {
+            reply.reason =
+                fmt::format("the run is full: {} peers are present and peers.max is {}", present, n.config().peers.max);
+            break;
         }
-        r.number = n.led().next_number();
-    }
-    const auto number = r.number;
-    if (n.coordinator) n.coordinator->restarted(number);
-    // Whoever asks again and again with nothing new does not grow the log.
-    const auto* known = n.led().find(number);
-    if (known == nullptr || !known->present || known->admitted != r) {
-        auto proposed = co_await n.log->propose(std::move(r));
+        r.number = known != nullptr ? known->admitted.number : n.led().next_number();
+        // Whoever asks again with nothing new does not grow the log.
+        reply.admitted = known != nullptr && known->present && known->admitted == r;
+        if (reply.admitted) break;
+        auto proposed = co_await n.log->propose(r);
         LONGHAUL_CO_TRY(proposed);
     }
+    peer->admitting = false;
+    if (!reply.admitted) {
+        if (reply.reason.empty()) reply.reason = "too many peers join at the same time: try again";
+        n.send(who, reply);
+        co_return core::ok();
+    }
+    // It asks once in its life: what an earlier process of that node held is gone.
+    if (n.coordinator) n.coordinator->restarted(r.number);
     core::event e("joined");
-    e.with("peer", who.hex()).with("number", std::uint64_t{number}).with("name", request.name);
+    e.with("peer", who.hex()).with("number", std::uint64_t{r.number}).with("name", r.name);
     n.emit(std::move(e));
-    join_reply reply;
-    reply.admitted = true;
     n.send(who, reply);
-    if (peer->caught_up && n.coordinator) n.coordinator->caught_up(number, peer->generation, peer->applied);
+    if (peer->caught_up && n.coordinator) n.coordinator->caught_up(r.number, peer->generation, peer->applied);
     n.changed.notify();
     co_return core::ok();
 }
+
+void answer_early_joiners(node& n) {
+    for (const auto& [key, peer] : n.links) {
+        if (!peer->wants_to_join) continue;
+        const auto request = *std::exchange(peer->wants_to_join, std::nullopt);
+        if (n.log->leads()) {
+            n.tasks.spawn_isolated("admission", admit(n, key, request));
+            continue;
+        }
+        join_reply reply;
+        reply.coordinator_key = n.log->leader();
+        if (const auto* c = n.led().find(reply.coordinator_key)) reply.coordinator = c->admitted.addresses;
+        n.send(key, reply);
+    }
+}
+
+namespace {
+
+/// Whether the log allows `s` to be the state that a new generation starts from.
+bool is_of_this_log(const ledger& l, const model_state& s) {
+    if (s.generation != l.generation() || s.round > l.committed()) return false;
+    const auto* next = l.commit_of(s.round + 1);
+    return next == nullptr || next->commit.state_root == s.root;
+}
+
+/// The newest state that linked peers hold and that is newer than `ours`.
+core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_state ours) {
+    std::vector<shared_linked> holders;
+    for (const auto& [key, peer] : n.links) {
+        const bool newer = !ours || peer->applied > ours->round;
+        if (peer->caught_up && peer->generation == n.led().generation() && newer) holders.push_back(peer);
+    }
+    std::ranges::stable_sort(holders, std::greater(), [](const shared_linked& p) { return p->applied; });
+    for (const auto& holder : holders) {
+        fetch_message what;
+        what.kind = fetch_kind::state;
+        what.generation = n.led().generation();
+        auto bytes = co_await fetch(n, holder, what, state_bytes(n.tensors()));
+        if (!bytes && bytes.error().code == errc::cancelled) co_return fail(bytes.error());
+        if (!bytes) continue;
+        core::result<shared_state> parsed = fail(errc::internal, "nothing was parsed");
+        const auto job = [&] { parsed = parse_state(n.tensors(), *bytes); };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (parsed && is_of_this_log(n.led(), **parsed) && (!ours || (*parsed)->round > ours->round)) co_return *parsed;
+    }
+    co_return ours;
+}
+
+}  // namespace
 
 core::task<core::result<void>> recover_generation(node& n) {
     const auto holds_newest = [&n](std::uint64_t generation, std::uint64_t round) {
@@ -129,29 +186,9 @@ core::task<core::result<void>> recover_generation(node& n) {
     if (met) co_return core::ok();  // the member's own catch-up takes it from there
     if (met.error().code != errc::timeout) co_return met;
     // Nobody who is back holds the last commit: go on from the newest state that is left.
-    shared_state best = n.state;
-    const auto key_of_best = [&]() -> shared_linked {
-        shared_linked at;
-        std::uint64_t round = best ? best->round : 0;
-        for (const auto& [key, peer] : n.links) {
-            if (!peer->caught_up || peer->generation != n.led().generation()) continue;
-            if (peer->applied > round || (!best && !at)) {
-                at = peer;
-                round = peer->applied;
-            }
-        }
-        return at;
-    };
-    if (const auto donor = key_of_best()) {
-        fetch_message what;
-        what.kind = fetch_kind::state;
-        what.generation = n.led().generation();
-        auto bytes = co_await fetch(n, donor, what, state_bytes(n.tensors()));
-        if (bytes) {
-            auto parsed = parse_state(n.tensors(), *bytes);
-            if (parsed && (!best || (*parsed)->round > best->round)) best = *parsed;
-        }
-    }
+    auto newest = co_await newest_state_of_others(n, n.state);
+    LONGHAUL_CO_TRY(newest);
+    const auto best = *newest;
     if (!best) {
         co_return fail(errc::quorum_lost,
                        "no checkpoint of this run can be read and no peer holds its state: restore one of the "

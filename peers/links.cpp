@@ -12,6 +12,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t max_outbox = 8192;
+constexpr std::size_t max_outbox_bytes = 8 << 20;
 constexpr auto first_backoff = 250ms;
 constexpr auto longest_backoff = 10s;
 constexpr auto redial_deadline = 3s;
@@ -21,6 +22,7 @@ core::task<core::result<void>> write_outbox(shared_linked peer) {
         while (!peer->outbox.empty()) {
             auto next = std::move(peer->outbox.front());
             peer->outbox.pop_front();
+            peer->outbox_bytes -= next.size();
             auto sent = co_await peer->link->send(std::move(next));
             LONGHAUL_CO_TRY(sent);
         }
@@ -45,8 +47,9 @@ struct dispatcher {
     const shared_linked& from;
     net::peer_key key;
 
+    /// A node that joins does not know yet who is a member: nothing to hold against anybody.
     core::result<void> only_members(std::string_view what) const {
-        if (is_member(n, key)) return core::ok();
+        if (!n.log_known || is_member(n, key)) return core::ok();
         return fail(errc::protocol, "{} from {}, who is not admitted", what, key.brief());
     }
     std::optional<peer_number> number() const {
@@ -78,9 +81,15 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_request& m) const {
-        if (!n.log_known) return core::ok();
+        if (!n.log_known) {
+            from->wants_to_join = m;
+            return core::ok();
+        }
         if (n.log->leads()) {
-            n.tasks.spawn_isolated("admission", admit(n, key, m));
+            if (from->admitting) return core::ok();
+            from->admitting = true;
+            n.tasks.spawn_isolated("admission", admit(n, key, m),
+                                   [&n = n](const core::error& e) { n.report(e, "admitting a peer"); });
             return core::ok();
         }
         join_reply reply;
@@ -91,10 +100,12 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_reply& m) const {
+        if (n.asked_to_join != key) return fail(errc::protocol, "an admission that nobody asked for");
+        n.asked_to_join.reset();
         if (m.admitted) {
             n.admitted = true;
-        } else if (m.coordinator.empty() && !m.reason.empty()) {
-            return fail(errc::not_admitted, "{}", m.reason);
+        } else if (m.coordinator.empty()) {
+            n.fatal = core::error(errc::not_admitted, m.reason.empty() ? "the run did not admit this node" : m.reason);
         } else {
             n.redirects.insert(n.redirects.end(), m.coordinator.begin(), m.coordinator.end());
         }
@@ -103,13 +114,13 @@ struct dispatcher {
     }
     core::result<void> operator()(const log_request& m) const {
         LONGHAUL_TRY(only_members("a request for the log"));
-        return n.log->receive(key, m);
+        return n.log ? n.log->receive(key, m) : core::ok();
     }
     core::result<void> operator()(const log_entries& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const log_snapshot& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const ready_message& m) const {
         LONGHAUL_TRY(only_members("READY"));
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->ready(*number(), m, n.env.clock.now());
             n.changed.notify();
         }
@@ -117,7 +128,7 @@ struct dispatcher {
     }
     core::result<void> operator()(const progress_message& m) const {
         LONGHAUL_TRY(only_members("PROGRESS"));
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->progress(*number(), m, n.env.clock.now());
             n.changed.notify();
         }
@@ -128,7 +139,7 @@ struct dispatcher {
         from->caught_up = true;
         from->generation = m.generation;
         from->applied = m.round;
-        if (n.coordinator) {
+        if (n.coordinator && n.log_known) {
             n.coordinator->caught_up(*number(), m.generation, m.round);
             if (m.eval_round > 0) n.coordinator->evaluated(m.eval_round, m.eval_loss);
         }
@@ -137,6 +148,10 @@ struct dispatcher {
     }
     core::result<void> operator()(const fetch_message& m) const {
         LONGHAUL_TRY(only_members("a fetch"));
+        if (!n.log_known) {
+            n.send(key, fetch_refused{m, "this node is joining itself"});
+            return core::ok();
+        }
         serve_fetch(n, from, m);
         return core::ok();
     }
@@ -172,6 +187,14 @@ core::task<core::result<void>> read_messages(node& n, shared_linked peer) {
     }
 }
 
+core::task<core::result<void>> redial(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
+    for (const auto& address : addresses) {
+        auto again = co_await n.mesh->dial(address);
+        if (again && (*again)->remote().key == key) co_return core::ok();
+    }
+    co_return fail(errc::unreachable, "no address answers");
+}
+
 /// The coordinator's last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
 core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why) {
     const auto* member = n.led().find(key);
@@ -180,11 +203,9 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     const auto addresses = member->admitted.addresses;
     const bool said_so = !why.empty();
     if (!said_so) {
-        for (const auto& address : addresses) {
-            auto again =
-                co_await core::with_deadline(n.env.clock, n.mesh->dial(address), n.env.clock.now() + redial_deadline);
-            if (again && (*again)->remote().key == key) co_return core::ok();
-        }
+        auto again =
+            co_await core::with_deadline(n.env.clock, redial(n, key, addresses), n.env.clock.now() + redial_deadline);
+        if (again) co_return core::ok();
         why = "connection lost and one redial failed";
     }
     if (n.find(key)) co_return core::ok();  // it came back by itself meanwhile
@@ -228,11 +249,13 @@ greeting greeting_of(const node& n) {
 void node::send(const net::peer_key& to, const message& m) {
     const auto peer = find(to);
     if (!peer) return;
-    if (peer->outbox.size() >= max_outbox) {
+    auto bytes = serialize(m);
+    if (peer->outbox.size() >= max_outbox || peer->outbox_bytes + bytes.size() > max_outbox_bytes) {
         peer->link->close("too many unsent messages");
         return;
     }
-    peer->outbox.push_back(serialize(m));
+    peer->outbox_bytes += bytes.size();
+    peer->outbox.push_back(std::move(bytes));
     peer->outbox_changed.notify();
 }
 
@@ -306,11 +329,10 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     link->close(ended ? "done" : ended.error().message);
     if (!ended && ended.error().code != errc::closed && ended.error().code != errc::cancelled) {
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
-        if (ended.error().code == errc::not_admitted) n.fatal = ended.error();
     }
     if (current) {
         if (n.log) n.log->link_down(key);
-        if (n.log_known && n.log->leads() && !n.leaving) {
+        if (n.log_known && n.log->leads() && !n.leaving && !n.finished) {
             n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving));
         }
         n.changed.notify();
@@ -385,13 +407,19 @@ core::task<core::result<void>> become_admitted(node& n) {
         const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
         auto serving =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
-        LONGHAUL_CO_TRY(serving);
-        const auto answered = [&n] { return n.run.has_value() || n.fatal.has_value(); };
+        if (!serving) {
+            last = serving.error();
+            if (last.code == errc::cancelled) co_return fail(last);
+            continue;
+        }
+        const auto lost = [&n, key] { return n.find(key) == nullptr; };
+        const auto answered = [&n, &lost] { return n.run.has_value() || n.fatal.has_value() || lost(); };
         if (!n.run) {
             n.send(key, manifest_request{});
             auto got = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
                                                     n.env.clock.now() + 30s);
             if (n.fatal) co_return fail(*n.fatal);
+            if (got && !n.run) got = fail(errc::closed, "the connection ended");
             if (!got) {
                 last = got.error().within(fmt::format("waiting for the run's manifest from {}", addresses[i].text()));
                 if (last.code == errc::cancelled) co_return fail(last);
@@ -402,12 +430,17 @@ core::task<core::result<void>> become_admitted(node& n) {
         join_request request;
         request.name = n.options.name;
         request.addresses = n.advertised();
-        n.send(key, request);
         n.redirects.clear();
-        const auto decided = [&n] { return n.admitted || n.fatal.has_value() || !n.redirects.empty(); };
+        n.asked_to_join = key;
+        n.send(key, request);
+        const auto decided = [&n, &lost] {
+            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost();
+        };
         auto reply =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided), n.env.clock.now() + 30s);
+        n.asked_to_join.reset();
         if (n.fatal) co_return fail(*n.fatal);
+        if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
             last = reply.error().within(fmt::format("waiting for admission by {}", addresses[i].text()));
             if (last.code == errc::cancelled) co_return fail(last);

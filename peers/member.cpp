@@ -22,7 +22,7 @@ bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::r
 
 next_step decide(const node& n) {
     if (n.leaving || n.fatal) return next_step::finish;
-    if (!n.log_known) return next_step::wait;
+    if (!n.log_known || n.recovering) return next_step::wait;
     const auto& l = n.led();
     if (!n.state || n.state->generation != l.generation() || n.state->round != l.committed())
         return next_step::catch_up;
@@ -54,7 +54,7 @@ void send_progress(node& n) {
     p.round = n.held.round();
     p.steps = n.steps_done;
     p.verified_bytes = n.held.bytes();
-    for (const auto& [tag, bytes] : n.receiving) {
+    for (const auto& tag : n.receiving) {
         for (const auto& [key, peer] : n.links) p.verified_bytes += peer->link->received_of(tag);
     }
     p.payloads = n.held.authors();
@@ -99,7 +99,6 @@ core::task<core::result<void>> push_payload(node& n, peer_number to, payload p) 
             }
             if (sent || sent.error().code == errc::not_admitted) co_return core::ok();
             if (sent.error().code != errc::closed) co_return sent;
-            continue;
         }
         auto woken = co_await n.changed.wait();
         LONGHAUL_CO_TRY(woken);
@@ -118,7 +117,8 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
                                               round_record open) {
     trained done;
     auto& trainer = *n.trainer;
-    auto written = co_await n.env.workers.run([&trainer, &start] { trainer.write(start->anchor); }, 0s);
+    const auto write = [&trainer, &start] { trainer.write(start->anchor); };
+    auto written = co_await n.env.workers.run(write, 0s);
     LONGHAUL_CO_TRY(written);
     const auto H = open.plan.inner_steps;
     auto last_progress = n.env.clock.now();
@@ -129,9 +129,11 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
         at.lr = optim::learning_rate(n.config().inner, at.position, n.config().total_steps());
         if (n.trainer_is_cold) at.lr *= optim::ramp(n.steps_since_reset++);
         core::result<optim::step_report> report;
-        auto ran = co_await n.env.workers.run([&trainer, &at, &report] { report = trainer.step(at); },
-                                              trainer.modelled_step_time());
+        const auto step = [&trainer, &at, &report] { report = trainer.step(at); };
+        auto ran = co_await n.env.workers.run(step, trainer.modelled_step_time());
         LONGHAUL_CO_TRY(ran);
+        if (report && !std::isfinite(report->loss))
+            report = fail(errc::limit, "the loss is not finite: lower inner.lr");
         if (!report) {
             co_return fail(report.error().within(fmt::format("inner step {} of round {}", done.steps + 1, open.round)));
         }
@@ -220,6 +222,7 @@ core::task<core::result<void>> train(node& n) {
 core::task<core::result<void>> aggregate_and_report(node& n) {
     const auto open = *n.led().open();
     const auto before = n.state;
+    const auto generation = n.led().generation();
     const auto payloads = n.held.complete(open.contributors);
     core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
     const auto begun = n.env.clock.now();
@@ -228,13 +231,15 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
     LONGHAUL_CO_TRY(ran);
     LONGHAUL_CO_TRY(summed);
     n.timing.encode += n.env.clock.now() - begun;
-    n.ready_for = {n.led().generation(), open.round, open.attempt};
+    // The log may have moved on while this was summed: then it is nobody's attempt any more.
+    if (n.led().generation() != generation || n.led().open() != open) co_return core::ok();
+    n.ready_for = {generation, open.round, open.attempt};
     n.timing.ready_at = n.env.clock.now();
     // A round without contributors has an empty aggregate of its own.
     if (payloads.empty()) {
         auto none = std::make_shared<aggregate>(**summed);
         none->round = open.round;
-        none->generation = n.led().generation();
+        none->generation = generation;
         summed = shared_aggregate(none);
     }
     n.candidate = *summed;
@@ -243,15 +248,26 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
     co_return core::ok();
 }
 
+/// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
+std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
+
 /// A payload that was offered for the open round: received, checked as hostile, decoded once to see that it can be
 /// summed.
 core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetch_message what, std::string tag,
                                                std::uint64_t bytes) {
+    const auto release = [&n, &tag] {
+        n.receiving.erase(tag);
+        for (const auto& [key, peer] : n.links) consider_offers(n, peer);
+        n.changed.notify();
+    };
     auto buffer = std::make_shared<core::byte_vector>(bytes);
     auto got = co_await receive_steadily(n, from, tag, *buffer);
-    n.receiving.erase(tag);
-    n.changed.notify();
-    if (!got) co_return got;
+    if (!got) {
+        // A lost link is told once, by its own event; the author sends again over the next one.
+        if (got.error().code != errc::closed) n.report(got.error(), "receiving a payload");
+        release();
+        co_return core::ok();
+    }
     const auto* author = n.led().find(what.author);
     LONGHAUL_ENSURE(author != nullptr, "an offer of a payload is accepted for known authors only");
     const auto key = author->admitted.key;
@@ -275,7 +291,8 @@ core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetc
         const auto& h = opened->header;
         const bool right =
             h.run == n.run->run_id && h.generation == what.generation && h.round == what.round &&
-            h.author == what.author && h.steps > 0 && h.tokens > 0 && h.tokens <= optim::max_contribution_tokens &&
+            h.author == what.author && h.steps > 0 && h.steps <= max_steps_claimed(n) && h.tokens > 0 &&
+            h.tokens <= optim::max_contribution_tokens &&
             (!n.led().open() || n.led().open()->round != what.round || h.codec == n.led().open()->plan.codec);
         if (!right) opened = fail(errc::protocol, "its header names another run, round, author or codec");
     }
@@ -285,11 +302,11 @@ core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetc
     if (!opened) {
         // Whoever forwards what cannot be true is cut off; the round goes on without it.
         n.report(opened.error(), fmt::format("the payload of peer {} for round {}", what.author, what.round));
+        n.refused.insert(tag);
         from->link->close("it sent a payload that cannot be true");
-        co_return core::ok();
     }
+    release();
     send_progress(n);
-    n.changed.notify();
     co_return core::ok();
 }
 
@@ -307,14 +324,14 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
     const auto state = n.state;
     core::result<double> loss = fail(errc::internal, "nothing was evaluated");
     auto& trainer = *n.trainer;
-    auto ran = co_await n.env.workers.run(
-        [&trainer, &state, &loss] {
-            trainer.write(state->anchor);
-            loss = trainer.evaluate();
-        },
-        trainer.modelled_step_time());
+    const auto job = [&trainer, &state, &loss] {
+        trainer.write(state->anchor);
+        loss = trainer.evaluate();
+    };
+    auto ran = co_await n.env.workers.run(job, trainer.modelled_step_time());
     LONGHAUL_CO_TRY(ran);
     LONGHAUL_CO_TRY(loss);
+    if (!std::isfinite(*loss)) co_return fail(errc::limit, "the held-out loss is not finite: lower inner.lr");
     n.eval_loss = *loss;
     n.eval_seen = state->round;
     core::event e("eval");
@@ -362,28 +379,37 @@ void consider_offers(node& n, const shared_linked& from) {
             refuse("that round is settled");
             continue;
         }
-        if (!in(l.open()->members, n.number) || l.find(what->author) == nullptr) {
-            refuse("not a member of that round");
+        const auto* author = l.find(what->author);
+        if (author == nullptr || author->admitted.key != from->link->remote().key || n.refused.contains(tag)) {
+            refuse("not yours to send");
             continue;
         }
-        if (n.held.find(what->author) != nullptr || n.receiving.contains(tag)) {
-            // Also refused while it arrives from elsewhere: whoever needs it again will be asked.
+        if (!in(l.open()->members, n.number) || !in(l.open()->contributors, what->author)) {
+            refuse("not part of that round");
+            continue;
+        }
+        if (n.held.find(what->author) != nullptr) {
             refuse("already here");
             continue;
         }
+        if (n.receiving.contains(tag)) continue;  // over an older link, whose end is about to be noticed
         const auto codec = compress::find_codec(l.open()->plan.codec);
         if (!codec || bytes > (*codec)->max_payload_bytes(n.tensors()) + max_payload_header) {
             refuse("larger than any payload of this model");
             continue;
         }
         from->offers.erase(tag);
-        n.receiving[tag] = bytes;
-        n.tasks.spawn_isolated("payload", receive_payload(n, from, *what, tag, bytes), [&n, tag](const core::error& e) {
-            n.receiving.erase(tag);
-            // A lost link is told once, by its own event; the author sends again over the next one.
-            if (e.code != errc::closed) n.report(e, "receiving a payload");
-            n.changed.notify();
-        });
+        n.receiving.insert(tag);
+        n.tasks.spawn_isolated("payload", receive_payload(n, from, *what, tag, bytes),
+                               [&n](const core::error& e) { n.report(e, "receiving a payload"); });
+    }
+}
+
+core::task<core::result<void>> report_progress(node& n) {
+    for (;;) {
+        auto slept = co_await n.env.clock.sleep_for(1s);
+        LONGHAUL_CO_TRY(slept);
+        if (!n.receiving.empty()) send_progress(n);
     }
 }
 

@@ -33,7 +33,10 @@ struct linked_peer {
     std::map<std::string, std::uint64_t> offers;  ///< tag → size of what is offered to us and not answered yet
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
-    std::size_t serving = 0;                      ///< fetches of theirs in progress
+    std::set<std::string> serving;                ///< tags of their fetches in progress
+    std::size_t outbox_bytes = 0;
+    std::optional<join_request> wants_to_join;  ///< asked before we knew the log
+    bool admitting = false;                     ///< its admission is being logged
 };
 using shared_linked = std::shared_ptr<linked_peer>;
 
@@ -64,15 +67,20 @@ struct node {
     bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
     bool admission_wanted = true;  ///< false: only the manifest is asked for
     bool admitted = false;
-    std::vector<net::endpoint> redirects;  ///< where the coordinator is said to be
-    std::optional<core::error> fatal;      ///< ends this node
+    std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
+    std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be
+    std::optional<core::error> fatal;            ///< ends this node
     peer_number number = 0;
     shared_state state;  ///< null: nothing yet
     settlement mass;
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
-    std::map<std::string, std::uint64_t> receiving;  ///< tags of payloads that are arriving, and their sizes
+    std::set<std::string> receiving;  ///< tags of payloads that are arriving
+    std::set<std::string> refused;    ///< tags of the open round's payloads that could not be true
+    std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
+        frozen;               ///< the state that donors' transfers share
+    bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
     core::wakeup changed;  ///< anything above changed: decide again
     core::scope tasks;     ///< everything that runs
@@ -146,6 +154,8 @@ core::task<core::result<void>> become_admitted(node& n);
 // member.cpp
 /// Trains, exchanges and applies until the run ends for this node.
 core::task<core::result<void>> take_part(node& n);
+/// Tells the coordinator, once a second while payloads arrive, that they do.
+core::task<core::result<void>> report_progress(node& n);
 /// Tells a coordinator that we are linked with anew what we did and hold of the open round.
 void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
@@ -172,6 +182,8 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
 core::task<core::result<void>> coordinate(node& n);
 /// Admits a peer that asked to join, as coordinator.
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
+/// Peers that asked to join before this node knew the log.
+void answer_early_joiners(node& n);
 /// After a restart of everybody: goes on from the newest state that can be had.
 core::task<core::result<void>> recover_generation(node& n);
 

@@ -57,6 +57,8 @@ core::task<core::result<void>> recover_and_coordinate(node& n) {
     if (!n.log->leads()) co_return core::ok();
     auto recovered = co_await recover_generation(n);
     LONGHAUL_CO_TRY(recovered);
+    n.recovering = false;
+    n.changed.notify();
     // The members of a round that was open when this node went down hold its payloads: they have a moment to come back.
     const auto open_members_are_back = [&n] {
         if (!n.led().open()) return true;
@@ -80,6 +82,10 @@ bool others_are_done(const node& n) {
     });
 }
 
+bool serves_somebody(const node& n) {
+    return std::ranges::any_of(n.links, [](const auto& entry) { return !entry.second->serving.empty(); });
+}
+
 bool nothing_to_send(const node& n) {
     return std::ranges::all_of(n.links, [](const auto& entry) { return entry.second->outbox.empty(); });
 }
@@ -87,9 +93,12 @@ bool nothing_to_send(const node& n) {
 core::task<core::result<void>> say_goodbye(node& n) {
     if (n.finished && n.log->leads()) {
         // Whoever is a moment behind may still need the last aggregate.
-        (void)co_await core::with_deadline(n.env.clock,
-                                           core::wait_until(n.changed, [&n] { return others_are_done(n); }),
-                                           n.env.clock.now() + linger_for_others);
+        // What is on its way to them may take longer than any fixed time; a stalled transfer ends by itself.
+        do {
+            const auto done = [&n] { return others_are_done(n); };
+            (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, done),
+                                               n.env.clock.now() + linger_for_others);
+        } while (!others_are_done(n) && serves_somebody(n));
     }
     const std::string reason = n.finished ? "the run is over" : n.leave_reason;
     n.send_all(leaving_message{reason.substr(0, max_reason)});
@@ -127,8 +136,15 @@ core::task<core::result<void>> take_part_and_end(node& n) {
 }
 
 core::task<core::result<void>> live(node& n) {
-    auto started = n.options.found ? co_await start_founder(n) : co_await start_joiner(n);
+    // Not one conditional expression: g++ 12.2 destroys its arms' temporaries twice.
+    core::result<void> started;
+    if (n.options.found) {
+        started = co_await start_founder(n);
+    } else {
+        started = co_await start_joiner(n);
+    }
     LONGHAUL_CO_TRY(started);
+    n.recovering = n.log->leads();
     n.trainer->assign(n.number, static_cast<std::uint64_t>(n.config().data.seed), n.state ? n.state->position : 0);
     core::event e("started");
     e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
@@ -140,6 +156,7 @@ core::task<core::result<void>> live(node& n) {
     if (n.options.on_ready) n.options.on_ready(n.ready());
     n.tasks.spawn("dialling", keep_connected(n));
     n.tasks.spawn("link reports", report_links(n));
+    n.tasks.spawn("progress reports", report_progress(n));
     n.tasks.spawn("coordinator", recover_and_coordinate(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));
     co_return co_await take_part_and_end(n);

@@ -134,7 +134,8 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         attempt_ = open_attempt;
         attempt_started_ = now;
         for (auto& [who, v] : views_) v.ready.reset();
-        // Nobody signs anything for an attempt that sums nothing: those who started again may take part.
+        // Whoever started again, also while this attempt was being logged, holds nothing of the round and stays lost
+        // for it. But nobody holds or signs anything for an attempt that sums nothing.
         if (l.open() && l.open()->contributors.empty()) lost_.clear();
     }
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
@@ -155,7 +156,8 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     std::vector<peer_number> out;
     for (const auto& [who, s] : peers_) {
         const auto* m = l.find(who);
-        const bool current = s.generation == l.generation() && s.applied >= l.committed();
+        // One round behind will do: a joiner hears of each commit a moment after it, and fetches that aggregate first.
+        const bool current = s.generation == l.generation() && s.applied + 1 >= l.committed();
         if (m != nullptr && m->present && current) out.push_back(who);
     }
     return out;

@@ -2,18 +2,11 @@
 
 #include <algorithm>
 
+#include "net/ticket.hpp"
+
 namespace longhaul::peers {
 
 namespace {
-
-constexpr std::size_t max_name = 64;
-
-bool is_name(std::string_view name) {
-    return !name.empty() && name.size() <= max_name && std::all_of(name.begin(), name.end(), [](char c) {
-        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-               c == '-';
-    });
-}
 
 /// What each kind of model can be trained on; data.kind "auto" fits every model.
 core::result<void> validate_pair(const optim::model_config& model, const optim::data_config& data) {
@@ -87,11 +80,11 @@ void bind(core::config_binder& b, run_config& c) {
 }
 
 core::result<void> validate(const run_config& c) {
-    if (!is_name(c.name)) {
+    if (!net::is_run_name(c.name)) {
         return core::fail(core::errc::config,
-                          "name = \"{}\" is not a run's name: use 1 to {} of A-Z a-z 0-9 . _ - (for example "
+                          "name = \"{}\" is not a run's name: use 1 to 64 of A-Z a-z 0-9 . _ - (for example "
                           "\"shakespeare-1\")",
-                          c.name.substr(0, max_name), max_name);
+                          c.name.substr(0, 64));
     }
     if (c.name == "." || c.name == "..") {
         return core::fail(core::errc::config, "name = \"{}\" would be another folder: choose a word", c.name);

@@ -30,9 +30,9 @@ core::result<core::digest> digest_of(const std::string& field, std::string_view 
 }
 
 /// Strangers' texts reach terminals and logs.
-core::result<void> printable(std::string_view text, std::string_view what) {
-    if (net::is_printable_utf8(text, text.size())) return core::ok();
-    return core::fail(core::errc::malformed, "its {} contains control characters or is not UTF-8", what);
+core::result<void> printable(std::string_view text, std::size_t max, std::string_view what) {
+    if (net::is_printable_utf8(text, max)) return core::ok();
+    return core::fail(core::errc::malformed, "its {} is not printable text of at most {} bytes", what, max);
 }
 
 std::string canonical_config(run_config config) {
@@ -73,7 +73,7 @@ core::result<core::tensor_manifest> parse_tensors(const manifest::Manifest& body
     std::vector<core::tensor_spec> specs;
     specs.reserve(static_cast<std::size_t>(body.tensors_size()));
     for (const auto& tensor : body.tensors()) {
-        LONGHAUL_TRY(printable(tensor.name(), "list of tensors"));
+        LONGHAUL_TRY(printable(tensor.name(), core::max_tensor_name, "name of a tensor"));
         if (tensor.role() > static_cast<std::uint32_t>(core::tensor_role::buffer)) {
             return core::fail(core::errc::malformed, "its tensor {} has the unknown role {}", tensor.name(),
                               tensor.role());
@@ -90,11 +90,7 @@ core::result<run_manifest> parse_body(const manifest::Manifest& body) {
     LONGHAUL_TRY_ASSIGN(m.config, parse_config(body.config()));
     LONGHAUL_TRY_ASSIGN(m.tensors, parse_tensors(body));
     LONGHAUL_TRY_ASSIGN(m.data_hash, digest_of(body.data_hash(), "hash of the data"));
-    if (body.data_description().size() > max_description_bytes) {
-        return core::fail(core::errc::limit, "its description of the data has {} bytes, more than {}",
-                          body.data_description().size(), max_description_bytes);
-    }
-    LONGHAUL_TRY(printable(body.data_description(), "description of the data"));
+    LONGHAUL_TRY(printable(body.data_description(), max_description_bytes, "description of the data"));
     m.data_description = body.data_description();
     LONGHAUL_TRY_ASSIGN(m.nonce, digest_of(body.nonce(), "nonce"));
     if (!body.token_hash().empty()) {

@@ -193,6 +193,14 @@ core::task<core::result<void>> prepare_founder(node& n) {
     auto entries = co_await log->load();
     if (!entries) {
         if (entries.error().code != errc::not_found) co_return fail(entries.error().within("reading the run's log"));
+        auto checkpoints = co_await n.env.storage.list("checkpoints/");
+        LONGHAUL_CO_TRY(checkpoints);
+        if (!checkpoints->empty()) {
+            co_return fail(errc::config,
+                           "this state directory has checkpoints of run '{}' but its log is missing: restore the "
+                           "folder 'log' from a copy, or found a new run in another --state-dir",
+                           n.config().name);
+        }
         auto begun = co_await log->compact(ledger{});
         LONGHAUL_CO_TRY(begun);
         entries = ledger{};
@@ -238,8 +246,9 @@ core::task<core::result<void>> prepare_joiner(node& n) {
                        "--state-dir",
                        n.config().name, n.run->run_id.brief(), ticket.key->run.brief());
     }
-    n.secrets.psk = ticket.key->secret.value_or(core::digest{});
-    n.secrets.token = ticket.key->token;
+    // A bare address, or a ticket without the secret, does not unlearn what this node knows already.
+    if (ticket.key->secret) n.secrets.psk = *ticket.key->secret;
+    if (ticket.key->token) n.secrets.token = ticket.key->token;
     co_return core::ok();
 }
 
@@ -253,13 +262,24 @@ void listen_to_log(node& n) {
 
 void log_advanced(node& n, const record* r) {
     const auto& l = n.led();
-    if (!n.log_known) {
+    const bool news = !n.log_known;
+    if (news) {
         const auto* me = l.find(n.self());
         if (me == nullptr) return;
         n.log_known = true;
         n.number = me->admitted.number;
         // A round that was open before this start may carry a payload of ours: signing another would be a lie.
         if (l.open()) n.produced_for = {l.generation(), l.open()->round};
+        // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
+        // "Settlement").
+        const bool exact =
+            n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
+        if (!exact && !n.mass.carry().empty()) {
+            core::event lost("mass_lost");
+            lost.with("tokens", n.mass.discard());
+            lost.with("reason", std::string("a checkpoint carried it, and the run has gone on since"));
+            n.emit(std::move(lost));
+        }
     }
     n.held.open(l.generation(), l.committed() + 1);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
@@ -287,7 +307,10 @@ void log_advanced(node& n, const record* r) {
             n.emit(std::move(e));
         }
     }
+    if (n.refused.size() > 4096) n.refused.clear();
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
+    if (r == nullptr) repeat_standing(n);
+    if (news) answer_early_joiners(n);
     n.changed.notify();
 }
 
@@ -360,11 +383,31 @@ core::task<core::result<void>> start_founder(node& n) {
     co_return core::ok();
 }
 
+/// A stranger to the run is told at once that nobody answers; a node that took part before waits for its coordinator to
+/// come back, as it would have done had it not been restarted.
+core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
+    const auto until = n.env.clock.now() + n.options.quorum_patience;
+    for (bool first = true;; first = false) {
+        auto admitted = co_await become_admitted(n);
+        const bool may_pass =
+            !admitted && (admitted.error().code == errc::unreachable || admitted.error().code == errc::timeout ||
+                          admitted.error().code == errc::closed);
+        if (!was_known || !may_pass || n.leaving || n.env.clock.now() >= until) co_return admitted;
+        if (first) n.report(admitted.error(), "trying again until the coordinator is back");
+        const auto wanted = [&n] { return n.leaving; };
+        auto left =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, wanted), n.env.clock.now() + 2s);
+        if (!left && left.error().code != errc::timeout) co_return left;
+        if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
+    }
+}
+
 core::task<core::result<void>> start_joiner(node& n) {
     auto prepared = co_await prepare_joiner(n);
     LONGHAUL_CO_TRY(prepared);
     auto network = co_await start_network(n, n.options.join->ticket.key->run);
     LONGHAUL_CO_TRY(network);
+    const bool was_known = n.run.has_value();
     if (!n.run) {
         // First the manifest alone: nobody is admitted whose model or data differ.
         n.admission_wanted = false;
@@ -389,7 +432,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.run->manifest.founder, nullptr, ledger{});
     n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
     n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
-    auto admitted = co_await become_admitted(n);
+    auto admitted = co_await be_admitted_patiently(n, was_known);
     LONGHAUL_CO_TRY(admitted);
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
     auto known = co_await core::with_deadline(

@@ -23,8 +23,11 @@ path& sim_network::fabric::between(std::uint32_t from, std::uint32_t to) {
 // A stream that has something to send waits for its turn on its host's uplink.
 void sim_network::fabric::enqueue(const std::shared_ptr<connection>& c, int side) {
     direction& way = c->ways[side];
+    const end& self = c->ends[side];
+    if (self.reset || self.gone) return;
     const bool fin_due = way.fin_wanted && !way.fin_sent;
-    if (way.in_round || way.window_blocked || (way.unsent == 0 && !fin_due)) return;
+    // What the other end does not acknowledge stops the sender: only the retransmission timer goes on.
+    if (way.in_round || way.window_blocked || !way.held.empty() || (way.unsent == 0 && !fin_due)) return;
     way.in_round = true;
     hosts[c->ends[side].node].round.emplace_back(c, side);
 }
@@ -57,7 +60,7 @@ void sim_network::fabric::pump(std::uint32_t h) {
 void sim_network::fabric::transmit(const std::shared_ptr<connection>& c, int side) {
     direction& way = c->ways[side];
     end& self = c->ends[side];
-    if (self.reset || self.gone) return;  // it had its turn for nothing
+    if (self.reset || self.gone || !way.held.empty()) return;  // it had its turn for nothing
     host& from = hosts[self.node];
     const bool loopback = self.node == c->ends[1 - side].node;
 
@@ -150,6 +153,11 @@ void sim_network::fabric::deliver(const std::shared_ptr<connection>& c, int side
             world_.fold(action::deliver, dest.node, c->id, s.bytes);
             break;
         case segment::kind::fin:
+            if (way.in_flight + way.unsent > 0) {
+                way.fin_sent = false;  // overtaken by bytes that are repeated: it comes again behind them
+                activate(c, side);
+                return;
+            }
             dest.finished = true;
             world_.fold(action::deliver, dest.node, c->id, 0);
             break;
@@ -178,9 +186,7 @@ void sim_network::fabric::retry_held(const std::shared_ptr<connection>& c, int s
     direction& way = c->ways[side];
     if (way.held.empty() || way.retry_scheduled) return;
     way.retry_scheduled = true;
-    const auto rtt = c->rtt();
-    world_.schedule(next_retry(way.held_since, now(), rtt) + c->paths[side]->options.delay,
-                    [this, c, side] { resend_held(c, side); });
+    world_.schedule(next_retry(way.held_since, now(), c->rtt()), [this, c, side] { resend_held(c, side); });
 }
 
 void sim_network::fabric::resend_held(const std::shared_ptr<connection>& c, int side) {
@@ -188,10 +194,19 @@ void sim_network::fabric::resend_held(const std::shared_ptr<connection>& c, int 
     way.retry_scheduled = false;
     // Cut again meanwhile: the next heal tries again.
     if (c->paths[side]->cut || !hosts[c->ends[1 - side].node].on) return;
-    std::deque<segment> again;
-    again.swap(way.held);
-    way.retransmits += again.size();
-    for (const auto& s : again) arrive(c, side, s);
+    std::deque<segment> lost;
+    lost.swap(way.held);
+    way.retransmits += lost.size();
+    for (const auto& s : lost) {
+        // Back into the send buffer, over the uplink once more.
+        way.in_flight -= s.bytes;
+        way.outstanding -= s.bytes;
+        way.unsent += s.bytes;
+        if (s.what == segment::kind::fin) way.fin_sent = false;
+        if (s.what == segment::kind::established) dispatch(c, side, s, now());
+    }
+    way.window_blocked = false;
+    activate(c, side);
 }
 
 // The application took bytes: the sender may have as many more on their way, when it hears of it.

@@ -304,5 +304,24 @@ TEST_CASE("a secret that was moved from is wiped") {
     CHECK(core::to_hex(b.view()) == std::string(64, '0'));  // NOLINT(bugprone-use-after-move): what this tests
 }
 
+TEST_CASE("a cipher is never copied, and is dead after it was moved from") {
+    STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<noise::cipher_state>);
+    STATIC_REQUIRE_FALSE(std::is_copy_assignable_v<noise::cipher_state>);
+    STATIC_REQUIRE_FALSE(std::is_copy_constructible_v<handshake_state>);
+    STATIC_REQUIRE_FALSE(std::is_move_constructible_v<handshake_state>);
+    noise::cipher_state a{secret_key{}};
+    core::byte_vector out(1 + noise::tag_size);
+    REQUIRE(a.encrypt({}, core::as_bytes("x"), out));
+    noise::cipher_state b = std::move(a);
+    CHECK(b.counter() == 1);
+    const auto after = a.encrypt({}, core::as_bytes("x"), out);  // NOLINT(bugprone-use-after-move): what this tests
+    REQUIRE_FALSE(after);
+    CHECK(after.error().code == core::errc::limit);
+    noise::cipher_state c{secret_key{}};
+    c = std::move(b);
+    CHECK(c.counter() == 1);
+    CHECK_FALSE(b.encrypt({}, core::as_bytes("x"), out));  // NOLINT(bugprone-use-after-move): what this tests
+}
+
 }  // namespace
 }  // namespace longhaul::net

@@ -120,7 +120,7 @@ TEST_CASE("a manifest that others would refuse is not signed") {
     CHECK(refused(m).code == core::errc::malformed);
     m = f.manifest();
     m.data_description = std::string(257, 'x');
-    CHECK(refused(m).code == core::errc::limit);
+    CHECK(refused(m).code == core::errc::malformed);
     m = f.manifest();
     m.data_description = "clear\x1b[2J";
     CHECK(refused(m).code == core::errc::malformed);

@@ -184,8 +184,8 @@ assert {n: t.shape for n, t in tensors.items()} == {"z.weight": (2, 3), "a.bias"
 assert all(t.dtype == np.float32 for t in tensors.values())
 flat = np.concatenate([tensors[n].reshape(-1) for n in ("z.weight", "a.bias", 'norm."mean"')])
 flat.tofile(sys.argv[1] + "/flat.bin")
-save_file({"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([7, 8])}, sys.argv[1] + "/theirs.safetensors",
-          metadata={"who": "python"})
+tensors = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([7, 8])}
+save_file(tensors, sys.argv[1] + "/theirs.safetensors", metadata={"who": "python"})
 )");
     REQUIRE(std::system((python() + " " + folder.path("check.py") + " " + folder.path()).c_str()) == 0);
     CHECK(folder.read("flat.bin") == as_text(bytes_of(values)));

@@ -31,5 +31,5 @@ TEST_CASE("the golden trace") {
     w.run_until(10s);
     REQUIRE(done);
     CHECK(got == data);
-    CHECK(w.trace_hash().hex() == "43d6e8c9b4daf387f5eb997272cb80b8e616d2afa813dc65b7d6e6ce0af1350b");
+    CHECK(w.trace_hash().hex() == "7fa684ff16eb1fb5bdd8f652fab2b0b70e64d35419c9e903f84db55c3cf2b40d");
 }

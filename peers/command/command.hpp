@@ -1,0 +1,34 @@
+#pragma once
+/// How `longhaul` is put together: each subcommand registers its flags and, when the command line names it, hands main
+/// an action. Nothing is done while the line is still being parsed.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/result.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace longhaul::peers::command {
+
+/// Does what was asked and returns the exit code; an error becomes one sentence on stderr and its exit code.
+using action = std::function<core::result<int>()>;
+
+void add_run(CLI::App& app, action& chosen);
+void add_join(CLI::App& app, action& chosen);
+/// stop, pause, resume and leave: requests to a daemon on this machine.
+void add_requests(CLI::App& app, action& chosen);
+/// status and peers.
+void add_queries(CLI::App& app, action& chosen);
+void add_probe(CLI::App& app, action& chosen);
+void add_ckpt(CLI::App& app, action& chosen);
+void add_keygen(CLI::App& app, action& chosen);
+void add_doctor(CLI::App& app, action& chosen);
+void add_version(CLI::App& app, action& chosen);
+/// launch, top and plot: the Python package.
+void add_python(CLI::App& app, action& chosen);
+
+}  // namespace longhaul::peers::command

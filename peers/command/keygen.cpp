@@ -1,0 +1,46 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "peers/command/command.hpp"
+#include "peers/command/files.hpp"
+
+namespace longhaul::peers::command {
+
+namespace {
+
+core::result<int> keygen(const std::string& out, const std::string& dir, bool as_json) {
+    std::string path = out;
+    if (path.empty()) {
+        if (dir.empty()) {
+            return core::fail(core::errc::usage,
+                              "keygen needs a place: --state-dir DIR for a node's folder, or --out FILE");
+        }
+        std::error_code e;
+        std::filesystem::create_directories(dir, e);
+        if (e) return core::fail(core::errc::io, "cannot make the folder {}: {}", dir, e.message());
+        path = dir + "/" + identity_name;
+    }
+    LONGHAUL_TRY_ASSIGN(const auto made, create_identity(path));
+    if (as_json) {
+        fmt::print("{{\"key\":\"{}\"}}\n", made.key().hex());
+    } else {
+        fmt::print("{}\n", made.key().hex());
+    }
+    return 0;
+}
+
+}  // namespace
+
+void add_keygen(CLI::App& app, action& chosen) {
+    auto* command =
+        app.add_subcommand("keygen", "draw a node's identity before its first start; prints its public key");
+    const auto out = std::make_shared<std::string>(), dir = std::make_shared<std::string>();
+    const auto as_json = std::make_shared<bool>(false);
+    command->add_option("--out", *out, "file to write");
+    command->add_option("--state-dir", *dir, "folder of the node");
+    command->add_flag("--json", *as_json, "for programs");
+    command->callback([=, &chosen] { chosen = [=] { return keygen(*out, *dir, *as_json); }; });
+}
+
+}  // namespace longhaul::peers::command

@@ -1,0 +1,64 @@
+/// The command `longhaul`. One small file a subcommand in this folder.
+
+#include <google/protobuf/stubs/logging.h>
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "peers/command/command.hpp"
+
+namespace {
+
+using namespace longhaul;
+
+int complain(const core::error& e) {
+    if (e.code == core::errc::cancelled) return 0;
+    std::fprintf(stderr, "longhaul: %s\n", e.message.c_str());
+    return core::exit_code_of(e.code);
+}
+
+/// CLI11's messages begin with a flag's name and have no final word; the way out is the same for all.
+int usage(const CLI::App& app, const CLI::ParseError& e) {
+    std::string command = "longhaul";
+    for (const auto* chosen : app.get_subcommands()) command += " " + chosen->get_name();
+    std::fprintf(stderr, "longhaul: %s; see \"%s --help\"\n", e.what(), command.c_str());
+    return core::exit_code_of(core::errc::usage);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    // A peer or a reader that went away is an error value of the write, not the end of the process.
+    std::signal(SIGPIPE, SIG_IGN);
+    // Threads of the trainer's maths sleep while they wait: spinning on shared cores makes a step ten times slower.
+    ::setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
+    // Strangers' bytes must not write on our stderr.
+    google::protobuf::SetLogHandler(nullptr);
+
+    CLI::App app("longhaul trains one model across machines that only the internet joins.", "longhaul");
+    app.require_subcommand(1);
+    peers::command::action chosen;
+    peers::command::add_run(app, chosen);
+    peers::command::add_join(app, chosen);
+    peers::command::add_queries(app, chosen);
+    peers::command::add_probe(app, chosen);
+    peers::command::add_requests(app, chosen);
+    peers::command::add_ckpt(app, chosen);
+    peers::command::add_keygen(app, chosen);
+    peers::command::add_doctor(app, chosen);
+    peers::command::add_version(app, chosen);
+    peers::command::add_python(app, chosen);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::CallForHelp&) {
+        const auto asked = app.get_subcommands();
+        std::fputs((asked.empty() ? app : *asked.back()).help().c_str(), stdout);
+        return 0;
+    } catch (const CLI::ParseError& e) {
+        return usage(app, e);
+    }
+    if (!chosen) return complain({core::errc::internal, "no action for this command; please report this"});
+    const auto outcome = chosen();
+    return outcome ? *outcome : complain(outcome.error());
+}

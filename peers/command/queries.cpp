@@ -1,0 +1,142 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "core/json.hpp"
+#include "core/units.hpp"
+#include "net/ticket.hpp"
+#include "peers/command/command.hpp"
+#include "peers/command/control.hpp"
+#include "peers/command/world.hpp"
+#include "peers/peer.hpp"
+
+namespace longhaul::peers::command {
+
+namespace {
+
+using json = nlohmann::json;
+
+constexpr std::size_t max_status = 8 << 20;
+constexpr std::size_t max_depth = 8;
+constexpr auto deadline = std::chrono::seconds(10);
+
+/// What a query was asked, as flags.
+struct query {
+    std::string address, state_dir;
+    bool as_json = false;
+};
+
+core::task<core::result<std::string>> ask_here(net::environment& env, std::string state_dir) {
+    auto folder = co_await find_daemon(env, std::move(state_dir));
+    LONGHAUL_CO_TRY(folder);
+    co_return co_await ask_daemon(env, *folder, "status");
+}
+
+core::result<json> status_of(const query& q) {
+    visitor here;
+    core::result<std::string> text;
+    if (q.address.empty()) {
+        text = here.ask(ask_here(here.env(), q.state_dir));
+    } else {
+        LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(q.address));
+        text = here.ask(query_status(here.env(), std::move(ticket), deadline));
+    }
+    LONGHAUL_TRY(text);
+    auto parsed = core::parse_json(*text, max_status, max_depth);
+    if (!parsed || !parsed->is_object()) {
+        return core::fail(core::errc::protocol,
+                          "the node's status is not understood: it runs another version of longhaul");
+    }
+    return parsed;
+}
+
+/// A field for people; a status from afar may lack any. Control characters of strangers stay outside the terminal.
+std::string field(const json& j, const char* key) {
+    const auto it = j.find(key);
+    if (it == j.end() || it->is_null()) return "-";
+    std::string out = it->is_string() ? it->get<std::string>() : core::json_text(*it);
+    for (auto& c : out) {
+        if ((c >= 0 && c < ' ') || c == 0x7f) c = '?';
+    }
+    return out;
+}
+
+std::string short_key(const json& j, const char* key) { return field(j, key).substr(0, 8); }
+
+std::string size(const json& j, const char* key) {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_number_unsigned() ? core::format_bytes(it->get<std::uint64_t>()) : "-";
+}
+
+std::string loss(const json& j, const char* key) {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_number() ? fmt::format("{:.4f}", it->get<double>()) : "-";
+}
+
+bool flag(const json& j, const char* key) {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_boolean() && it->get<bool>();
+}
+
+core::result<int> status(const query& q) {
+    LONGHAUL_TRY_ASSIGN(const auto s, status_of(q));
+    if (q.as_json) {
+        std::puts(core::json_text(s).c_str());
+        return 0;
+    }
+    fmt::print("run          {} ({})\n", field(s, "run_name"), short_key(s, "run"));
+    fmt::print("node         {} ({}), {}\n", field(s, "name"), short_key(s, "key"), field(s, "state"));
+    fmt::print("rounds       {} of {} applied; attempt {} of round {}, generation {}\n", field(s, "applied"),
+               field(s, "rounds_total"), field(s, "attempt"), field(s, "round"), field(s, "generation"));
+    fmt::print("peers        {} alive, {} participating, {} merged in the last round\n", field(s, "alive"),
+               field(s, "participating"), field(s, "merged"));
+    fmt::print("loss         {} held out, {} in training\n", loss(s, "eval_loss"), loss(s, "train_loss"));
+    fmt::print("traffic      {} sent, {} received\n", size(s, "wire_sent"), size(s, "wire_received"));
+    fmt::print("coordinator  {}, {}\n", short_key(s, "coordinator"),
+               flag(s, "coordinator_reachable") ? "reachable" : "not reachable");
+    if (s.contains("state_dir")) fmt::print("state        {}\n", field(s, "state_dir"));
+    if (s.contains("ticket") && field(s, "ticket") != "") fmt::print("ticket       {}\n", field(s, "ticket"));
+    return 0;
+}
+
+core::result<int> peers(const query& q) {
+    LONGHAUL_TRY_ASSIGN(const auto s, status_of(q));
+    const auto rows = s.value("peers", json::array());
+    if (q.as_json) {
+        std::puts(core::json_text(rows).c_str());
+        return 0;
+    }
+    fmt::print("{:<16} {:<8} {:<22} {:<5} {:<13} {:<6} {:>7} {:>8} {:>10} {:>10}\n", "name", "key", "address", "alive",
+               "participating", "merged", "applied", "rtt", "sent", "received");
+    for (const auto& p : rows) {
+        if (!p.is_object()) continue;
+        const auto rtt = p.find("rtt_seconds");
+        const auto yes = [&](const char* key) { return flag(p, key) ? "yes" : "no"; };
+        fmt::print("{:<16} {:<8} {:<22} {:<5} {:<13} {:<6} {:>7} {:>8} {:>10} {:>10}\n", field(p, "name"),
+                   short_key(p, "key"), field(p, "address"), yes("alive"), yes("participating"), yes("merged"),
+                   field(p, "applied"),
+                   rtt != p.end() && rtt->is_number() && rtt->get<double>() > 0
+                       ? fmt::format("{:.1f} ms", rtt->get<double>() * 1e3)
+                       : "-",
+                   size(p, "wire_sent"), size(p, "wire_received"));
+    }
+    return 0;
+}
+
+void add(CLI::App& app, action& chosen, const char* name, const char* help, core::result<int> (*show)(const query&)) {
+    auto* command = app.add_subcommand(name, help);
+    const auto q = std::make_shared<query>();
+    command->add_option("ADDR", q->address, "a member's ticket or address; default: this machine's node");
+    command->add_option("--state-dir", q->state_dir, "of this machine's node; default: the one that started last");
+    command->add_flag("--json", q->as_json, "for programs");
+    command->callback([q, show, &chosen] { chosen = [q, show] { return show(*q); }; });
+}
+
+}  // namespace
+
+void add_queries(CLI::App& app, action& chosen) {
+    add(app, chosen, "status", "how a run is doing, as one of its members sees it", status);
+    add(app, chosen, "peers", "who is in a run, as one of its members sees it", peers);
+}
+
+}  // namespace longhaul::peers::command

@@ -1,0 +1,221 @@
+"""The command line where no daemon is needed: what it accepts, what it refuses, and how it says so."""
+
+import json
+import stat
+
+import pytest
+from nodes import World
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_version(world):
+    done = world.run("version")
+    assert done.code == 0 and done.out.startswith("longhaul ")
+    told = world.run("version", "--json").json
+    assert told["wire_min"] <= told["wire_max"]
+
+
+def test_help_names_every_command(world):
+    done = world.run("--help")
+    assert done.code == 0
+    for command in "run join leave stop status peers probe ckpt keygen doctor version launch plot top pause resume".split():
+        assert f" {command} " in done.out
+    assert "--listen" in world.run("run", "--help").out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        ["fly"],
+        ["run", "--no-such-flag"],
+        ["join"],
+        ["run", "--trainer", "magic"],
+        ["run", "--set", "inner.lr"],
+        ["run", "--set", "=1"],
+        ["run", "--die-with-fd", "x"],
+        ["ckpt"],
+        ["keygen"],
+        ["join", "longhaul://host/name"],
+        ["join", "longhaul://host:7400/name#notbase64!"],
+        ["join", "host:99999"],
+        ["join", "127.0.0.1:7400", "--set", "inner.lr=1"],
+    ],
+)
+def test_usage_errors_end_with_2_and_one_sentence(world, line):
+    done = world.run(*line)
+    assert done.code == 2
+    assert done.sentence
+    assert done.out == ""
+
+
+def test_precedence_and_origins(world):
+    path = world.folder / "run.toml"
+    path.write_text('name = "a"\n[inner]\nlr = 0.1\nsteps = 7\nbatch = 4\n[stop]\nrounds = 5\n')
+    node = world.folder / "node.toml"
+    node.write_text('[node]\nname = "from-file"\nthreads = 3\n')
+    done = world.run(
+        *["run", path, "--print-config", "--node-config", node, "--set", "stop.rounds=9", "--lr", "0.3"],
+        *["--threads", "2"],
+        LONGHAUL_INNER_LR="0.2",
+        LONGHAUL_INNER_STEPS="8",
+        LONGHAUL_NODE_NAME="from-environment",
+    )
+    assert done.code == 0, done.err
+    section, shown = "", {}
+    for line in done.out.splitlines():
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        elif "=" in line:
+            key, _, rest = line.partition("=")
+            key = key.strip()
+            shown[key if "." in key else section + key] = rest
+    for key, value, origin in [
+        ("inner.lr", "0.3", "--lr"),
+        ("inner.steps", "8", "LONGHAUL_INNER_STEPS"),
+        ("inner.batch", "4", "run.toml:5"),
+        ("stop.rounds", "9", "--set stop.rounds"),
+        ("inner.warmup", "100", "default"),
+        ("node.threads", "2", "--threads"),
+        ("node.name", "from-environment", "LONGHAUL_NODE_NAME"),
+    ]:
+        assert value in shown[key], (key, shown[key])
+        assert origin in shown[key], (key, shown[key])
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[inner]\nlearning_rate = 1\n", ["inner.learning_rate", "run.toml:2"]),
+        ("[peers]\nadmision = 'open'\n", ["peers.admision", "peers.admission", "run.toml:2"]),
+        ("[peers]\ngrace = '3 parsecs'\n", ["peers.grace", "3 parsecs", "run.toml:2"]),
+        ("[peers]\ngrace = '3'\n", ["peers.grace", "run.toml:2"]),
+        ("[stop]\nrounds = 0\n", ["stop.rounds", "run.toml:2"]),
+        ("[exchange]\ncodec = 'bf61'\n", ["exchange.codec", "bf16"]),
+        ("[model]\nwidth = 65\n", ["model.width", "65"]),
+        ("name = 'a/b'\n", ["a/b"]),
+        ("[inner\n", ["run.toml:1"]),
+        ("\0", ["run.toml"]),
+    ],
+)
+def test_bad_configuration_ends_with_78_and_one_sentence(world, toml, words):
+    path = world.folder / "run.toml"
+    path.write_text(toml)
+    done = world.run("run", path, "--state-dir", world.folder / "s")
+    assert done.code == 78
+    for word in words:
+        assert word in done.sentence
+    assert not (world.folder / "s").exists(), "a wrong configuration must leave nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--listen", "nonsense:port"], "nonsense:port"),
+        (["--device", "gpu"], "gpu"),
+        (["--memory", "4"], "node.memory"),
+        (["--log-format", "xml"], "xml"),
+    ],
+)
+def test_bad_node_flags_end_with_78(world, flags, word):
+    done = world.run("run", world.config(), *flags)
+    assert done.code == 78
+    assert word in done.sentence
+
+
+def test_a_missing_run_file_is_named(world):
+    done = world.run("run", "absent.toml")
+    assert done.code == 78
+    assert "absent.toml" in done.sentence
+
+
+def test_keygen_writes_once(world):
+    made = world.run("keygen", "--out", "identity", "--json")
+    assert made.code == 0 and len(made.json["key"]) == 64
+    path = world.folder / "identity"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.read_bytes()
+    again = world.run("keygen", "--out", "identity")
+    assert again.code == 78 and "identity" in again.sentence
+    assert path.read_bytes() == before
+    assert not list(world.folder.glob("*.new"))
+
+
+@pytest.mark.parametrize("what", ["status", "peers", "stop", "leave", "pause", "resume"])
+def test_without_a_daemon_requests_end_with_69(world, what):
+    done = world.run(what)
+    assert done.code == 69
+    assert "no longhaul runs" in done.sentence
+    done = world.run(what, "--state-dir", world.folder)
+    assert done.code == 69
+    assert str(world.folder) in done.sentence
+
+
+@pytest.mark.parametrize("what", ["status", "probe"])
+def test_nobody_reachable_is_69(world, what):
+    for address in ["no-such-host.invalid", "127.0.0.1:1"]:
+        done = world.run(what, address)
+        assert done.code == 69, done.err
+        assert address.split(":")[0] in done.sentence
+
+
+def test_joining_nobody_is_69(world):
+    done = world.run("join", "no-such-host.invalid:7400", "--listen", "127.0.0.1:0")
+    assert done.code == 69, done.err
+    assert "no-such-host.invalid" in done.sentence
+
+
+def test_probe_as_json_says_what_to_do(world):
+    done = world.run("probe", "127.0.0.1:1", "--json")
+    assert done.code == 69
+    told = done.json
+    assert told["ok"] is False and told["addresses"][0]["reachable"] is False and told["addresses"][0]["advice"]
+
+
+def test_doctor(world):
+    done = world.run("doctor", "--json", "--listen", "127.0.0.1:0", "--state-dir", world.folder / "s")
+    told = done.json
+    found = {f["what"]: f for f in told["findings"]}
+    for what in ["version", "processor", "memory", "disk", "port", "trainer", "congestion control", "clock"]:
+        assert found[what]["verdict"] in ("ok", "warn", "fail")
+        assert (found[what]["advice"] == "") == (found[what]["verdict"] == "ok"), found[what]
+    assert str(world.folder / "s") in found["state folder"]["found"]
+    assert done.code == (0 if told["ok"] else 78)
+    assert world.run("doctor", "--listen", "127.0.0.1:0").out.count("\n") >= len(found)
+
+
+def test_ckpt_names_what_is_missing(world):
+    done = world.run("ckpt", "inspect", "nowhere")
+    assert done.code == 78
+    assert "nowhere" in done.sentence
+
+
+def test_python_commands_hand_over(world):
+    done = world.run("launch", "--help", LONGHAUL_PYTHON="/bin/echo")
+    assert done.code == 0
+    assert done.out.split() == ["-m", "longhaul", "launch", "--help"]
+    done = world.run("plot", "dir", LONGHAUL_PYTHON="/nonexistent/python")
+    assert done.code == 78
+    assert "/nonexistent/python" in done.sentence
+
+
+def test_print_config_reads_back(world):
+    first = world.run("run", world.config(), "--print-config")
+    assert first.code == 0
+    run_part = first.out.split("[node]")[0]
+    path = world.folder / "again.toml"
+    path.write_text("\n".join(line for line in run_part.splitlines() if not line.startswith("node.")))
+    second = world.run("run", path, "--print-config")
+    assert second.code == 0, second.err
+    strip = lambda text: [line.split("#")[0].rstrip() for line in text.splitlines()]  # noqa: E731
+    assert strip(second.out) == strip(first.out)
+
+
+def test_json_is_one_line(world):
+    for line in [["version", "--json"], ["doctor", "--json", "--listen", "127.0.0.1:0"]]:
+        out = world.run(*line).out
+        assert out.count("\n") == 1 and json.loads(out)
