@@ -26,7 +26,7 @@ from longhaul.table import Screen
 
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
-LEAVE_SECONDS = 20.0
+LEAVE_SECONDS = 40.0  # a daemon gives itself 30 to write its checkpoint and say goodbye
 LAST_WORDS = 3
 PR_SET_PDEATHSIG = 1
 
@@ -111,7 +111,7 @@ class Daemon:
         self.ready: dict[str, Any] | None = None
 
     def spawn(self, command: list[str], pipe: int) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # the ticket in stdout.log is a password
         self.command, self.killed, self.code, self.ready = command, False, None, None
         parent = os.getpid()
         prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork: only the call happens after it
@@ -234,7 +234,7 @@ class Launcher:
         again = daemon.process is not None
         common = ["--state-dir", str(daemon.directory), "--name", daemon.name, "--json-ready"]
         daemon.spawn([*command, *common, *self.options.peer_args, *more], self._reading)
-        self._note("spawned", daemon, command=shlex.join(daemon.command), again=again)
+        self._note("spawned", daemon, command=without_secret(daemon.command), again=again)
 
     def _wait_ready(self, daemon: Daemon) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -312,7 +312,7 @@ class Launcher:
                 command = [listen if word == "127.0.0.1:0" else word for word in daemon.command]
                 daemon.killed = False
                 daemon.spawn(command, self._reading)
-                self._note("spawned", daemon, command=shlex.join(command), again=True)
+                self._note("spawned", daemon, command=without_secret(command), again=True)
 
     def _stop_when_asked(self) -> None:
         limit = self.options.max_seconds
@@ -411,6 +411,11 @@ def sentence(launcher: Launcher) -> str:
     else:
         text += "; all replicas are equal" if view.round else ""
     return text + "."
+
+
+def without_secret(command: list[str]) -> str:
+    """A command line for a log: a ticket's key is a password."""
+    return shlex.join(re.sub(r"^(longhaul://[^#]*#).*", r"\1…", word) for word in command)
 
 
 def default_directory() -> pathlib.Path:

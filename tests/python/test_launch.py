@@ -153,6 +153,13 @@ def test_missing_binary_says_how_to_build(tmp_path):
     assert done.returncode == 69 and "cmake --build" in done.stderr
 
 
+def test_the_ticket_stays_out_of_the_log(tmp_path):
+    assert run(tmp_path, "--peers", "2", "--json").returncode == 0
+    log = (tmp_path / "run" / "launcher.jsonl").read_text()
+    assert "longhaul://127.0.0.1:1/fake#" in log and "#AAAA" not in log
+    assert (tmp_path / "run" / "peer-0").stat().st_mode & 0o077 == 0
+
+
 def test_trigger():
     by_round, by_time = launch.parse_trigger("peer-2@round:40"), launch.parse_trigger("peer-12@seconds:1.5")
     by_share = launch.parse_trigger("peer-0@percent:25")
