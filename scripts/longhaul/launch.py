@@ -283,7 +283,7 @@ class Launcher:
             if daemon.reap():
                 self._note_exit(daemon)
                 if daemon is self.daemons[0] and not daemon.killed and not self._restart_pending(daemon):
-                    # The coordinator has ended. At the run's end the others finish what they do; else they are sent home.
+                    # The coordinator has ended. At a run's end the others finish by themselves; else they are asked to.
                     if daemon.code:
                         self._tell_all(signal.SIGTERM)
                     self._begin_stop()
