@@ -64,10 +64,14 @@ public:
 
     task<result<std::size_t>> read_some(core::mutable_bytes out) override {
         if (closed_) co_return broken(asio::error::bad_descriptor);
+        if (read_end_) co_return 0;  // Asio would wait for ever for news after the end
         asio::error_code ec;
         const auto n = co_await socket_.async_read_some(asio::buffer(out.data(), out.size()),
                                                         asio::redirect_error(asio::use_awaitable, ec));
-        if (ec == asio::error::eof) co_return 0;
+        if (ec == asio::error::eof) {
+            read_end_ = true;
+            co_return 0;
+        }
         if (ec || closed_) co_return broken(ec);
         co_return n;
     }
@@ -131,6 +135,7 @@ private:
     endpoint local_, remote_;
     stream_purpose purpose_ = stream_purpose::control;
     bool closed_ = false;
+    bool read_end_ = false;
 };
 
 std::unique_ptr<stream> make_stream(tcp::socket socket, stream_purpose purpose) {

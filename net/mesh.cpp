@@ -232,6 +232,9 @@ task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting&
     const auto n = keys.sealer.seal(static_cast<std::uint8_t>(record_type::verdict), 0, said.encode(), sealed);
     LONGHAUL_CO_TRY(n);
     if (!said.accepted()) {
+        const auto end = keys.sealer.seal_end("not admitted");
+        LONGHAUL_CO_TRY(end);
+        sealed.insert(sealed.end(), end->begin(), end->end());
         auto written = co_await c.write(sealed);
         LONGHAUL_CO_TRY(written);
         co_return co_await c.linger(env.clock, linger_time);

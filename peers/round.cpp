@@ -80,6 +80,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (open_attempt != attempt_) {
         attempt_ = open_attempt;
+        // Whoever started again while this attempt was being logged is lost for it, too, if it counts on their payload.
+        std::erase_if(lost_, [&l](peer_number who) {
+            return !l.open() || !std::ranges::binary_search(l.open()->contributors, who);
+        });
         for (auto& [who, v] : views_) v.ready.reset();
     }
 }

@@ -383,11 +383,31 @@ core::task<core::result<void>> start_founder(node& n) {
     co_return core::ok();
 }
 
+/// A stranger to the run is told at once that nobody answers; a node that took part before waits for its coordinator to
+/// come back, as it would have done had it not been restarted.
+core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
+    const auto until = n.env.clock.now() + n.options.quorum_patience;
+    for (bool first = true;; first = false) {
+        auto admitted = co_await become_admitted(n);
+        const bool may_pass =
+            !admitted && (admitted.error().code == errc::unreachable || admitted.error().code == errc::timeout ||
+                          admitted.error().code == errc::closed);
+        if (!was_known || !may_pass || n.leaving || n.env.clock.now() >= until) co_return admitted;
+        if (first) n.report(admitted.error(), "trying again until the coordinator is back");
+        const auto wanted = [&n] { return n.leaving; };
+        auto left =
+            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, wanted), n.env.clock.now() + 2s);
+        if (!left && left.error().code != errc::timeout) co_return left;
+        if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
+    }
+}
+
 core::task<core::result<void>> start_joiner(node& n) {
     auto prepared = co_await prepare_joiner(n);
     LONGHAUL_CO_TRY(prepared);
     auto network = co_await start_network(n, n.options.join->ticket.key->run);
     LONGHAUL_CO_TRY(network);
+    const bool was_known = n.run.has_value();
     if (!n.run) {
         // First the manifest alone: nobody is admitted whose model or data differ.
         n.admission_wanted = false;
@@ -412,7 +432,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.run->manifest.founder, nullptr, ledger{});
     n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
     n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
-    auto admitted = co_await become_admitted(n);
+    auto admitted = co_await be_admitted_patiently(n, was_known);
     LONGHAUL_CO_TRY(admitted);
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
     auto known = co_await core::with_deadline(

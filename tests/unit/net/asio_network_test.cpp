@@ -73,6 +73,9 @@ task<result<void>> says_hello(real_world& w, listener& l, endpoint to) {
     auto end = co_await ends->accepted->read_some(got);
     LONGHAUL_CO_TRY(end);
     CHECK(*end == 0);
+    end = co_await ends->accepted->read_some(got);
+    LONGHAUL_CO_TRY(end);
+    CHECK(*end == 0);  // whoever asks again is told again
     co_return ok();
 }
 

@@ -1,0 +1,171 @@
+"""Real daemons and signal 9: a member killed in each phase of a round, the founder killed, everybody killed."""
+
+import signal
+import time
+
+import pytest
+from nodes import World, wait_for
+
+# Wide enough that a round takes about a second: each phase can be met.
+SLOW_ROUNDS = """
+name = "survival"
+[model]
+kind = "quadratic"
+width = 400000
+[inner]
+optimizer = "sgd"
+lr = 0.02
+weight_decay = 0.0
+steps = 40
+warmup = 0
+[peers]
+min = 3
+silence_limit = "5 s"
+[eval]
+every = 0
+[checkpoint]
+every = 3
+[stop]
+rounds = 1000000
+"""
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    for node in made.nodes:
+        if node.alive():
+            node.process.send_signal(signal.SIGCONT)
+    made.end()
+
+
+def three(world):
+    """A founder and two members in training."""
+    (world.folder / "run.toml").write_text(SLOW_ROUNDS)
+    founder = world.start("founder", "run", world.folder / "run.toml", "--listen", "127.0.0.1:0")
+    ticket = founder.ready()["ticket"]
+    victim, other = world.join("victim", ticket), world.join("other", ticket)
+    founder.wait_for_round(2)
+    return founder, victim, other, ticket
+
+
+def newest(node):
+    return max((e["round"] for e in node.events("round_committed")), default=0)
+
+
+def trained(node, number):
+    return any(e["round"] == number for e in node.events("inner"))
+
+
+def committed(node, number):
+    return next(e for e in node.events("round_committed") if e["round"] == number)
+
+
+def next_round(node):
+    """The number of a round that has just begun."""
+    before = newest(node)
+    wait_for(lambda: newest(node) > before, "the next commit")
+    return newest(node) + 1
+
+
+def slow_motion(node, stopped, running):
+    node.process.send_signal(signal.SIGSTOP)
+    time.sleep(stopped)
+    node.process.send_signal(signal.SIGCONT)
+    time.sleep(running)
+
+
+def check_equal_roots(*nodes):
+    """All replicas' anchors are bit-identical after every commit."""
+    roots = {}
+    for node in nodes:
+        for e in node.events("round_committed"):
+            key = (e["generation"], e["round"])
+            assert roots.setdefault(key, e["root"]) == e["root"], f"round {key} differs on {node.name}"
+    assert roots
+
+
+def comes_back(world, founder, victim, ticket):
+    """Started again with the same command, the victim catches up and is merged."""
+    again = world.join("victim", ticket)
+    wait_for(lambda: len(again.events("started")) == 2, "its return")
+    back = again.events("started")[-1]["t"]
+    merged = lambda: any(e["own_merged"] and e["t"] > back for e in again.events("round_committed"))
+    wait_for(merged, "being merged again")
+    return again
+
+
+def test_killed_while_training(world):
+    founder, victim, other, ticket = three(world)
+    number = next_round(victim)
+    victim.kill()
+    assert not trained(victim, number), "it was killed too late for this test"
+    founder.wait_for_round(number + 1)
+    assert committed(founder, number)["members"] == 2
+    assert any(e["round"] == number for e in founder.events("attempt_failed"))
+    again = comes_back(world, founder, victim, ticket)
+    check_equal_roots(founder, again, other)
+
+
+def test_killed_while_sending(world):
+    founder, victim, other, ticket = three(world)
+    number = next_round(victim)
+    # A stopped receiver holds its transfer open: the victim dies with its payload half delivered.
+    other.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: trained(victim, number), "the victim's training")
+    victim.kill()
+    other.process.send_signal(signal.SIGCONT)
+    founder.wait_for_round(number + 1)
+    assert committed(founder, number)["members"] == 2
+    assert committed(founder, number)["merged"] == 2
+    again = comes_back(world, founder, victim, ticket)
+    check_equal_roots(founder, again, other)
+
+
+def test_killed_while_waiting(world):
+    founder, victim, other, ticket = three(world)
+    number = next_round(victim)
+    # The other trains in slow motion, while its connections stay alive: the victim has sent everything and waits.
+    deadline = time.monotonic() + 30
+    while not trained(victim, number) and time.monotonic() < deadline:
+        slow_motion(other, 0.3, 0.01)
+    for _ in range(6):
+        slow_motion(other, 0.15, 0.02)
+    victim.kill()
+    assert not trained(other, number), "the other was too fast for this test"
+    founder.wait_for_round(number + 1)
+    # Delivered in full, so its work stays, although it is gone.
+    assert (committed(founder, number)["members"], committed(founder, number)["merged"]) == (2, 3)
+    again = comes_back(world, founder, victim, ticket)
+    check_equal_roots(founder, again, other)
+
+
+def test_founder_killed_while_the_others_live(world):
+    founder, victim, other, _ = three(world)
+    listen = founder.ready()["listen"]
+    founder.wait_for_round(4)
+    founder.kill()
+    before = newest(other)
+    again = world.start("founder", "run", world.folder / "run.toml", "--listen", listen)
+    assert again.ready()["resumed"] is True
+    wait_for(lambda: newest(other) > before + 2, "rounds after the founder's return")
+    # Nothing that was committed is lost: the others hold what the founder's checkpoint has not.
+    assert {e["generation"] for e in other.events("round_committed")} == {1}
+    check_equal_roots(again, victim, other)
+
+
+def test_everybody_killed_and_started_again(world):
+    founder, victim, other, ticket = three(world)
+    listen = founder.ready()["listen"]
+    wait_for(lambda: founder.events("checkpoint") and victim.events("checkpoint"), "checkpoints")
+    for node in (founder, victim, other):
+        node.kill()
+    saved = max(e["round"] for n in (founder, victim, other) for e in n.events("checkpoint"))
+    founder = world.start("founder", "run", world.folder / "run.toml", "--listen", listen)
+    victim, other = world.join("victim", ticket), world.join("other", ticket)
+    wait_for(lambda: len(founder.events("started")) == 2 and newest(founder) > saved, "new rounds", 90)
+    wait_for(lambda: newest(other) > saved + 1 and newest(victim) > saved + 1, "new rounds on all", 90)
+    rounds = [(e["generation"], e["round"]) for e in founder.events("round_committed")]
+    assert rounds == sorted(rounds), "a generation never goes back"
+    check_equal_roots(founder, victim, other)

@@ -1,0 +1,730 @@
+#include <map>
+
+#include "net/secure.hpp"
+#include "net/transfers.hpp"
+#include "tests/unit/net/link_world.hpp"
+
+namespace longhaul::net::testing {
+
+namespace {
+
+using dialled = result<std::shared_ptr<link>>;
+
+task<dialled> dial(node& from, const endpoint& to) {
+    auto dialling = from.net->dial(to);
+    co_return co_await std::move(dialling);
+}
+
+core::digest key_of(int n) {
+    core::digest d;
+    d.bytes[0] = static_cast<std::byte>(n);
+    return d;
+}
+
+mesh_options with_psk(int n) {
+    mesh_options o;
+    o.run = key_of(1);
+    o.psk = key_of(n);
+    return o;
+}
+
+bool code_is(const dialled& d, errc code) { return !d && d.error().code == code; }
+
+/// That a newcomer still gets in: whatever happened on the port before, the node is alive.
+task<result<void>> still_serves(world& w, node& at, int psk = 0, int token = 0) {
+    auto options = psk > 0 ? with_psk(psk) : mesh_options{};
+    if (token > 0) options.token = key_of(token);
+    node guest(w, std::move(options));
+    auto visit = [](world& in, node& visitor, node& host) -> task<result<void>> {
+        auto made = co_await dial(visitor, host.at);
+        LONGHAUL_CO_TRY(made);
+        auto sending = (*made)->send(text("hello"));
+        auto sent = co_await std::move(sending);
+        LONGHAUL_CO_TRY(sent);
+        co_return co_await eventually(in, [&host, &visitor] { return host.net->find(visitor.self.key()) != nullptr; });
+    };
+    auto body = visit(w, guest, at);
+    std::vector<node*> one{&guest};
+    co_return co_await serving(w, std::move(one), std::move(body));
+}
+
+using node_body = task<result<void>> (*)(world&, node&);
+
+/// Runs `body` beside a listening node.
+task<result<void>> listening_body(world& w, node& n, node_body body) {
+    MUST(n.listen());
+    co_return co_await body(w, n);
+}
+task<result<void>> beside(world& w, node& n, node_body body) {
+    auto inner = listening_body(w, n, body);
+    std::vector<node*> one{&n};
+    co_return co_await serving(w, std::move(one), std::move(inner));
+}
+
+}  // namespace
+
+LINK_TEST("both ends learn who the other is, authenticated") {
+    struct pair {
+        node a, b;
+    };
+    mesh_options oa, ob;
+    oa.name = "alice";
+    oa.token = key_of(9);
+    oa.features = 5;
+    oa.advertised = {{"alice.example", 0}, {"10.0.0.1", 7000}};
+    ob.name = "bob";
+    ob.advertised = {{"bob.example", 0}};
+    ob.token = key_of(8);
+    pair p{node(w, oa, 77), node(w, ob)};
+    std::vector<remote_peer> judged;
+    p.b.admit = [&judged](const remote_peer& r, bool they_dialled) -> result<void> {
+        CHECK(they_dialled);
+        judged.push_back(r);
+        return ok();
+    };
+    p.a.admit = [](const remote_peer&, bool they_dialled) -> result<void> {
+        CHECK_FALSE(they_dialled);
+        return ok();
+    };
+    auto body = [](world& in, pair& both, std::vector<remote_peer>& seen) -> task<result<void>> {
+        MUST(both.b.listen());
+        auto made = co_await dial(both.a, both.b.at);
+        MUST(made);
+        const auto& bob = (*made)->remote();
+        CHECK(bob.key == both.b.self.key());
+        CHECK(bob.name == "bob");
+        CHECK_FALSE(bob.token);  // only who dials presents one
+        CHECK(bob.observed == both.b.at);
+        CHECK(bob.advertised == std::vector<endpoint>{{"bob.example", both.b.at.port}});
+        MUST(co_await eventually(in, [&both] { return both.b.ups.size() == 1; }));
+        const auto& alice = both.b.ups[0]->remote();
+        CHECK(alice.name == "alice");
+        CHECK(alice.incarnation == 77);
+        CHECK(alice.features == 5);
+        CHECK(alice.advertised == std::vector<endpoint>{{"10.0.0.1", 7000}});  // it listens nowhere
+        MUST_HOLD(seen.size() == 1);
+        CHECK(seen[0].token == key_of(9));
+        CHECK(seen[0].key == both.a.self.key());
+        auto again = co_await dial(both.a, both.b.at);
+        MUST(again);
+        CHECK(*again == *made);
+        CHECK(both.b.ups.size() == 1);
+        CHECK(both.b.net->links().size() == 1);
+        co_return ok();
+    };
+    auto inner = body(w, p, judged);
+    std::vector<node*> all{&p.a, &p.b};
+    co_return co_await serving(w, std::move(all), std::move(inner));
+}
+
+LINK_TEST("a wrong key, another run, a refused token and a full node each say so to who dials") {
+    node host(w, with_psk(2));
+    host.admit = [](const remote_peer& r, bool) -> result<void> {
+        if (r.token && *r.token == key_of(9)) return ok();
+        return fail(errc::not_admitted, "this invitation was used already: ask for a new ticket");
+    };
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto attempt = [&](mesh_options o) { return std::make_unique<node>(in, std::move(o)); };
+        auto wrong_key = attempt(with_psk(3));
+        auto made = co_await dial(*wrong_key, h.at);
+        CHECK(code_is(made, errc::not_admitted));
+        CHECK(made.error().message ==
+              fmt::format("{}: the ticket's key does not fit this run: ask for a new ticket", h.at.text()));
+        auto no_key_options = with_psk(0);
+        auto no_key = attempt(no_key_options);
+        made = co_await dial(*no_key, h.at);
+        CHECK(code_is(made, errc::not_admitted));
+        CHECK(made.error().message.find("only invited nodes") != std::string::npos);
+        auto other_run_options = with_psk(2);
+        other_run_options.run = key_of(44);
+        auto other_run = attempt(other_run_options);
+        made = co_await dial(*other_run, h.at);
+        CHECK(code_is(made, errc::run_mismatch));
+        auto bad_token_options = with_psk(2);
+        bad_token_options.token = key_of(10);
+        auto bad_token = attempt(bad_token_options);
+        made = co_await dial(*bad_token, h.at);
+        CHECK(code_is(made, errc::not_admitted));
+        CHECK(made.error().message.ends_with("this invitation was used already: ask for a new ticket"));
+        CHECK(h.ups.empty());
+        MUST(co_await still_serves(in, h, 2, 9));
+        co_return ok();
+    };
+    co_return co_await beside(w, host, body);
+}
+
+LINK_TEST("who dials may refuse who answers, before it says who it is") {
+    struct pair {
+        node a, b;
+    };
+    pair p{node(w), node(w)};
+    p.a.admit = [](const remote_peer&, bool) -> result<void> { return fail(errc::not_admitted, "not the founder"); };
+    auto body = [](pair& both) -> task<result<void>> {
+        MUST(both.b.listen());
+        const auto made = co_await dial(both.a, both.b.at);
+        CHECK(code_is(made, errc::not_admitted));
+        CHECK(both.b.ups.empty());
+        const auto self = co_await dial(both.b, both.b.at);
+        CHECK(code_is(self, errc::protocol));
+        co_return ok();
+    };
+    auto inner = body(p);
+    std::vector<node*> all{&p.a, &p.b};
+    co_return co_await serving(w, std::move(all), std::move(inner));
+}
+
+LINK_TEST("nobody there, somebody else there, and somebody silent there are three different errors") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        auto l = in.env.network.listen({in.host, 0});
+        MUST(l);
+        const auto at = (*l)->local();
+        auto chatter = [](listener& from, std::string_view words, stream*& held) -> task<result<void>> {
+            auto s = co_await from.accept();
+            LONGHAUL_CO_TRY(s);
+            if (!words.empty()) {
+                auto written = co_await write_all(**s, core::as_bytes(words));
+                LONGHAUL_CO_TRY(written);
+            }
+            std::array<std::byte, 512> scratch{};
+            held = s->get();
+            for (;;) {
+                auto got = co_await (*s)->read_some(scratch);
+                if (!got || *got == 0) co_return ok();
+            }
+        };
+        mesh_options hasty;
+        hasty.handshake_deadline = 100ms;
+        node guest(in, hasty);
+        stream* held = nullptr;
+        constexpr std::string_view http =
+            "HTTP/1.1 400 Bad Request\r\nServer: something-else/1.2.3 (Unix)\r\nContent-Type: text/html\r\n"
+            "Content-Length: 0\r\nConnection: close\r\n\r\n";
+        auto to_http = core::both(dial(guest, at), chatter(**l, http, held));
+        const auto other = co_await std::move(to_http);
+        CHECK(code_is(other.first, errc::protocol));
+        auto to_silent = core::both(dial(guest, at), chatter(**l, "", held));
+        const auto silent = co_await std::move(to_silent);
+        CHECK(code_is(silent.first, errc::timeout));
+        (*l)->close();
+        const auto nobody = co_await dial(guest, at);
+        CHECK(code_is(nobody, errc::unreachable));
+        CHECK(nobody.error().message.find(at.text()) != std::string::npos);
+        MUST(co_await still_serves(in, h));
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("another wire version is named by both sides, and a probe tells what is there") {
+    node n(w, with_psk(2));
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        auto probing = mesh::probe(in.env, h.at, 2s);
+        const auto told = co_await std::move(probing);
+        MUST(told);
+        CHECK(told->run == key_of(1));
+        CHECK(told->wire_min == wire_version_min);
+        CHECK(told->wire_max == wire_version_max);
+        CHECK(told->rtt > core::duration{});
+
+        hello future;
+        future.wire_min = wire_version_max + 1;
+        future.wire_max = wire_version_max + 3;
+        future.run = key_of(1);
+        auto connecting = in.env.network.connect(h.at, stream_purpose::control);
+        auto made = co_await std::move(connecting);
+        MUST(made);
+        raw_connection c(std::move(*made));
+        const auto greeted = co_await greet(c, future);
+        CHECK((!greeted && greeted.error().code == errc::version_mismatch));
+
+        // A node of the future at the other end.
+        auto l = in.env.network.listen({in.host, 0});
+        MUST(l);
+        auto answering = [](listener& from, hello as) -> task<result<void>> {
+            auto s = co_await from.accept();
+            LONGHAUL_CO_TRY(s);
+            std::array<std::byte, hello_size> theirs{};
+            auto read = co_await read_exact(**s, theirs);
+            LONGHAUL_CO_TRY(read);
+            const auto bytes = as.encode();
+            co_return co_await write_all(**s, bytes);
+        };
+        node guest(in, with_psk(2));
+        const auto at = (*l)->local();
+        auto meeting = core::both(dial(guest, at), answering(**l, future));
+        const auto met = co_await std::move(meeting);
+        CHECK(code_is(met.first, errc::version_mismatch));
+        CHECK(met.first.error().message.find(at.text()) != std::string::npos);
+        MUST(co_await still_serves(in, h, 2));
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("of simultaneous dials one stays, the same for both") {
+    for (int round = 0; round < 30; ++round) {
+        struct pair {
+            node a, b;
+        };
+        pair p{node(w), node(w)};
+        auto body = [](world& in, pair& both) -> task<result<void>> {
+            MUST(both.a.listen());
+            MUST(both.b.listen());
+            auto dialling = core::both(dial(both.a, both.b.at), dial(both.b, both.a.at));
+            const auto made = co_await std::move(dialling);
+            MUST(made.first);
+            MUST(made.second);
+            // The two ends of the one link understand each other.
+            MUST(co_await eventually(
+                in, [&both] { return both.a.net->find(both.b.self.key()) && both.b.net->find(both.a.self.key()); }));
+            const auto ab = both.a.net->find(both.b.self.key()), ba = both.b.net->find(both.a.self.key());
+            auto sending = ab->send(text("one link"));
+            MUST(co_await std::move(sending));
+            const auto got = co_await ba->receive();
+            MUST(got);
+            CHECK(core::as_text(*got) == "one link");
+            CHECK(made.first->get() == ab.get());
+            CHECK(made.second->get() == ba.get());
+            CHECK(both.a.net->links().size() == 1);
+            CHECK(both.b.net->links().size() == 1);
+            // Nothing that came up went down again.
+            CHECK(both.a.ups.size() == 1);
+            CHECK(both.b.ups.size() == 1);
+            co_return ok();
+        };
+        auto inner = body(w, p);
+        std::vector<node*> all{&p.a, &p.b};
+        auto served = co_await serving(w, std::move(all), std::move(inner));
+        MUST(served);
+    }
+    co_return ok();
+}
+
+LINK_TEST("a peer that started again replaces its old link, an older start is refused") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto own = identity::generate(in.env.entropy);
+        node old_start(in, own, {}, 5), new_start(in, own, {}, 6), older(in, own, {}, 4);
+        auto visits = [](world& inner, node& host, node& second, node& third, node& first) -> task<result<void>> {
+            MUST(co_await dial(first, host.at));
+            MUST(co_await eventually(inner, [&host] { return host.ups.size() == 1; }));
+            MUST(co_await dial(second, host.at));
+            MUST(co_await eventually(inner, [&host] { return host.ups.size() == 2; }));
+            CHECK_FALSE(host.ups[0]->up());
+            CHECK(host.ups[1]->up());
+            CHECK(host.net->links().size() == 1);
+            MUST(co_await eventually(inner, [&first] { return !first.ups[0]->up(); }));
+            const auto refused = co_await dial(third, host.at);
+            CHECK(code_is(refused, errc::not_admitted));
+            CHECK(host.ups[1]->up());
+            // The same start may come back: it has lost the link that we still see.
+            second.network.kill(stream_purpose::control);
+            MUST(co_await eventually(inner, [&second] { return !second.ups[0]->up(); }));
+            MUST(co_await dial(second, host.at));
+            co_return ok();
+        };
+        auto inner = visits(in, h, new_start, older, old_start);
+        std::vector<node*> all{&old_start, &new_start, &older};
+        auto served = co_await serving(in, std::move(all), std::move(inner));
+        co_return served;
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("a node with all the links it may have refuses the next one and keeps the others") {
+    mesh_options small;
+    small.max_links = 1;
+    node n(w, small);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        node first(in), second(in);
+        auto visits = [](node& host, node& one, node& two) -> task<result<void>> {
+            auto made = co_await dial(one, host.at);
+            MUST(made);
+            const auto refused = co_await dial(two, host.at);
+            CHECK(code_is(refused, errc::limit));
+            CHECK((*made)->up());
+            co_return ok();
+        };
+        auto inner = visits(h, first, second);
+        std::vector<node*> all{&first, &second};
+        auto served = co_await serving(in, std::move(all), std::move(inner));
+        co_return served;
+    };
+    co_return co_await beside(w, n, body);
+}
+
+namespace {
+
+task<result<std::unique_ptr<stream>>> connect(world& w, const endpoint& to) {
+    auto connecting = w.env.network.connect(to, stream_purpose::control);
+    co_return co_await std::move(connecting);
+}
+
+/// Reads until the other end hangs up.
+task<result<void>> hung_up(world& w, stream& s) {
+    auto draining = [](stream& from) -> task<result<void>> {
+        std::array<std::byte, 512> scratch{};
+        for (;;) {
+            auto got = co_await from.read_some(scratch);
+            if (!got || *got == 0) co_return ok();
+        }
+    };
+    co_return co_await core::with_deadline(w.env.clock, draining(s), w.env.clock.now() + 5s);
+}
+
+}  // namespace
+
+LINK_TEST("garbage, truncated and oversized frames end their own connection only") {
+    mesh_options hasty;
+    hasty.handshake_deadline = 300ms;
+    node n(w, hasty);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        node friendly(in);
+        auto visits = [](world& inner, node& host, node& friend_of) -> task<result<void>> {
+            auto linked = co_await dial(friend_of, host.at);
+            MUST(linked);
+            hello right;
+            const auto good = right.encode();
+            for (std::size_t round = 0; round < 60; ++round) {
+                auto s = co_await connect(inner, host.at);
+                MUST(s);
+                byte_vector bytes;
+                switch (round % 4) {
+                    case 0: bytes = pattern(1 + round * 20, round); break;  // garbage, short and long
+                    case 1: bytes.assign(good.begin(), good.begin() + 1 + static_cast<int>(round)); break;  // truncated
+                    case 2:  // a hello with one bit flipped
+                        bytes.assign(good.begin(), good.end());
+                        bytes[round % 24] ^= std::byte{0x40};
+                        break;
+                    case 3:  // a right hello, then a frame that is announced as 65,535 bytes
+                        bytes.assign(good.begin(), good.end());
+                        bytes.resize(bytes.size() + 4096, std::byte{0xff});
+                        break;
+                    default: break;
+                }
+                auto written = co_await write_all(**s, bytes);
+                if (round % 4 == 1) (*s)->close();
+                if (round % 4 != 1) MUST(co_await hung_up(inner, **s));
+            }
+            CHECK((*linked)->up());
+            MUST(co_await still_serves(inner, host));
+            co_return ok();
+        };
+        auto inner = visits(in, h, friendly);
+        std::vector<node*> all{&friendly};
+        auto served = co_await serving(in, std::move(all), std::move(inner));
+        co_return served;
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("connections that say nothing, or little, are hung up on, more of them than allowed at once") {
+    mesh_options hasty;
+    hasty.handshake_deadline = 400ms;
+    hasty.max_pending_per_source = 8;
+    node n(w, hasty);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto before = in.env.clock.now();
+        std::vector<std::unique_ptr<stream>> idle;
+        for (int i = 0; i < 30; ++i) {
+            auto s = co_await connect(in, h.at);
+            MUST(s);
+            if (i % 2 == 0) {
+                const std::array one{std::byte{'L'}};
+                auto written = co_await write_all(**s, one);
+            }
+            idle.push_back(std::move(*s));
+        }
+        // Those beyond the cap go at once, the others at the deadline.
+        for (std::size_t i = 8; i < idle.size(); ++i) MUST(co_await hung_up(in, *idle[i]));
+        CHECK(in.env.clock.now() - before < 400ms);
+        for (auto& s : idle) MUST(co_await hung_up(in, *s));
+        MUST(co_await still_serves(in, h));
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+namespace {
+
+/// An authenticated peer that breaks rules: the handshake by hand, then whatever a test likes.
+struct rogue {
+    std::optional<channel> control, bulk;
+    noise::secret_key exporter;
+};
+
+task<result<void>> introduce(world& w, const identity& self, const endpoint& to, rogue& out) {
+    auto s = co_await connect(w, to);
+    LONGHAUL_CO_TRY(s);
+    raw_connection c(std::move(*s));
+    hello mine;
+    const auto greeted = co_await greet(c, mine);
+    LONGHAUL_CO_TRY(greeted);
+    self_description description;
+    control_handshake handshake(side::initiator, self, description, {}, greeted->prologue, {}, w.env.entropy);
+    while (!handshake.done()) {
+        auto stepped = co_await step(c, handshake);
+        LONGHAUL_CO_TRY(stepped);
+    }
+    auto keys = handshake.finish();
+    out.exporter = keys.exporter;
+    out.control.emplace(std::move(c.stream), std::move(keys), c.count);
+    auto answer = co_await out.control->next_record();
+    LONGHAUL_CO_TRY(answer);
+    const auto said = parse_verdict(answer->payload);
+    LONGHAUL_CO_TRY(said);
+    co_return said->as_result();
+}
+
+task<result<void>> open_bulk(world& w, const endpoint& to, rogue& r, std::uint32_t number) {
+    auto dialling = dial_bulk(w.env, to, {}, r.exporter, number, 1s, 1s);
+    auto made = co_await std::move(dialling);
+    LONGHAUL_CO_TRY(made);
+    r.bulk.emplace(std::move(**made));
+    co_return ok();
+}
+
+task<result<void>> put(channel& c, std::uint8_t type, std::uint8_t flags, const byte_vector& payload) {
+    byte_vector sealed(payload.size() + record_overhead);
+    const auto n = c.sealer.seal(type, flags, payload, sealed);
+    LONGHAUL_CO_TRY(n);
+    co_return co_await c.write(sealed);
+}
+
+const byte_vector nothing;
+
+byte_vector segment_header(std::uint64_t id, std::uint64_t offset, std::uint32_t length) {
+    segment s;
+    s.transfer = id;
+    s.offset = offset;
+    s.length = length;
+    return s.encode();
+}
+
+constexpr auto link_type = static_cast<std::uint8_t>(channel_record::link);
+constexpr auto message_type = static_cast<std::uint8_t>(channel_record::message);
+constexpr auto segment_type = static_cast<std::uint8_t>(channel_record::segment);
+constexpr auto idle_type = static_cast<std::uint8_t>(channel_record::idle);
+
+/// One record that breaks the protocol.
+struct crime {
+    std::string name;
+    bool on_bulk;
+    std::uint8_t type, flags;
+    byte_vector payload;
+};
+
+/// What an authenticated peer may not say, on a link where it offered transfer 1 of 300,000 bytes, which was accepted,
+/// and transfer 2, which was not, and where transfer 1 of 100 bytes was offered to it.
+std::vector<crime> crimes() {
+    const auto on_control = [](std::string name, const wire::control& m) {
+        return crime{std::move(name), false, link_type, 0, wire::serialize(m)};
+    };
+    std::vector<crime> all;
+    all.push_back({"unknown record", false, 99, 0, {}});
+    all.push_back({"bulk record on control", false, segment_type, 0, segment_header(1, 0, segment_bytes)});
+    all.push_back({"no link message", false, link_type, 0, byte_vector(5, std::byte{0xff})});
+    all.push_back({"unknown flags", false, message_type, 6, {}});
+    all.push_back({"empty piece", false, message_type, more_follows, {}});
+    all.push_back(on_control("offer again", wire::transfer_offer{2, "again", 5}));
+    all.push_back(on_control("same tag", wire::transfer_offer{3, "accepted", 5}));
+    all.push_back(on_control("withdraw the unknown", wire::transfer_withdraw{9}));
+    all.push_back(on_control("accept the unknown", wire::transfer_accept{9, 1}));
+    all.push_back(on_control("too much credit", wire::transfer_accept{1, 101}));
+    all.push_back(on_control("done before accepted", wire::transfer_done{1}));
+    all.push_back(on_control("progress before accepted", wire::transfer_progress{1, {{0, 1}}}));
+    all.push_back(on_control("refuse the unknown", wire::transfer_refuse{9, ""}));
+    all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
+    all.push_back({"control record on bulk", true, message_type, 0, {}});
+    all.push_back({"idle with payload", true, idle_type, 0, byte_vector(1)});
+    all.push_back({"short header", true, segment_type, 0, byte_vector(19)});
+    all.push_back({"segment of the unknown", true, segment_type, 0, segment_header(9, 0, 100)});
+    all.push_back({"segment before accepted", true, segment_type, 0, segment_header(2, 0, 10)});
+    all.push_back({"segment off the grid", true, segment_type, 0, segment_header(1, 5, 100)});
+    all.push_back({"segment beyond the end", true, segment_type, 0, segment_header(1, 2 * segment_bytes, 100)});
+    all.push_back({"segment too long", true, segment_type, 0, segment_header(1, segment_bytes, segment_bytes)});
+    all.push_back({"segment too short", true, segment_type, 0, segment_header(1, 0, 100)});
+    all.push_back({"segment of nothing", true, segment_type, 0, segment_header(1, 0, 0)});
+    return all;
+}
+
+/// Brings a rogue to the state that `crimes` describes, lets it commit one, and sees the link end for it.
+task<result<void>> commit(world& w, node& h, const crime& what, byte_vector& into) {
+    const auto ups = h.ups.size();
+    const auto self = identity::generate(w.env.entropy);
+    rogue r;
+    MUST(co_await introduce(w, self, h.at, r));
+    MUST(co_await eventually(w, [&h, ups] { return h.ups.size() == ups + 1; }));
+    const auto l = h.ups.back();
+    core::scope waiting(w.env.executor);
+    auto work = [](world& in, node& host, link& victim, rogue& by, const crime& act) -> task<result<void>> {
+        const auto first = wire::serialize(wire::transfer_offer{1, "accepted", 300000});
+        const auto second = wire::serialize(wire::transfer_offer{2, "not accepted", 10});
+        MUST(co_await put(*by.control, link_type, 0, first));
+        MUST(co_await put(*by.control, link_type, 0, second));
+        MUST(co_await open_bulk(in, host.at, by, 1));
+        MUST(co_await put(*by.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&victim] { return victim.stats().streams == 1; }));
+        CHECK(victim.up());
+        MUST(co_await put(act.on_bulk ? *by.bulk : *by.control, act.type, act.flags, act.payload));
+        MUST(co_await eventually(in, [&victim] { return !victim.up(); }));
+        CHECK(victim.ended()->why.code == errc::protocol);
+        CHECK(victim.ended()->why.message.find("broke the protocol") != std::string::npos);
+        co_return ok();
+    };
+    l->on_offer([&](const std::string& tag, std::uint64_t) {
+        if (tag == "accepted") waiting.spawn_isolated("take", l->receive_transfer(tag, into));
+    });
+    waiting.spawn_isolated("give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
+    waiting.spawn("crime", work(w, h, *l, r, what));
+    co_return co_await waiting.join();
+}
+
+}  // namespace
+
+LINK_TEST("an authenticated peer that breaks the protocol loses its link, with a sentence, and nobody else does") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        node friendly(in);
+        auto visits = [](world& inner, node& host, node& friend_of) -> task<result<void>> {
+            auto linked = co_await dial(friend_of, host.at);
+            MUST(linked);
+            byte_vector into(300000);
+            const auto all = crimes();
+            for (const auto& each : all) {
+                INFO(each.name);
+                auto committed = co_await commit(inner, host, each, into);
+                MUST(committed);
+            }
+            CHECK((*linked)->up());
+            co_return co_await still_serves(inner, host);
+        };
+        auto inner = visits(in, h, friendly);
+        std::vector<node*> all{&friendly};
+        auto served = co_await serving(in, std::move(all), std::move(inner));
+        co_return served;
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("a bulk connection needs the session, a fresh number and the key") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto self = identity::generate(in.env.entropy);
+        rogue r;
+        MUST(co_await introduce(in, self, h.at, r));
+        MUST(co_await eventually(in, [&h] { return !h.ups.empty(); }));
+        MUST(co_await open_bulk(in, h.at, r, 3));
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 1; }));
+        for (const std::uint32_t used : {3U, 2U}) {
+            rogue again;
+            again.exporter = r.exporter;
+            const auto refused = co_await open_bulk(in, h.at, again, used);
+            CHECK_FALSE(refused);
+        }
+        rogue stranger;  // another session
+        const auto refused = co_await open_bulk(in, h.at, stranger, 4);
+        CHECK_FALSE(refused);
+        CHECK(h.ups[0]->up());
+        CHECK(h.ups[0]->stats().streams == 1);
+        // A newer one replaces the present one once it has shown that it holds the key.
+        rogue next;
+        next.exporter = r.exporter;
+        MUST(co_await open_bulk(in, h.at, next, 5));
+        MUST(co_await put(*next.bulk, idle_type, 0, nothing));
+        MUST(co_await hung_up(in, *r.bulk->stream));
+        CHECK(h.ups[0]->up());
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("late and repeated segments are dropped, bytes arrive once") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto self = identity::generate(in.env.entropy);
+        rogue r;
+        MUST(co_await introduce(in, self, h.at, r));
+        MUST(co_await eventually(in, [&h] { return !h.ups.empty(); }));
+        const auto l = h.ups[0];
+        byte_vector into(segment_bytes + 100);
+        core::scope waiting(in.env.executor);
+        bool complete = false;
+        auto receiving = [](link& from, byte_vector& to, bool& done) -> task<result<void>> {
+            auto taking = from.receive_transfer("t", to);
+            auto got = co_await std::move(taking);
+            MUST(got);
+            done = true;
+            co_return ok();
+        };
+        l->on_offer([&](const std::string&, std::uint64_t) { waiting.spawn("take", receiving(*l, into, complete)); });
+        const auto offer = wire::serialize(wire::transfer_offer{1, "t", into.size()});
+        MUST(co_await put(*r.control, link_type, 0, offer));
+        MUST(co_await open_bulk(in, h.at, r, 1));
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&waiting] { return waiting.size() == 1; }));
+        auto send_segment = [](channel& bulk, std::uint64_t index, std::uint32_t length,
+                               int value) -> task<result<void>> {
+            const auto header = segment_header(1, index * segment_bytes, length);
+            MUST(co_await put(bulk, segment_type, 0, header));
+            for (std::uint32_t at = 0; at < length;) {
+                const byte_vector plain(std::min<std::uint32_t>(length - at, 50000), static_cast<std::byte>(value));
+                byte_vector sealed(plain.size() + data_overhead);
+                MUST(bulk.sealer.seal_data(plain, sealed));
+                MUST(co_await bulk.write(sealed));
+                at += static_cast<std::uint32_t>(plain.size());
+            }
+            co_return ok();
+        };
+        MUST(co_await send_segment(*r.bulk, 1, 100, 1));
+        MUST(co_await send_segment(*r.bulk, 1, 100, 2));  // repeated: dropped
+        MUST(co_await eventually(in, [&l] { return l->received_of("t") == 100; }));
+        CHECK_FALSE(complete);
+        MUST(co_await send_segment(*r.bulk, 0, segment_bytes, 3));
+        MUST(co_await waiting.join());
+        CHECK(complete);
+        CHECK(into[0] == std::byte{3});
+        CHECK(into[segment_bytes - 1] == std::byte{3});
+        CHECK(into[segment_bytes] == std::byte{1});
+        MUST(co_await send_segment(*r.bulk, 1, 100, 4));  // late: dropped
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        auto calm = co_await in.env.clock.sleep_for(20ms);
+        MUST(calm);
+        CHECK(into[segment_bytes] == std::byte{1});
+        CHECK(l->up());
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("a mesh that closes ends its dials and its handshakes at once") {
+    node n(w);
+    MUST(n.listen());
+    auto l = w.env.network.listen({w.host, 0});
+    MUST(l);
+    std::optional<core::error> told;
+    core::scope all(w.env.executor);
+    auto dialling = [](node& from, endpoint to) -> task<result<void>> {
+        auto made = co_await dial(from, to);
+        LONGHAUL_CO_TRY(made);
+        co_return ok();
+    };
+    auto idle = co_await connect(w, n.at);
+    MUST(idle);
+    all.spawn("serve", n.net->serve());
+    all.spawn_isolated("dial", dialling(n, (*l)->local()), [&told](const core::error& e) { told = e; });
+    auto calm = co_await w.env.clock.sleep_for(50ms);
+    MUST(calm);
+    const auto before = w.env.clock.now();
+    n.net->close("leaving");
+    MUST(co_await all.join());
+    CHECK(w.env.clock.now() - before < 500ms);
+    MUST_HOLD(told);
+    CHECK(told->code == errc::closed);
+    CHECK_FALSE(co_await dial(n, n.at));
+    co_return ok();
+}
+
+}  // namespace longhaul::net::testing
