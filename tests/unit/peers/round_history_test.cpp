@@ -56,7 +56,6 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
         const auto members = static_cast<peer_number>(1 + random.below(7));
         table t(members, 1'000'000, 20s);
         std::map<peer_number, std::set<core::digest>> vouched;  // READYs of the open attempt
-        std::uint64_t proposals_in_a_row = 0;
         for (int i = 0; i < 150; ++i) {
             const auto who = static_cast<peer_number>(1 + random.below(members));
             switch (random.below(12)) {
@@ -116,7 +115,6 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
                     if (d.wake_at) REQUIRE(*d.wake_at > t.now);
                     break;
                 }
-                ++proposals_in_a_row;
                 const ledger before = t.led;
                 REQUIRE(parse_record(serialize(*d.propose)));
                 REQUIRE(t.led.apply(*d.propose));  // I1, I6: never anything that the ledger would ignore
