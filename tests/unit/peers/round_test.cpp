@@ -741,7 +741,7 @@ TEST_CASE("a new generation starts with what its peers hold of it") {
 
 TEST_CASE("whatever happens, every proposal counts, and rounds are committed one by one by a quorum") {
     std::uint64_t rounds = 0, attempts = 0, empty = 0;
-    for (std::uint64_t seed = 0; seed < 3000; ++seed) {
+    for (std::uint64_t seed = 0; seed < 1500; ++seed) {
         INFO("seed " << seed);
         core::seeded_entropy random(seed, "round");
         const auto members = static_cast<peer_number>(1 + random.below(7));
@@ -864,8 +864,8 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
         REQUIRE(committed);
     }
     // The events are varied enough to mean something.
-    CHECK(rounds > 10'000);
-    CHECK(attempts > 10'000);
-    CHECK(empty > 100);
+    CHECK(rounds > 5000);
+    CHECK(attempts > 5000);
+    CHECK(empty > 50);
     CHECK(empty < rounds / 2);
 }
