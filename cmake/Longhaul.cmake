@@ -53,8 +53,10 @@ endif()
 
 find_program(LONGHAUL_CCACHE ccache)
 if(LONGHAUL_CCACHE)
-    set(CMAKE_CXX_COMPILER_LAUNCHER ${LONGHAUL_CCACHE})
-    set(CMAKE_CUDA_COMPILER_LAUNCHER ${LONGHAUL_CCACHE})
+    # Paths below the checkout are hashed as relative ones: what one checkout compiled, another one finds.
+    set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1
+        ${LONGHAUL_CCACHE})
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
 endif()
 
 # longhaul_library(<name> SOURCES … HEADERS … [LINK …] [PRIVATE_LINK …]): folder = target = namespace. Each header is compiled alone by the

@@ -192,7 +192,8 @@ def python() -> Count:
     """The Python package and the scripts; with the release binary also whole runs of real daemons."""
     report = REPORTS / "pytest.xml"
     report.unlink(missing_ok=True)
-    run(sys.executable, "-m", "pytest", "-q", "tests/python", "tests/lab", f"--junitxml={report}", env={"PYTHONPATH": "scripts"})
+    words = ["-q", "tests/python", "tests/lab", f"--junitxml={report}"]
+    run(sys.executable, "-m", "pytest", *words, env={"PYTHONPATH": "scripts"})
     return read_junit(report, "pytest")
 
 

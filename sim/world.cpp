@@ -22,7 +22,8 @@ world::~world() {
 
 node& world::add_node(std::string name, node_options options) {
     const auto index = static_cast<std::uint32_t>(nodes_.size());
-    LONGHAUL_ENSURE(names_.emplace(name, index).second, "two nodes of one name");
+    const bool fresh = names_.emplace(name, index).second;
+    LONGHAUL_ENSURE(fresh, fmt::format("two nodes are called '{}'", name));
     network_.add_host(name, options.up, options.down, options.reachable);
     nodes_.push_back(std::make_unique<node>(*this, index, std::move(name), options));
     return *nodes_.back();

@@ -13,8 +13,9 @@
 /// The same seed gives the same `trace_hash()`, under every compiler. sim/README.md shows the parts.
 ///
 /// The end of the world cancels the tasks of all nodes and lets them unwind: what they refer to must outlive it, so
-/// declare that before the world. If the world ends by an exception (a failed REQUIRE), it prints its seed and the
-/// last actions.
+/// declare that before the world. What tasks leave in such variables must not hold their executor (links, streams,
+/// wake-ups): let go of it before main returns. If the world ends by an exception (a failed REQUIRE), it prints its
+/// seed and the last actions.
 
 #include <functional>
 #include <map>

@@ -38,7 +38,7 @@ auto guarded(std::string_view doing, F&& f) -> decltype(f()) {
 }
 
 /// Loads the CUDA half of LibTorch, which registers itself. It is not linked: on a machine without a GPU it would only
-/// cost a second and half a gigabyte at the start. False where there is no driver or no CUDA build of torch.
+/// triple the memory of a daemon (optim/README.md). False where there is no driver or no CUDA build of torch.
 bool load_cuda() {
     if (::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL) == nullptr) return false;
     return ::dlopen(LONGHAUL_TORCH_LIBRARY_DIR "/libtorch_cuda.so", RTLD_NOW | RTLD_LOCAL) != nullptr;

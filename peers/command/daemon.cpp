@@ -13,8 +13,8 @@
 #include "core/event_file.hpp"
 #include "core/hash.hpp"
 #include "core/json.hpp"
-#include "core/units.hpp"
 #include "core/posix_storage.hpp"
+#include "core/units.hpp"
 #include "peers/command/console.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/facts.hpp"
@@ -233,7 +233,7 @@ void daemon::announce(const ready_report& r) {
 void daemon::request_stop(std::string reason) {
     if (stop_requested_) return;
     stop_requested_ = true;
-    console_->say(fmt::format("stopping: {}", reason));
+    console_->say(fmt::format("stopping: {}; a second Ctrl-C ends at once", reason));
     if (peer_) peer_->leave(std::move(reason));
     stop_changed_.notify();
 }
@@ -259,7 +259,7 @@ std::string daemon::status_json() const {
 core::task<core::result<void>> daemon::watch_signals() {
     auto first = co_await net::wait_for_signal(env_->executor);
     LONGHAUL_CO_TRY(first);
-    request_stop(*first == SIGINT ? "interrupted (again: at once)" : "asked to terminate");
+    request_stop(*first == SIGINT ? "interrupted" : "asked to terminate");
     auto second = co_await net::wait_for_signal(env_->executor);
     LONGHAUL_CO_TRY(second);
     console_->end_line();

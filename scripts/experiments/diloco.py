@@ -79,7 +79,8 @@ def diloco(text: str, lr: float, seed: int, rounds: int, folder: pathlib.Path) -
     for argument in ("--threads", str(threads), "--data", text):
         command.append(f"--peer-arg={argument}")
     with (folder / "output.log").open("w") as log:
-        done = subprocess.run([str(c) for c in command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        found = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+        done = subprocess.run([str(c) for c in command], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=found)
     nodes = read_events(run)
     commits = [[e for e in node if e["event"] == "round_committed"] for node in nodes]
     if done.returncode != 0 or len(nodes) != PEERS or any(len(c) != rounds for c in commits):

@@ -125,7 +125,7 @@ def do_launch(options: argparse.Namespace) -> int:
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    files = sorted(directory.rglob("*.safetensors"), key=lambda p: p.stat().st_mtime)
+    files = sorted(directory.glob("checkpoints/round-*/model.safetensors"))
     return files[-1] if files else None
 
 

@@ -91,7 +91,8 @@ def comes_back(world, founder, victim, ticket):
     again = world.join("victim", ticket)
     wait_for(lambda: len(again.events("started")) == 2, "its return")
     back = again.events("started")[-1]["t"]
-    wait_for(lambda: any(e["own_merged"] and e["t"] > back for e in again.events("round_committed")), "being merged again")
+    merged = lambda: any(e["own_merged"] and e["t"] > back for e in again.events("round_committed"))
+    wait_for(merged, "being merged again")
     return again
 
 

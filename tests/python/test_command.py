@@ -22,7 +22,8 @@ def test_version(world):
 def test_help_names_every_command(world):
     done = world.run("--help")
     assert done.code == 0
-    for command in "run join leave stop status peers probe ckpt keygen doctor version launch plot top pause resume".split():
+    words = "run join leave stop status peers probe ckpt keygen doctor version launch plot top pause resume"
+    for command in words.split():
         assert f" {command} " in done.out
     assert "--listen" in world.run("run", "--help").out
 

@@ -1,5 +1,6 @@
-"""The real binary as a daemon: two commands make a run; what is wrong is said in one sentence; the receiver lives on."""
+"""The real binary as a daemon: two commands make a run; what is wrong is one sentence; the receiver lives on."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -37,7 +38,7 @@ def still_serves(world, node):
     return done.json
 
 
-# -- two commands make a run ---------------------------------------------------------------------------------------------
+# -- two commands make a run -----------------------------------------------------------------------
 
 
 def test_two_commands_train_one_model(world):
@@ -126,7 +127,7 @@ def test_json_and_logfmt_logs(world):
     assert sum("event=round_committed" in line for line in done.err.splitlines()) == 3
 
 
-# -- ending ----------------------------------------------------------------------------------------------------------------
+# -- ending ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -205,7 +206,7 @@ def test_leave_ends_one_node(world):
     wait_for(lambda: still_serves(world, founder)["alive"] == 1, "the founder noticing")
 
 
-# -- bad input: one sentence, the right code, and the receiver lives -------------------------------------------------------
+# -- bad input: one sentence, the right code, and the receiver lives -------------------------------
 
 
 def test_port_in_use(world):
@@ -376,15 +377,17 @@ def test_garbage_on_the_port(world):
 def test_garbage_on_the_control_socket(world):
     founder = world.found()
     founder.ready()
-    for data in [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"', os.urandom(3000) + b"\n"]:
+    lines = [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"']
+    for data in [*lines, os.urandom(3000) + b"\n"]:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(str(founder.folder / "control.sock"))
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             answer = b""
-            while part := client.recv(65536):
-                answer += part
+            with contextlib.suppress(ConnectionError):  # closed with some of the garbage unread
+                while part := client.recv(65536):
+                    answer += part
             for line in answer.splitlines():
                 assert json.loads(line)["ok"] is False
     crowd = [socket.socket(socket.AF_UNIX) for _ in range(100)]
@@ -434,10 +437,14 @@ def damage(path: pathlib.Path, how: str) -> None:
 def test_a_damaged_checkpoint(world, how, name):
     founder = world.found()
     founder.ready()
-    founder.wait_for_round(6)
+
+    def complete():
+        folder = founder.folder / "checkpoints"
+        return sorted(folder.glob("round-*")) if folder.exists() else []
+
+    wait_for(lambda: len(complete()) >= 2, "two checkpoints")
     founder.kill()
-    checkpoints = sorted(p for p in (founder.folder / "checkpoints").iterdir() if p.name.startswith("round-"))
-    assert len(checkpoints) >= 2
+    checkpoints = complete()
     newest = int(checkpoints[-1].name.removeprefix("round-"))
     previous = int(checkpoints[-2].name.removeprefix("round-"))
     damage(checkpoints[-1] / name, how)
@@ -448,7 +455,7 @@ def test_a_damaged_checkpoint(world, how, name):
     again = world.found()
     assert again.ready()["resumed"] is True
     errors = [e["message"] for e in again.events("error")]
-    assert any(checkpoints[-1].name in e for e in errors), errors
+    assert any(f"round {newest} " in e and "damaged" in e for e in errors), errors
     wait_for(lambda: len(again.events("round_committed")) > seen, "the run going on")
     assert again.events("round_committed")[seen]["round"] in range(previous + 1, newest + 1)
 
@@ -467,11 +474,8 @@ def small_disk(tmp_path):
 
 def test_disk_full_at_the_start(world, small_disk):
     (small_disk / "filler").write_bytes(bytes((1 << 20) - 8192))
-    with (small_disk / "more").open("wb") as rest:
-        try:
-            while rest.write(bytes(4096)):
-                rest.flush()
-        except OSError:
+    with contextlib.suppress(OSError), (small_disk / "more").open("wb", buffering=0) as rest:
+        while rest.write(bytes(4096)):
             pass
     done = world.run("run", world.config(), "--listen", "127.0.0.1:0", "--state-dir", small_disk)
     assert done.code == 1, done.err

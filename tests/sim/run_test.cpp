@@ -91,7 +91,8 @@ std::string errors_of(const sim::node& n) {
     std::string out;
     for (const auto& [at, e] : n.events()) {
         if (e.name == "error" || e.name == "peer_down") {
-            out += fmt::format("  {} at {}: {}\n", n.name(), core::format_duration(at), core::to_json_line(e, 0, n.name()));
+            out += fmt::format("  {} at {}: {}\n", n.name(), core::format_duration(at),
+                               core::to_json_line(e, 0, n.name()));
         }
     }
     return out;

@@ -3,6 +3,7 @@
 
 #include "net/handshake.hpp"
 #include "net/ticket.hpp"
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/net/fixtures.hpp"
 
@@ -115,7 +116,7 @@ std::string make() {
 }
 
 TEST_CASE("the bytes on the wire are those of tests/golden/wire_v1.txt") {
-    const auto path = std::string(LONGHAUL_SOURCE_DIR) + "/tests/golden/wire_v1.txt";
+    const auto path = longhaul::tests::source_dir() + "/tests/golden/wire_v1.txt";
     std::ifstream in(path);
     const std::string golden{std::istreambuf_iterator<char>(in), {}};
     const auto made = make();

@@ -279,6 +279,29 @@ TEST_CASE("payloads that a hostile but authenticated peer may send are checked")
     for (std::size_t bit = 0; bit < 96 * 8; ++bit) REQUIRE_FALSE(h.send(ending(flipped(h.head(), bit))));
 }
 
+TEST_CASE("a responder may not send a token, nor a statement of an initiator") {
+    // The payload of message 2, through plain Noise.
+    const auto answer = [](std::uint8_t signed_side, std::initializer_list<std::uint8_t> rest) {
+        hostile h;
+        control_handshake init(side::initiator, h.victim, {}, digest_of(1), {}, digest_of(2), h.entropy);
+        noise::handshake_state resp(
+            noise::xx_psk0, false, {},
+            noise::key_pair{noise::secret_key(h.attacker.noise_secret()), h.attacker.noise_public().bytes},
+            {noise::secret_key(digest_of(2))}, h.entropy);
+        REQUIRE(resp.read(*init.write()));
+        auto payload = h.head(signed_side);
+        for (const auto b : rest) payload.push_back(static_cast<std::byte>(b));
+        if (payload.back() == std::byte{1}) payload.insert(payload.end(), 32, std::byte{7});
+        const auto read = init.read(*resp.write(payload));
+        CHECK(init.remote().has_value() == read.has_value());
+        CHECK(init.my_turn() == read.has_value());
+        return read.has_value();
+    };
+    CHECK(answer(1, {0, 0, 0}));
+    CHECK_FALSE(answer(1, {0, 0, 1}));
+    CHECK_FALSE(answer(0, {0, 0, 0}));
+}
+
 TEST_CASE("a first message with a payload is refused") {
     core::seeded_entropy entropy(1);
     const auto id = identity::generate(entropy);

@@ -202,7 +202,7 @@ LINK_TEST("a refused transfer tells the sender why, and a tag is free again afte
     co_return co_await with_couple(w, patience::usual, body);
 }
 
-LINK_TEST("a receiver that abandons ends the transfer at both ends; the next one is not disturbed") {
+LINK_TEST("a receiver that abandons ends the transfer at both ends, the next one is not disturbed") {
     auto body = [](world& in, couple& c) -> task<result<void>> {
         auto got = std::make_unique<byte_vector>(32 << 20);
         core::scope all(in.env.executor);

@@ -301,7 +301,7 @@ LINK_TEST("of simultaneous dials one stays, the same for both") {
     co_return ok();
 }
 
-LINK_TEST("a peer that started again replaces its old link; an older start is refused") {
+LINK_TEST("a peer that started again replaces its old link, an older start is refused") {
     node n(w);
     auto body = [](world& in, node& h) -> task<result<void>> {
         const auto own = identity::generate(in.env.entropy);
@@ -419,7 +419,7 @@ LINK_TEST("garbage, truncated and oversized frames end their own connection only
     co_return co_await beside(w, n, body);
 }
 
-LINK_TEST("connections that say nothing, or little, are hung up on; more of them than allowed at once") {
+LINK_TEST("connections that say nothing, or little, are hung up on, more of them than allowed at once") {
     mesh_options hasty;
     hasty.handshake_deadline = 400ms;
     hasty.max_pending_per_source = 8;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 #include "tests/unit/net/fixtures.hpp"
 
@@ -156,7 +157,7 @@ constexpr pattern xx_psk3{pattern::base_pattern::xx, 8};
 TEST_CASE("public Noise vectors: NN and XX with all psk modifiers") {
     const char* named = std::getenv("LONGHAUL_SHARED");
     const auto shared =
-        named ? std::filesystem::path(named) : std::filesystem::path(LONGHAUL_SOURCE_DIR) / ".." / "shared";
+        named ? std::filesystem::path(named) : std::filesystem::path(longhaul::tests::source_dir()) / ".." / "shared";
     const auto path = shared / "data" / "noise_vectors.json";
     if (!std::filesystem::exists(path)) {
         WARN("skipped: no " << path << " (set LONGHAUL_SHARED)");
@@ -170,7 +171,8 @@ TEST_CASE("public Noise vectors: NN and XX with all psk modifiers") {
 }
 
 TEST_CASE("XXpsk0 as noiseprotocol computes it, with rekey and exporter") {
-    const auto played = play_file(std::filesystem::path(LONGHAUL_SOURCE_DIR) / "tests/golden/noise_xxpsk0.json");
+    const auto played =
+        play_file(std::filesystem::path(longhaul::tests::source_dir()) / "tests/golden/noise_xxpsk0.json");
     CHECK(played == std::multiset<std::string>{"Noise_XXpsk0_25519_ChaChaPoly_SHA256"});
 }
 

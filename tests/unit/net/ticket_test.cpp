@@ -168,6 +168,18 @@ TEST_CASE("a ticket's key has one spelling") {
     CHECK(parse_ticket("longhaul://a/n#" + std::string(42, 'A') + "E"));
 }
 
+TEST_CASE("a DNS name has at most 253 characters") {
+    const std::string label(63, 'a');
+    const auto three = label + "." + label + "." + label + ".";
+    CHECK(is_host(three + std::string(61, 'b')));
+    CHECK_FALSE(is_host(three + std::string(62, 'b')));
+    CHECK(is_host("a1"));
+    CHECK(is_host("1a"));
+    CHECK_FALSE(is_host("a.1"));
+    CHECK_FALSE(is_host("a."));
+    CHECK_FALSE(is_host(".a"));
+}
+
 TEST_CASE("addresses to listen on") {
     CHECK(parse_listen_endpoint("127.0.0.1:0").value() == endpoint{"127.0.0.1", 0});
     CHECK(parse_listen_endpoint(":7401").value() == endpoint{"", 7401});

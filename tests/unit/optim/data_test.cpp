@@ -9,6 +9,7 @@
 
 #include "core/hash.hpp"
 #include "optim/stdlib_text.hpp"
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -369,7 +370,7 @@ TEST_CASE("data that does not fit the model is refused before training") {
 
 TEST_CASE("the shared MNIST images") {
     const char* named = std::getenv("LONGHAUL_SHARED");
-    const fs::path shared = named != nullptr ? fs::path(named) : fs::path(LONGHAUL_SOURCE_DIR) / "../shared";
+    const fs::path shared = named != nullptr ? fs::path(named) : fs::path(longhaul::tests::source_dir()) / "../shared";
     if (!fs::exists(shared / "data/mnist10k-images-idx3-ubyte.gz")) {
         WARN("skipped: no shared/data/mnist10k-images-idx3-ubyte.gz (set LONGHAUL_SHARED)");
         return;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -33,7 +34,7 @@ double ulp(double magnitude) {
 }  // namespace
 
 TEST_CASE("the outer step follows torch.optim.SGD within 2 ulp") {
-    std::ifstream file(LONGHAUL_SOURCE_DIR "/tests/golden/outer.json");
+    std::ifstream file(longhaul::tests::source_dir() + "/tests/golden/outer.json");
     const auto golden = nlohmann::json::parse(file);
     REQUIRE(golden["cases"].size() == 6);
     for (const auto& c : golden["cases"]) {

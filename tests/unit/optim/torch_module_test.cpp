@@ -1,6 +1,7 @@
 #include <cstdlib>
 
 #include "optim/trainer.hpp"
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -20,7 +21,7 @@ TEST_CASE("a missing or foreign trainer module is one sentence with what to do")
     const auto foreign = optim::make_torch_trainer({});
     REQUIRE_FALSE(foreign);
     CHECK(foreign.error().code == core::errc::unsupported);
-    ::setenv("LONGHAUL_TORCH_MODULE", LONGHAUL_SOURCE_DIR "/LICENSE", 1);
+    ::setenv("LONGHAUL_TORCH_MODULE", (longhaul::tests::source_dir() + "/LICENSE").c_str(), 1);
     const auto text = optim::make_torch_trainer({});
     REQUIRE_FALSE(text);
     CHECK(text.error().code == core::errc::unsupported);

@@ -11,6 +11,7 @@
 #include "optim/outer.hpp"
 #include "optim/schedule.hpp"
 #include "optim/trainer.hpp"
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -122,7 +123,7 @@ double ulp(double magnitude) {
 TEST_CASE("models, data order and inner optimizers agree with PyTorch") {
     if (!have_module()) return;
     const golden_data data;
-    std::ifstream file(LONGHAUL_SOURCE_DIR "/tests/golden/torch.json");
+    std::ifstream file(longhaul::tests::source_dir() + "/tests/golden/torch.json");
     const auto golden = nlohmann::json::parse(file);
     REQUIRE(golden["cases"].size() == 4);
     for (const auto& c : golden["cases"]) {
@@ -281,7 +282,8 @@ TEST_CASE("training repeats bit for bit, and continues from a saved inner state"
 TEST_CASE("MLP and CNN learn MNIST") {
     if (!have_module()) return;
     const char* named = std::getenv("LONGHAUL_SHARED");
-    const auto shared = (named != nullptr ? fs::path(named) : fs::path(LONGHAUL_SOURCE_DIR) / "../shared") / "data";
+    const auto shared =
+        (named != nullptr ? fs::path(named) : fs::path(longhaul::tests::source_dir()) / "../shared") / "data";
     if (!fs::exists(shared / "mnist10k-images-idx3-ubyte.gz")) {
         WARN("skipped: no shared/data/mnist10k-images-idx3-ubyte.gz (set LONGHAUL_SHARED)");
         return;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/entropy.hpp"
+#include "tests/source_dir.hpp"
 #include "tests/temp_folder.hpp"
 #include "tests/test.hpp"
 
@@ -49,7 +50,7 @@ error refusal(const std::string& header, std::size_t data_bytes) {
     return r.error();
 }
 
-std::string python() { return std::string(LONGHAUL_SOURCE_DIR) + "/.venv/bin/python"; }
+std::string python() { return longhaul::tests::source_dir() + "/.venv/bin/python"; }
 
 /// Whether PyPI's safetensors can be run here.
 bool python_has_safetensors() {

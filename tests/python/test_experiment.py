@@ -1,0 +1,69 @@
+"""The page of scripts/experiment diloco says what its numbers say, and fails when they miss the goal."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from experiments import diloco
+
+ELEMENTS = 168_384
+
+
+def result(lr: float, seed: int, final: float) -> dict:
+    rounds = 100
+    points = [(50, 2.0), (rounds, final)]
+    return {
+        "lr": lr,
+        "seed": seed,
+        "curve": [{"round": r, "tokens": r * 122_880, "loss": loss} for r, loss in points],
+        "final": final,
+        "elements": ELEMENTS,
+        "payload_bytes_per_peer": 4 * ELEMENTS * 3000,
+        "wire_sent_per_peer": 3 * 2.02 * ELEMENTS * rounds,
+        "raw_bytes_per_peer": 3 * 4 * ELEMENTS * 3000,
+        "seconds": 60.0,
+    }
+
+
+def page(tmp_path: pathlib.Path, local_loss: float) -> tuple[str, bool]:
+    runs = diloco.Runs("text", 100, tmp_path, 1)
+    local = [result(8e-3, s, local_loss) for s in (1, 2, 3)]
+    joint = [result(4e-3, s, 1.6) for s in (1, 2, 3)]
+    trials = {"diloco": local, "data-parallel": joint}
+    return diloco.page(runs, trials, local, joint, "scripts/experiment diloco")
+
+
+def test_page_states_gap_and_ratios(tmp_path):
+    text, ok = page(tmp_path, 1.632)
+    assert ok
+    assert "**+2.0%**" in text and "**60×** fewer" in text and "30× fewer than bf16" in text
+    assert "| 2,021 MB | 1 |" in text and "33.7 MB | 60 |" in text and "| 34.0 MB | 59.4 |" in text
+
+
+def test_page_fails_beyond_three_percent(tmp_path):
+    text, ok = page(tmp_path, 1.68)
+    assert not ok
+    assert "**+5.0%**" in text
+
+
+def test_finished_runs_are_not_run_again(tmp_path):
+    runs = diloco.Runs("text", 100, tmp_path, 1)
+    (tmp_path / "diloco-r100-lr0.008-seed1.json").write_text(json.dumps(result(8e-3, 1, 1.63)))
+    assert runs.get("diloco", 8e-3, 1)["final"] == 1.63
+
+
+def test_best_trial_gets_the_other_seeds(tmp_path, monkeypatch):
+    runs = diloco.Runs("text", 100, tmp_path, 1)
+    finals = {4e-3: 1.7, 8e-3: 1.6, 1.6e-2: 1.8}
+    monkeypatch.setattr(runs, "get", lambda method, lr, seed: result(lr, seed, finals[lr] + seed / 100))
+    trials, best = runs.tuned("diloco", 3)
+    assert [t["lr"] for t in trials] == [4e-3, 8e-3, 1.6e-2]
+    assert [(b["lr"], b["seed"]) for b in best] == [(8e-3, 1), (8e-3, 2), (8e-3, 3)]
+
+
+def test_figure_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="skipped: no matplotlib")
+    diloco.draw(tmp_path, [result(8e-3, 1, 1.63)], [result(4e-3, 1, 1.6)])
+    assert (tmp_path / "diloco.png").stat().st_size > 5_000
