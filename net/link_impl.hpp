@@ -110,7 +110,6 @@ private:
 
     // Control, inwards.
     core::byte_vector piece_;
-    bool piece_open_ = false;
     std::deque<core::byte_vector> waiting_;
     std::size_t waiting_bytes_ = 0;
     core::wakeup received_;

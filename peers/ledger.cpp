@@ -1,6 +1,8 @@
 #include "peers/ledger.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <set>
 
 #include "peers/wire_convert.hpp"
 
@@ -10,8 +12,19 @@ using core::errc;
 using core::fail;
 
 namespace {
+
+/// A snapshot travels as one control message. What bounds it: addresses of a peer (wire_convert.cpp), max_members, and
+/// the contributions of all recent commits together.
 constexpr std::size_t max_snapshot_bytes = 1 << 20;
+constexpr std::size_t recent_contributions = 4096;
+constexpr std::size_t fewest_recent_commits = 4;  // as many as peers retain aggregates of
+
+/// Both sorted.
+bool subset(const std::vector<peer_number>& some, const std::vector<peer_number>& all) {
+    return std::ranges::includes(all, some);
 }
+
+}  // namespace
 
 bool ledger::apply(const record& r) {
     ++index_;
@@ -64,10 +77,13 @@ bool ledger::apply_one(const round_record& r) {
     if (r.round != committed_ + 1 || r.attempt != next_attempt || r.position != position_) return false;
     const auto known = [this](peer_number n) { return members_.contains(n); };
     if (!std::ranges::all_of(r.members, known) || !std::ranges::all_of(r.contributors, known)) return false;
-    // All attempts of a round train the same steps under the same plan; payloads are immutable until settled.
+    // All attempts of a round train the same steps under the same plan, and none sums anybody whom the one before had
+    // left out: payloads are immutable until settled, and who was left out may have begun something else.
+    if (!subset(r.contributors, open_ ? open_->contributors : r.members)) return false;
     if (open_ && open_->plan != r.plan) return false;
     open_ = r;
-    if (r.eval_round > eval_round_) {
+    // Only what is committed can have been evaluated: a greater number would silence all later ones.
+    if (r.eval_round > eval_round_ && r.eval_round <= committed_) {
         eval_round_ = r.eval_round;
         eval_loss_ = r.eval_loss;
     }
@@ -87,7 +103,12 @@ bool ledger::apply_one(const commit_record& r) {
     committed_ = r.round;
     recent_.push_back(committed_round{r, open_->plan, static_cast<std::uint32_t>(open_->members.size())});
     open_.reset();
-    if (recent_.size() > recent_commits) recent_.pop_front();
+    std::size_t kept = 0;
+    for (const auto& c : recent_) kept += c.commit.contributions.size();
+    while (recent_.size() > recent_commits || (kept > recent_contributions && recent_.size() > fewest_recent_commits)) {
+        kept -= recent_.front().commit.contributions.size();
+        recent_.pop_front();
+    }
     return true;
 }
 
@@ -158,11 +179,15 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
     if (p.run_state() > 2) return fail(errc::malformed, "run state {}", p.run_state());
     l.phase_ = static_cast<run_phase>(p.run_state());
     l.next_number_ = p.next_number();
+    l.eval_round_ = p.eval_round();
+    l.eval_loss_ = p.eval_loss();
     if (l.generation_ == 0 || l.next_number_ == 0 || l.next_number_ > max_members + 1 ||
         p.members_size() != static_cast<int>(l.next_number_ - 1) ||
-        p.recent_size() > static_cast<int>(recent_commits)) {
-        return fail(errc::malformed, "a ledger snapshot has counts out of range");
+        p.recent_size() > static_cast<int>(recent_commits) || l.eval_round_ > l.committed_ ||
+        !std::isfinite(l.eval_loss_)) {
+        return fail(errc::malformed, "a ledger snapshot has a field out of range");
     }
+    std::set<net::peer_key> keys;
     for (const auto& e : p.members()) {
         ledger_member m;
         LONGHAUL_TRY_ASSIGN(m.admitted, from(e.admit()));
@@ -173,16 +198,25 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
             a.generation = e.accepted().generation();
             a.round = e.accepted().round();
             LONGHAUL_TRY_ASSIGN(a.payload, digest_from(e.accepted().payload(), "a payload's hash"));
+            if (a.generation > l.generation_ || a.round > l.committed_) {
+                return fail(errc::malformed, "a ledger snapshot accepts a payload of round {}", a.round);
+            }
             m.last_accepted = a;
         }
         const auto number = m.admitted.number;
-        if (l.find(m.admitted.key) != nullptr || !l.members_.emplace(number, std::move(m)).second) {
-            return fail(errc::malformed, "a ledger snapshot names peer {} twice", number);
+        // Numbers are given in turn: exactly those below the next one exist.
+        if (number >= l.next_number_ || !keys.insert(m.admitted.key).second ||
+            !l.members_.emplace(number, std::move(m)).second) {
+            return fail(errc::malformed, "a ledger snapshot cannot have this peer {}", number);
         }
     }
     if (p.has_open()) {
         LONGHAUL_TRY_ASSIGN(auto open, from(p.open()));
-        if (open.round != l.committed_ + 1) return fail(errc::malformed, "a ledger's open round is not the next one");
+        const auto known = [&l](peer_number n) { return l.members_.contains(n); };
+        if (open.round != l.committed_ + 1 || open.position != l.position_ ||
+            !std::ranges::all_of(open.members, known) || !std::ranges::all_of(open.contributors, known)) {
+            return fail(errc::malformed, "a ledger snapshot cannot have this open round {}", open.round);
+        }
         l.open_ = std::move(open);
     }
     for (const auto& c : p.recent()) {
@@ -192,8 +226,13 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
         done.members = c.members();
         l.recent_.push_back(std::move(done));
     }
-    l.eval_round_ = p.eval_round();
-    l.eval_loss_ = p.eval_loss();
+    // The last rounds without a gap, ending with the committed one.
+    std::uint64_t expected = l.committed_ - l.recent_.size();
+    for (const auto& c : l.recent_) {
+        if (l.recent_.size() > l.committed_ || c.commit.round != ++expected) {
+            return fail(errc::malformed, "a ledger snapshot cannot have this commit of round {}", c.commit.round);
+        }
+    }
     return l;
 }
 

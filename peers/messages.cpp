@@ -32,6 +32,7 @@ wire::Fetch to_proto(const fetch_message& m) {
 template <typename Proto>
 core::result<fetch_message> fetch_from(const Proto& p) {
     if (p.kind() < 1 || p.kind() > 3) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
+    if (p.author() > max_members) return fail(errc::malformed, "fetch of a payload of peer {}", p.author());
     fetch_message m;
     m.kind = static_cast<fetch_kind>(p.kind());
     m.generation = p.generation();

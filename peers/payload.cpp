@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/hash.hpp"
+#include "optim/aggregate.hpp"
 #include "peers/wire_convert.hpp"
 
 namespace longhaul::peers {
@@ -66,7 +67,8 @@ core::result<payload> open_payload(std::shared_ptr<const core::byte_vector> byte
     h.tokens = p.tokens();
     h.steps = p.steps();
     h.loss = p.loss();
-    if (h.bytes != in.remaining() || !std::isfinite(h.loss) || h.tokens > (std::uint64_t{1} << 50)) {
+    if (h.bytes != in.remaining() || !std::isfinite(h.loss) || h.tokens == 0 || h.steps == 0 ||
+        h.tokens > optim::max_contribution_tokens) {
         return fail(errc::malformed, "a payload of peer {} announces what it does not carry", h.author);
     }
     opened.body_offset = bytes->size() - in.remaining();

@@ -14,10 +14,11 @@
 namespace longhaul::peers {
 
 using peer_number = std::uint32_t;
-inline constexpr std::size_t max_members = 1024;  ///< admitted peers in one run
-inline constexpr std::size_t max_reason = 400;    ///< bytes of a sentence
-inline constexpr std::size_t max_name = 64;       ///< bytes of a peer's name
-inline constexpr std::size_t max_addresses = 8;   ///< of one peer
+inline constexpr std::size_t max_members = 1024;       ///< admitted peers in one run
+inline constexpr std::size_t max_reason = 400;         ///< bytes of a sentence
+inline constexpr std::size_t max_name = 64;            ///< bytes of a peer's name
+inline constexpr std::size_t max_addresses = 8;        ///< of one peer
+inline constexpr std::size_t max_address_bytes = 400;  ///< of their hosts together
 inline constexpr std::size_t max_record_bytes = 256 * 1024;
 
 /// A key joins, or comes back with other addresses.

@@ -1,12 +1,19 @@
 #include "peers/round.hpp"
 
 #include <algorithm>
+#include <cmath>
+
+#include "core/hash.hpp"
 
 namespace longhaul::peers {
 
 namespace {
 
 constexpr std::size_t history_length = 16;
+/// How often a deadline fits into the time that progress may stretch it to.
+constexpr int most_stretch = 4;
+
+bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
 std::string brief_list(const std::vector<peer_number>& numbers) {
     std::string out;
@@ -14,59 +21,103 @@ std::string brief_list(const std::vector<peer_number>& numbers) {
     return out.substr(0, max_reason / 2);
 }
 
+/// The next attempt of an open round: the same steps and plan.
+round_record next_attempt(const round_record& open, std::vector<peer_number> members,
+                          std::vector<peer_number> contributors, std::string why) {
+    round_record r = open;
+    r.attempt = open.attempt + 1;
+    r.members = std::move(members);
+    r.contributors = std::move(contributors);
+    r.reason = std::move(why);
+    return r;
+}
+
+/// What a READY would commit, except for the state that its sender started from.
+commit_record commit_from(const ready_message& m) {
+    commit_record c;
+    c.round = m.round;
+    c.attempt = m.attempt;
+    c.aggregate_root = m.aggregate_root;
+    c.contributions = m.contributions;
+    return c;
+}
+
+void wake_no_later(round_decision& d, core::time_point at) {
+    if (!d.wake_at || at < *d.wake_at) d.wake_at = at;
+}
+
 }  // namespace
 
 void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied) {
-    peers_[who] = standing{generation, applied, false};
+    peers_[who] = standing{generation, applied};
 }
 
-void round_coordinator::gone(peer_number who) { peers_.erase(who); }
+void round_coordinator::gone(peer_number who) {
+    peers_.erase(who);
+    awaited_.erase(who);
+}
 
 void round_coordinator::restarted(peer_number who) {
     peers_.erase(who);
     views_.erase(who);
+    awaited_.erase(who);
     if (round_ != 0) lost_.insert(who);
 }
 
 void round_coordinator::progress(peer_number who, const progress_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_) return;
+    if (m.generation != generation_ || m.round != round_ || !in(open_members_, who)) return;
+    awaited_.erase(who);
     auto& v = views_[who];
-    if (m.steps > v.steps || m.verified_bytes > v.verified_bytes || m.payloads.size() > v.payloads.size()) {
-        v.last_progress = now;
-    }
+    const bool received = m.verified_bytes > v.verified_bytes || m.payloads.size() > v.payloads.size();
+    if (received) v.last_receipt = now;
+    if (received || m.steps > v.steps) v.last_progress = now;
     v.steps = std::max(v.steps, m.steps);
     v.verified_bytes = std::max(v.verified_bytes, m.verified_bytes);
     v.payloads.insert(m.payloads.begin(), m.payloads.end());
 }
 
 void round_coordinator::ready(peer_number who, const ready_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_) return;
+    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_ || !in(open_members_, who)) return;
+    awaited_.erase(who);
     auto& v = views_[who];
+    const auto vouches_for = core::hash(serialize(record(commit_from(m))));
+    // Said again, it is no news: patience counts from the first time.
+    if (v.ready && v.vouches_for == vouches_for && v.ready->state_root == m.state_root) return;
     v.ready = m;
     v.ready_at = now;
-    if (const auto it = peers_.find(who); it != peers_.end()) it->second.holds_next = true;
+    v.vouches_for = vouches_for;
+    for (const auto& c : m.contributions) v.payloads.insert(c.number);  // it has summed them
 }
 
 void round_coordinator::evaluated(std::uint64_t round, double loss) {
-    if (round <= eval_round_) return;
+    if (round <= eval_round_ || round > committed_ || !std::isfinite(loss)) return;
     eval_round_ = round;
     eval_loss_ = loss;
 }
 
 void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
+    const bool first = generation_ == 0;
     const bool fresh_generation = l.generation() != generation_;
+    committed_ = l.committed();
     if (fresh_generation) {
         generation_ = l.generation();
         history_.clear();
         if (eval_round_ > l.committed()) eval_round_ = 0;
     }
     if (!fresh_generation && round_ != 0 && l.committed() >= round_) {
-        history_.push_back(now - round_started_);
-        if (history_.size() > history_length) history_.erase(history_.begin());
-        // Who held the aggregate applies it without further traffic.
-        for (auto& [who, s] : peers_) {
-            if (s.holds_next) s.applied = std::max(s.applied, round_);
-            s.holds_next = false;
+        if (const auto* done = l.commit_of(round_)) {
+            // A round that nobody contributed to says nothing about how long rounds take.
+            if (!done->commit.contributions.empty()) history_.push_back(now - round_started_);
+            if (history_.size() > history_length) history_.erase(history_.begin());
+            // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
+            for (const auto& [who, v] : views_) {
+                const auto it = peers_.find(who);
+                if (it == peers_.end() || !v.ready || v.ready->aggregate_root != done->commit.aggregate_root ||
+                    v.ready->state_root != done->commit.state_root) {
+                    continue;
+                }
+                it->second.applied = std::max(it->second.applied, round_);
+            }
         }
     }
     const std::uint64_t open_round = l.open() ? l.open()->round : 0;
@@ -76,15 +127,21 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         round_started_ = now;
         views_.clear();
         lost_.clear();
+        awaited_.clear();
         attempt_ = 0;
     }
     if (open_attempt != attempt_) {
         attempt_ = open_attempt;
-        // Whoever started again while this attempt was being logged is lost for it, too, if it counts on their payload.
-        std::erase_if(lost_, [&l](peer_number who) {
-            return !l.open() || !std::ranges::binary_search(l.open()->contributors, who);
-        });
+        attempt_started_ = now;
         for (auto& [who, v] : views_) v.ready.reset();
+        // Whoever started again, also while this attempt was being logged, holds nothing of the round and stays lost
+        // for it. But nobody holds or signs anything for an attempt that sums nothing.
+        if (l.open() && l.open()->contributors.empty()) lost_.clear();
+    }
+    open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
+    if (first) {
+        awaited_.insert(open_members_.begin(), open_members_.end());
+        awaited_.erase(self_);
     }
 }
 
@@ -122,11 +179,18 @@ round_decision round_coordinator::open_next(const ledger& l) const {
     return d;
 }
 
+const ready_message* round_coordinator::ready_of(peer_number who) const {
+    const auto v = views_.find(who);
+    return v == views_.end() || !v->second.ready ? nullptr : &*v->second.ready;
+}
+
+bool round_coordinator::holds(peer_number who, peer_number author) const {
+    const auto v = views_.find(who);
+    return v != views_.end() && v->second.payloads.contains(author);
+}
+
 std::size_t round_coordinator::holders(peer_number author, const std::vector<peer_number>& members) const {
-    return static_cast<std::size_t>(std::ranges::count_if(members, [&](peer_number m) {
-        const auto v = views_.find(m);
-        return v != views_.end() && v->second.payloads.contains(author);
-    }));
+    return static_cast<std::size_t>(std::ranges::count_if(members, [&](peer_number m) { return holds(m, author); }));
 }
 
 core::duration round_coordinator::allowance() const {
@@ -134,117 +198,181 @@ core::duration round_coordinator::allowance() const {
     auto sorted = history_;
     std::ranges::sort(sorted);
     // The 90th percentile of the last rounds and half of it again: never an absolute number.
-    const auto q = sorted[(sorted.size() * 9) / 10 == sorted.size() ? sorted.size() - 1 : (sorted.size() * 9) / 10];
+    const auto q = sorted[sorted.size() * 9 / 10];
     return q + q / 2 + rules_.grace;
+}
+
+std::optional<round_coordinator::agreement> round_coordinator::agreed(const round_record& open) const {
+    std::map<core::digest, std::vector<peer_number>> groups;
+    for (const auto m : open.members) {
+        if (ready_of(m) != nullptr) groups[views_.at(m).vouches_for].push_back(m);
+    }
+    const bool self_is_member = in(open.members, self_);
+    for (const auto& [what, holding] : groups) {
+        // One root from a majority of the members and from the voter (f = 0: the coordinator itself, as a member).
+        if (2 * holding.size() <= open.members.size() || (self_is_member && !in(holding, self_))) continue;
+        agreement a;
+        a.commit = commit_from(*ready_of(holding.front()));
+        const auto same = [](const contribution& c, peer_number n) { return c.number == n; };
+        if (!std::ranges::equal(a.commit.contributions, open.contributors, same)) continue;
+        // The state that most of them started from; in doubt, the coordinator's own.
+        std::map<core::digest, std::size_t> states;
+        std::vector<core::time_point> times;
+        for (const auto m : holding) {
+            ++states[ready_of(m)->state_root];
+            times.push_back(views_.at(m).ready_at);
+        }
+        const auto most = std::ranges::max_element(states, {}, [](const auto& s) { return s.second; });
+        a.commit.state_root = most->first;
+        if (self_is_member && states.at(ready_of(self_)->state_root) == most->second) {
+            a.commit.state_root = ready_of(self_)->state_root;
+        }
+        std::ranges::sort(times);
+        a.majority_at = times[open.members.size() / 2];
+        if (self_is_member) a.majority_at = std::max(a.majority_at, views_.at(self_).ready_at);
+        a.holding = holding;
+        return a;
+    }
+    return std::nullopt;
+}
+
+core::time_point round_coordinator::deadline_of(peer_number c, const round_record& open, core::duration limit) const {
+    core::time_point moved{};
+    if (const auto v = views_.find(c); v != views_.end()) moved = v->second.last_progress;
+    for (const auto m : open.members) {
+        if (const auto v = views_.find(m); v != views_.end() && !holds(m, c)) {
+            moved = std::max(moved, v->second.last_receipt);
+        }
+    }
+    const auto plain = round_started_ + limit;
+    if (moved == core::time_point{}) return plain;
+    // It stretches up to four times while its work or anybody's receipt of it moves.
+    return std::min(round_started_ + most_stretch * limit, std::max(plain, moved + limit / 2));
+}
+
+void round_coordinator::unblock(const round_record& open, bool all_answered, round_decision& d) const {
+    // An author of whom members hold different payloads signed twice: it leaves, nothing else is known to be wrong.
+    std::map<peer_number, core::digest> seen;
+    std::set<peer_number> contested;
+    std::vector<peer_number> silent, answered;
+    for (const auto m : open.members) {
+        const auto* said = ready_of(m);
+        (said == nullptr ? silent : answered).push_back(m);
+        if (said == nullptr) continue;
+        for (const auto& c : said->contributions) {
+            const auto [it, fresh] = seen.emplace(c.number, c.payload);
+            if (!fresh && it->second != c.payload) contested.insert(c.number);
+        }
+    }
+    const auto without = [&open](const auto& drop) {
+        std::vector<peer_number> rest;
+        std::ranges::copy_if(open.contributors, std::back_inserter(rest), [&](peer_number c) { return !drop(c); });
+        return rest;
+    };
+    if (auto rest = without([&](peer_number c) { return contested.contains(c); }); rest != open.contributors) {
+        d.propose = next_attempt(open, open.members, std::move(rest),
+                                 "two payloads of peer " + brief_list({contested.begin(), contested.end()}));
+        return;
+    }
+    if (!all_answered) {
+        // No majority holds all of them: those that everybody holds can be summed at once.
+        auto rest = without([&](peer_number c) { return holders(c, open.members) < open.members.size(); });
+        if (rest != open.contributors) {
+            d.propose = next_attempt(open, open.members, std::move(rest), "a payload did not reach everybody");
+            return;
+        }
+        // Whoever holds everything for so long and does not answer is suspect (DESIGN §5).
+        if (!answered.empty()) {
+            d.propose =
+                next_attempt(open, std::move(answered), open.contributors, "no READY from " + brief_list(silent));
+            return;
+        }
+    }
+    d.problem = fmt::format("no majority of the members agrees on the aggregate of round {}: {} of {} answered",
+                            open.round, answered.size(), open.members.size());
 }
 
 round_decision round_coordinator::advance_open(const ledger& l, const round_record& open, core::time_point now) const {
     round_decision d;
+    // After its own restart a coordinator gives the others time to link again, before it takes them for dead.
+    const bool awaiting = !awaited_.empty() && now < round_started_ + return_wait;
+    if (awaiting) wake_no_later(d, round_started_ + return_wait);
     std::vector<peer_number> alive, dead;
+    std::size_t unanswered = 0;
     for (const auto m : open.members) {
         const auto* member = l.find(m);
-        const bool here = peers_.contains(m) && !lost_.contains(m) && member != nullptr && member->present;
+        const bool linked = peers_.contains(m) || (awaiting && awaited_.contains(m));
+        const bool here = linked && !lost_.contains(m) && member != nullptr && member->present;
         (here ? alive : dead).push_back(m);
+        if (here && ready_of(m) == nullptr) ++unanswered;
     }
-    auto next_attempt = [&](std::vector<peer_number> members, std::vector<peer_number> contributors, std::string why) {
-        round_record r = open;
-        r.attempt = open.attempt + 1;
-        r.members = std::move(members);
-        r.contributors = std::move(contributors);
-        r.reason = std::move(why);
-        d.propose = std::move(r);
-    };
-    if (!dead.empty()) {
+    if (auto a = agreed(open)) {
+        // The others are usually a moment behind: worth a short wait, never more than a quarter of the round.
+        const auto patience = std::min(rules_.grace, (a->majority_at - round_started_) / 4);
+        if (unanswered > 0 && now < a->majority_at + patience) {
+            wake_no_later(d, a->majority_at + patience);
+            return d;
+        }
+        d.propose = std::move(a->commit);
+        return d;
+    }
+    if (!dead.empty() && !awaiting) {
         if (alive.empty()) {
             // Nobody is left who holds anything of it. There is no abandon (DESIGN §5): whoever is here commits it
             // empty. They sign nothing for it, so it does not matter what they sent before they started again.
             auto present = candidates(l);
-            if (!present.empty()) next_attempt(std::move(present), {}, "lost every member");
+            if (!present.empty()) d.propose = next_attempt(open, std::move(present), {}, "lost every member");
             return d;
         }
         std::vector<peer_number> contributors;
         for (const auto c : open.contributors) {
             // One that died after full delivery stays: its work is in every survivor's hands.
-            const bool lost = std::ranges::find(dead, c) != dead.end() && holders(c, alive) < alive.size();
-            if (!lost) contributors.push_back(c);
+            if (in(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
         }
-        next_attempt(std::move(alive), std::move(contributors), "lost peer " + brief_list(dead));
-        return d;
-    }
-    // One root from a majority of the members and from the voter (f = 0: the coordinator itself, when it is a member).
-    std::map<std::pair<core::digest, core::digest>, std::vector<peer_number>> by_roots;
-    std::size_t answered = 0;
-    for (const auto m : open.members) {
-        const auto v = views_.find(m);
-        if (v == views_.end() || !v->second.ready) continue;
-        by_roots[{v->second.ready->aggregate_root, v->second.ready->state_root}].push_back(m);
-        ++answered;
-    }
-    const bool self_is_member = std::ranges::binary_search(open.members, self_);
-    for (const auto& [roots, holding] : by_roots) {
-        const bool voter_agrees = !self_is_member || std::ranges::binary_search(holding, self_);
-        if (2 * holding.size() <= open.members.size() || !voter_agrees) continue;
-        core::time_point majority_at{};
-        for (const auto h : holding) majority_at = std::max(majority_at, views_.at(h).ready_at);
-        // The others are usually a moment behind: worth a short wait, never more than a quarter of the round.
-        const auto patience = std::min(rules_.grace, (majority_at - round_started_) / 4);
-        if (answered < open.members.size() && now < majority_at + patience) {
-            d.wake_at = majority_at + patience;
-            return d;
-        }
-        // The root covers the contributions; our own copy needs no trust.
-        const auto& said = *views_.at(self_is_member ? self_ : holding.front()).ready;
-        commit_record c;
-        c.round = open.round;
-        c.attempt = open.attempt;
-        c.aggregate_root = said.aggregate_root;
-        c.state_root = said.state_root;
-        c.contributions = said.contributions;
-        d.propose = std::move(c);
+        d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead));
         return d;
     }
     // Stragglers: a contributor whose payload a majority still lacks when the deadline passed leaves the contributors.
     std::vector<peer_number> late, on_time;
     const auto limit = allowance();
-    core::time_point next_deadline = core::time_point::max();
     for (const auto c : open.contributors) {
         if (2 * holders(c, open.members) > open.members.size()) {
             on_time.push_back(c);
             continue;
         }
-        const auto v = views_.find(c);
-        auto deadline = round_started_ + limit;
-        // It stretches up to four times while its work or anybody's receipt of it moves.
-        if (v != views_.end() && v->second.last_progress > core::time_point{}) {
-            deadline = std::min(round_started_ + 4 * limit, std::max(deadline, v->second.last_progress + limit / 2));
-        }
-        if (now >= deadline) {
-            late.push_back(c);
-        } else {
-            on_time.push_back(c);
-            next_deadline = std::min(next_deadline, deadline);
-        }
+        const auto deadline = deadline_of(c, open, limit);
+        (now >= deadline ? late : on_time).push_back(c);
+        if (now < deadline) wake_no_later(d, deadline);
     }
     if (!late.empty()) {
-        next_attempt(open.members, std::move(on_time), "deadline passed for peer " + brief_list(late));
+        d.propose =
+            next_attempt(open, open.members, std::move(on_time), "deadline passed for peer " + brief_list(late));
         return d;
     }
-    if (next_deadline != core::time_point::max()) d.wake_at = next_deadline;
+    const bool all_answered =
+        std::ranges::all_of(open.members, [this](peer_number m) { return ready_of(m) != nullptr; });
+    const auto stuck_at = attempt_started_ + most_stretch * limit;
+    if (all_answered || now >= stuck_at) {
+        unblock(open, all_answered, d);
+    } else {
+        wake_no_later(d, stuck_at);
+    }
     return d;
 }
 
 std::vector<peer_number> round_coordinator::diverged() const {
     std::map<core::digest, std::vector<peer_number>> by_state;
-    for (const auto& [who, v] : views_) {
-        if (v.ready) by_state[v.ready->state_root].push_back(who);
+    for (const auto m : open_members_) {
+        if (const auto* said = ready_of(m)) by_state[said->state_root].push_back(m);
     }
     if (by_state.size() < 2) return {};
-    const auto largest = std::ranges::max_element(
-        by_state, [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
+    const auto weight = [this](const auto& group) { return std::pair(group.second.size(), in(group.second, self_)); };
+    const auto largest = std::ranges::max_element(by_state, {}, weight);
     std::vector<peer_number> out;
     for (const auto& [root, who] : by_state) {
         if (root != largest->first) out.insert(out.end(), who.begin(), who.end());
     }
+    std::ranges::sort(out);
     return out;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 /// The coordinator's side of a round as a pure state machine: events in, at most one record to propose out.
-/// It never waits and never sends; peers/peer.cpp performs what it decides. DESIGN §5, "A round".
+/// It never waits and never sends; peers/coordinate.cpp performs what it decides. DESIGN §5, "A round".
 
 #include <map>
 #include <optional>
@@ -25,10 +25,15 @@ struct round_rules {
 struct round_decision {
     std::optional<record> propose;
     std::optional<core::time_point> wake_at;
+    std::string problem;  ///< why the round cannot go on, for people; empty: it can
 };
 
 class round_coordinator {
 public:
+    /// How long a coordinator that starts with a round open waits for members before it counts them as dead. They
+    /// redial at least that often.
+    static constexpr core::duration return_wait = std::chrono::seconds(12);
+
     round_coordinator(round_rules rules, peer_number self) : rules_(std::move(rules)), self_(self) {}
 
     /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
@@ -36,10 +41,11 @@ public:
     /// A peer is dead or left: EOF and a failed redial, silence, or a goodbye.
     void gone(peer_number who);
     /// A peer started again: what it held and sent of the open round is lost, and it must not sign that round a second
-    /// time.
+    /// time. To be told before `caught_up`.
     void restarted(peer_number who);
     void progress(peer_number who, const progress_message& m, core::time_point now);
     void ready(peer_number who, const ready_message& m, core::time_point now);
+    /// Ignored unless the round is committed and the loss finite.
     void evaluated(std::uint64_t round, double loss);
     /// After each applied log entry.
     void log_advanced(const ledger& l, core::time_point now);
@@ -48,7 +54,8 @@ public:
     /// The next step, from all that was heard. Deterministic.
     round_decision decide(const ledger& l, core::time_point now) const;
 
-    /// Members whose READY named another root than the majority's: to be reported; they will catch up anew.
+    /// Members whose READY named another state than most (in doubt: than the coordinator's own): to be reported; they
+    /// will catch up anew.
     std::vector<peer_number> diverged() const;
     bool knows(peer_number who) const { return peers_.contains(who); }
 
@@ -56,20 +63,34 @@ private:
     struct standing {
         std::uint64_t generation = 0;
         std::uint64_t applied = 0;
-        bool holds_next =
-            false;  ///< READY for the open round: it will have applied it as soon as it hears of the commit
     };
     struct member_view {
         std::set<peer_number> payloads;
         std::uint32_t steps = 0;
         std::uint64_t verified_bytes = 0;
-        core::time_point last_progress{};
+        core::time_point last_progress{};  ///< of anything; the default: nothing yet
+        core::time_point last_receipt{};   ///< of others' payloads
         std::optional<ready_message> ready;
         core::time_point ready_at{};
+        core::digest vouches_for;  ///< the aggregate and its contributions
+    };
+    struct agreement {
+        commit_record commit;
+        std::vector<peer_number> holding;
+        core::time_point majority_at{};
     };
     std::vector<peer_number> candidates(const ledger& l) const;
     round_decision open_next(const ledger& l) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
+    /// What a majority of the members and the voter hold, if they do.
+    std::optional<agreement> agreed(const round_record& open) const;
+    /// When contributor `c`, whose payload most members lack, leaves the contributors.
+    core::time_point deadline_of(peer_number c, const round_record& open, core::duration limit) const;
+    /// The way on when nobody is late and yet nothing can be committed.
+    void unblock(const round_record& open, bool all_answered, round_decision& d) const;
+    /// The member's READY for the open attempt, or nullptr.
+    const ready_message* ready_of(peer_number who) const;
+    bool holds(peer_number who, peer_number author) const;
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
     core::duration allowance() const;
@@ -77,14 +98,17 @@ private:
     round_rules rules_;
     peer_number self_;
     std::map<peer_number, standing> peers_;
+    std::uint64_t committed_ = 0;
     std::uint64_t eval_round_ = 0;
     double eval_loss_ = 0;
     // Of the open round.
     std::uint64_t generation_ = 0, round_ = 0;
     std::uint32_t attempt_ = 0;
-    core::time_point round_started_{};
+    core::time_point round_started_{}, attempt_started_{};
+    std::vector<peer_number> open_members_;
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
+    std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet
     std::vector<core::duration> history_;  ///< of the last rounds, start to commit
 };
 

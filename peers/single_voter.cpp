@@ -1,5 +1,7 @@
 #include "peers/single_voter.hpp"
 
+#include <algorithm>
+
 #include "core/hash.hpp"
 
 namespace longhaul::peers {
@@ -12,7 +14,29 @@ namespace {
 constexpr std::uint64_t max_log_bytes = std::uint64_t{1} << 30;
 constexpr std::size_t compact_after = 2048;
 
+constexpr std::size_t check_bytes = 8;
+constexpr std::size_t entry_overhead = 4 + check_bytes;
+
 std::string entries_path(std::uint64_t base) { return fmt::format("log/entries-{:012}", base); }
+
+/// The record that `bytes` begin with, if it is whole: its length, itself, and the first bytes of its hash.
+std::optional<core::const_bytes> first_entry(core::const_bytes bytes) {
+    core::byte_reader in(bytes);
+    const auto body = in.sized(max_record_bytes);
+    const auto check = in.take(check_bytes);
+    if (!body || body->empty() || !check) return std::nullopt;
+    const auto expected = core::hash(*body);
+    if (!std::ranges::equal(*check, std::span(expected.bytes).first(check_bytes))) return std::nullopt;
+    return *body;
+}
+
+/// Whether a whole entry begins anywhere in `bytes`.
+bool has_entry(core::const_bytes bytes) {
+    for (; !bytes.empty(); bytes = bytes.subspan(1)) {
+        if (first_entry(bytes)) return true;
+    }
+    return false;
+}
 
 }  // namespace
 
@@ -26,49 +50,38 @@ core::task<core::result<ledger>> log_store::load() {
     if (!tail && tail.error().code != errc::not_found) co_return fail(tail.error());
     failed_ = false;
     if (!tail) co_return l;
-    core::byte_reader in(*tail);
-    bool torn = false;
-    while (in.remaining() > 0 && !torn) {
-        const auto size = in.u32();
-        if (!size || *size > max_record_bytes || in.remaining() < *size + 8) {
-            torn = true;
-            break;
-        }
-        const auto body = in.take(*size);
-        const auto check = in.take(8);
-        const auto expected = core::hash(*body);
-        if (!std::ranges::equal(*check, std::span(expected.bytes).first(8))) {
-            // The last entry may be torn by a power cut; a damaged one with others behind it is a broken disk.
-            if (in.remaining() > 0) {
-                co_return fail(errc::malformed,
-                               "the log is damaged at entry {}: restore {} from a copy or found a new run",
-                               l.index() + 1, entries_path(base_));
-            }
-            torn = true;
-            break;
-        }
+    core::const_bytes rest(*tail);
+    while (const auto body = first_entry(rest)) {
         LONGHAUL_CO_TRY_ASSIGN(const record r, parse_record(*body));
         l.apply(r);
         ++entries_;
+        rest = rest.subspan(entry_overhead + body->size());
     }
-    if (torn) {
-        auto cut = co_await compact(l);
-        LONGHAUL_CO_TRY(cut);
+    if (rest.empty()) co_return l;
+    // What a power cut tears is the last entry, and it was never acknowledged. Anything whole behind the damage was.
+    if (has_entry(rest.subspan(1))) {
+        co_return fail(errc::malformed, "the log is damaged at entry {}: restore {} from a copy or found a new run",
+                       l.index() + 1, entries_path(base_));
     }
+    auto cut = co_await compact(l);
+    LONGHAUL_CO_TRY(cut);
     co_return l;
 }
 
 core::task<core::result<void>> log_store::append(const record& r) {
     if (failed_) co_return fail(errc::io, "the log cannot be written since an earlier error: restart this node");
     const auto body = serialize(r);
+    // What cannot be read again would be the end of the run: at the next start, and on every follower.
+    if (auto again = parse_record(body); !again) {
+        co_return fail(errc::internal, "a record that is not valid was to be logged: {}", again.error().message);
+    }
     const auto check = core::hash(body);
     core::byte_writer out;
-    out.u32(static_cast<std::uint32_t>(body.size())).raw(body).raw(std::span(check.bytes).first(8));
+    out.u32(static_cast<std::uint32_t>(body.size())).raw(body).raw(std::span(check.bytes).first(check_bytes));
+    failed_ = true;  // until it is known to be written whole
     auto written = co_await storage_.append(entries_path(base_), out.bytes());
-    if (!written) {
-        failed_ = true;
-        co_return fail(written.error().within("writing the log"));
-    }
+    if (!written) co_return fail(written.error().within("writing the log"));
+    failed_ = false;
     ++entries_;
     co_return core::ok();
 }
@@ -79,14 +92,17 @@ core::task<core::result<void>> log_store::compact(const ledger& l) {
     std::vector<core::const_bytes> pieces;
     pieces.emplace_back(bytes);
     auto written = co_await storage_.put("log/snapshot", std::move(pieces));
-    LONGHAUL_CO_TRY(written);
+    if (!written) {
+        // Only a full disk surely left the old snapshot; behind a new one the old entries would not be read any more.
+        failed_ = failed_ || written.error().code != errc::no_space;
+        co_return written;
+    }
     base_ = l.index();
     entries_ = 0;
-    if (entries_path(base_) != old) {
-        auto removed = co_await storage_.remove(old);
-        LONGHAUL_CO_TRY(removed);
-    }
-    co_return core::ok();
+    // Also when the name stays: then the file holds nothing but a torn entry, behind which nothing may be written.
+    auto removed = co_await storage_.remove(old);
+    failed_ = failed_ || (!removed && old == entries_path(base_));
+    co_return removed;
 }
 
 single_voter::single_voter(asio::any_io_executor executor, net::peer_key self, net::peer_key founder,
@@ -106,7 +122,11 @@ core::task<core::result<void>> single_voter::propose(record r) {
         news.records.push_back(serialize(r));
         for (const auto& key : followers_) send(key, news);
         if (on_applied) on_applied(&r);
-        if (log_->entries() >= compact_after) written = co_await log_->compact(state_);
+        // The record is logged, whatever becomes of this: a disk that is full shows again at the next record.
+        if (log_->entries() >= compact_after) {
+            auto compacted = co_await log_->compact(state_);
+            (void)compacted;
+        }
     }
     proposing_ = false;
     idle_.notify();

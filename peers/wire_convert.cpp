@@ -1,6 +1,10 @@
 #include "peers/wire_convert.hpp"
 
 #include <cmath>
+#include <cstring>
+
+#include "net/printable.hpp"
+#include "optim/aggregate.hpp"
 
 namespace longhaul::peers {
 
@@ -20,10 +24,8 @@ core::result<core::digest> digest_from(const std::string& bytes, const char* wha
 
 core::result<std::string> line_from(const std::string& text, std::size_t max, const char* what) {
     if (text.size() > max) return fail(errc::limit, "{} of {} bytes exceeds {}", what, text.size(), max);
-    for (const char c : text) {
-        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-            return fail(errc::malformed, "{} contains a control character", what);
-        }
+    if (!net::is_printable_utf8(text, max)) {
+        return fail(errc::malformed, "{} contains a control character or is not UTF-8", what);
     }
     return text;
 }
@@ -33,11 +35,16 @@ core::result<std::vector<net::endpoint>> endpoints_from(const google::protobuf::
         return fail(errc::limit, "{} addresses exceed the limit of {}", in.size(), max_addresses);
     }
     std::vector<net::endpoint> out;
+    std::size_t bytes = 0;
     for (const auto& e : in) {
         LONGHAUL_TRY_ASSIGN(auto host, line_from(e.host(), 255, "an address"));
         // A path would mean a Unix socket of our own machine.
         if (host.empty() || host.find('/') != std::string::npos || e.port() == 0 || e.port() > 65535) {
             return fail(errc::malformed, "'{}' port {} is not an address of a peer", host, e.port());
+        }
+        bytes += host.size();
+        if (bytes > max_address_bytes) {
+            return fail(errc::limit, "addresses of {} bytes exceed the limit of {}", bytes, max_address_bytes);
         }
         out.push_back(net::endpoint{std::move(host), static_cast<std::uint16_t>(e.port())});
     }
@@ -59,8 +66,8 @@ core::result<std::vector<peer_number>> numbers_from(const google::protobuf::Repe
     }
     std::vector<peer_number> out(in.begin(), in.end());
     for (std::size_t i = 0; i < out.size(); ++i) {
-        if (out[i] == 0 || (i > 0 && out[i] <= out[i - 1])) {
-            return fail(errc::malformed, "{} are not strictly increasing numbers", what);
+        if (out[i] == 0 || out[i] > max_members || (i > 0 && out[i] <= out[i - 1])) {
+            return fail(errc::malformed, "{} are not strictly increasing admission numbers", what);
         }
     }
     return out;
@@ -79,7 +86,8 @@ core::result<std::vector<contribution>> contributions_from(
         c.steps = p.steps();
         c.loss = p.loss();
         LONGHAUL_TRY_ASSIGN(c.payload, digest_from(p.payload(), "a payload's hash"));
-        if (c.number == 0 || !std::isfinite(c.loss) || c.tokens > (std::uint64_t{1} << 50)) {
+        if (c.number == 0 || c.number > max_members || !std::isfinite(c.loss) || c.tokens == 0 ||
+            c.tokens > optim::max_contribution_tokens || c.steps == 0) {
             return fail(errc::malformed, "a contribution of peer {} is out of range", c.number);
         }
         out.push_back(c);

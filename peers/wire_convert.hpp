@@ -33,7 +33,7 @@ core::result<core::digest> digest_from(const std::string& bytes, const char* wha
 core::result<std::string> line_from(const std::string& text, std::size_t max, const char* what);
 core::result<std::vector<net::endpoint>> endpoints_from(const google::protobuf::RepeatedPtrField<wire::Endpoint>& in);
 void put_endpoints(const std::vector<net::endpoint>& in, google::protobuf::RepeatedPtrField<wire::Endpoint>* out);
-/// Strictly increasing, at most max_members, each at least 1.
+/// Strictly increasing admission numbers.
 core::result<std::vector<peer_number>> numbers_from(const google::protobuf::RepeatedField<std::uint32_t>& in,
                                                     const char* what);
 core::result<std::vector<contribution>> contributions_from(

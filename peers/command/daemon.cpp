@@ -233,7 +233,7 @@ void daemon::announce(const ready_report& r) {
 void daemon::request_stop(std::string reason) {
     if (stop_requested_) return;
     stop_requested_ = true;
-    console_->say(fmt::format("stopping: {}", reason));
+    console_->say(fmt::format("stopping: {}; a second Ctrl-C ends at once", reason));
     if (peer_) peer_->leave(std::move(reason));
     stop_changed_.notify();
 }
@@ -259,7 +259,7 @@ std::string daemon::status_json() const {
 core::task<core::result<void>> daemon::watch_signals() {
     auto first = co_await net::wait_for_signal(env_->executor);
     LONGHAUL_CO_TRY(first);
-    request_stop(*first == SIGINT ? "interrupted (again: at once)" : "asked to terminate");
+    request_stop(*first == SIGINT ? "interrupted" : "asked to terminate");
     auto second = co_await net::wait_for_signal(env_->executor);
     LONGHAUL_CO_TRY(second);
     console_->end_line();

@@ -26,7 +26,7 @@ from longhaul.table import Screen
 
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
-LEAVE_SECONDS = 20.0
+LEAVE_SECONDS = 40.0  # a daemon gives itself 30 to write its checkpoint and say goodbye
 LAST_WORDS = 3
 PR_SET_PDEATHSIG = 1
 
@@ -107,12 +107,13 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.command: list[str] = []
         self.killed = False
+        self.asked = False  # to end, by SIGTERM
         self.code: int | None = None  # of the ended process; 128 + n for signal n
         self.ready: dict[str, Any] | None = None
 
     def spawn(self, command: list[str], pipe: int) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.command, self.killed, self.code, self.ready = command, False, None, None
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # the ticket in stdout.log is a password
+        self.command, self.killed, self.asked, self.code, self.ready = command, False, False, None, None
         parent = os.getpid()
         prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork: only the call happens after it
 
@@ -144,6 +145,8 @@ class Daemon:
         if code is None:
             return False
         self.code = code if code >= 0 else 128 - code
+        if self.asked and code == -signal.SIGTERM:
+            self.code = 0  # it was asked before it could say goodbye
         return True
 
     def read_ready(self) -> dict[str, Any] | None:
@@ -166,6 +169,7 @@ class Daemon:
 
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
+            self.asked = self.asked or number == signal.SIGTERM
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
@@ -234,7 +238,7 @@ class Launcher:
         again = daemon.process is not None
         common = ["--state-dir", str(daemon.directory), "--name", daemon.name, "--json-ready"]
         daemon.spawn([*command, *common, *self.options.peer_args, *more], self._reading)
-        self._note("spawned", daemon, command=shlex.join(daemon.command), again=again)
+        self._note("spawned", daemon, command=without_secret(daemon.command), again=again)
 
     def _wait_ready(self, daemon: Daemon) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -279,7 +283,9 @@ class Launcher:
             if daemon.reap():
                 self._note_exit(daemon)
                 if daemon is self.daemons[0] and not daemon.killed and not self._restart_pending(daemon):
-                    # The coordinator has ended: the others cannot go on for long. Let them finish what they do.
+                    # The coordinator has ended. At a run's end the others finish by themselves; else they are asked to.
+                    if daemon.code:
+                        self._tell_all(signal.SIGTERM)
                     self._begin_stop()
 
     def _restart_pending(self, daemon: Daemon) -> bool:
@@ -312,7 +318,7 @@ class Launcher:
                 command = [listen if word == "127.0.0.1:0" else word for word in daemon.command]
                 daemon.killed = False
                 daemon.spawn(command, self._reading)
-                self._note("spawned", daemon, command=shlex.join(command), again=True)
+                self._note("spawned", daemon, command=without_secret(command), again=True)
 
     def _stop_when_asked(self) -> None:
         limit = self.options.max_seconds
@@ -411,6 +417,11 @@ def sentence(launcher: Launcher) -> str:
     else:
         text += "; all replicas are equal" if view.round else ""
     return text + "."
+
+
+def without_secret(command: list[str]) -> str:
+    """A command line for a log: a ticket's key is a password."""
+    return shlex.join(re.sub(r"^(longhaul://[^#]*#).*", r"\1…", word) for word in command)
 
 
 def default_directory() -> pathlib.Path:

@@ -105,9 +105,9 @@ def draw(axes: Any, runs: list[tuple[pathlib.Path, RunView]]) -> None:
         over_time.set_title(f"{title_of(path, view)}: {view.round} rounds, {len(view.nodes)} peers", loc="left")
         over_bytes.set_title(f"{view.sent / MEGABYTE:.1f} MB sent{ratio}", loc="left")
         if "held-out loss" in kinds and view.train:
-            over_time.plot([], [], ".", color="#9A9A9A", label="training loss of each peer")
             over_time.plot([], [], "-", color=COLOURS[0], linewidth=2, label="held-out loss of the anchor")
-            over_time.legend(frameon=False, loc="upper right")
+            over_time.plot([], [], ".", color="#9A9A9A", label="training loss of each peer")
+            over_time.figure.legend(frameon=False, loc="outside lower left", ncols=2)
     else:
         over_time.set_title("over time", loc="left")
         over_bytes.set_title("over bytes", loc="left")

@@ -68,7 +68,7 @@ class Done:
         """The one sentence on stderr; fails when there is none or more than one."""
         lines = [line for line in self.err.splitlines() if line.startswith("longhaul: ")]
         assert len(lines) == 1, self.err
-        assert len(lines[0]) > 30, lines[0]
+        assert len(lines[0]) > 20, lines[0]
         return lines[0]
 
     @property

@@ -1,5 +1,6 @@
 """The real binary as a daemon: two commands make a run; what is wrong is one sentence; the receiver lives on."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -384,8 +385,9 @@ def test_garbage_on_the_control_socket(world):
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             answer = b""
-            while part := client.recv(65536):
-                answer += part
+            with contextlib.suppress(ConnectionError):  # closed with some of the garbage unread
+                while part := client.recv(65536):
+                    answer += part
             for line in answer.splitlines():
                 assert json.loads(line)["ok"] is False
     crowd = [socket.socket(socket.AF_UNIX) for _ in range(100)]
@@ -435,10 +437,14 @@ def damage(path: pathlib.Path, how: str) -> None:
 def test_a_damaged_checkpoint(world, how, name):
     founder = world.found()
     founder.ready()
-    founder.wait_for_round(6)
+
+    def complete():
+        folder = founder.folder / "checkpoints"
+        return sorted(folder.glob("round-*")) if folder.exists() else []
+
+    wait_for(lambda: len(complete()) >= 2, "two checkpoints")
     founder.kill()
-    checkpoints = sorted(p for p in (founder.folder / "checkpoints").iterdir() if p.name.startswith("round-"))
-    assert len(checkpoints) >= 2
+    checkpoints = complete()
     newest = int(checkpoints[-1].name.removeprefix("round-"))
     previous = int(checkpoints[-2].name.removeprefix("round-"))
     damage(checkpoints[-1] / name, how)
@@ -449,7 +455,7 @@ def test_a_damaged_checkpoint(world, how, name):
     again = world.found()
     assert again.ready()["resumed"] is True
     errors = [e["message"] for e in again.events("error")]
-    assert any(checkpoints[-1].name in e for e in errors), errors
+    assert any(f"round {newest} " in e and "damaged" in e for e in errors), errors
     wait_for(lambda: len(again.events("round_committed")) > seen, "the run going on")
     assert again.events("round_committed")[seen]["round"] in range(previous + 1, newest + 1)
 
@@ -468,11 +474,8 @@ def small_disk(tmp_path):
 
 def test_disk_full_at_the_start(world, small_disk):
     (small_disk / "filler").write_bytes(bytes((1 << 20) - 8192))
-    with (small_disk / "more").open("wb") as rest:
-        try:
-            while rest.write(bytes(4096)):
-                rest.flush()
-        except OSError:
+    with contextlib.suppress(OSError), (small_disk / "more").open("wb", buffering=0) as rest:
+        while rest.write(bytes(4096)):
             pass
     done = world.run("run", world.config(), "--listen", "127.0.0.1:0", "--state-dir", small_disk)
     assert done.code == 1, done.err

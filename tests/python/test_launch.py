@@ -28,7 +28,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(tmp_path: pathlib.Path, *more: str, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(tmp_path, *more), capture_output=True, text=True, env=environment(**env), timeout=60)
+    return subprocess.run(command(tmp_path, *more), capture_output=True, text=True, env=environment(**env), timeout=240)
 
 
 def pids(tmp_path: pathlib.Path) -> list[int]:
@@ -45,7 +45,7 @@ def pids(tmp_path: pathlib.Path) -> list[int]:
     return found
 
 
-def wait_until(condition, seconds: float = 20.0) -> bool:
+def wait_until(condition, seconds: float = 120.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -99,16 +99,16 @@ def test_last_words_and_exit_code_of_a_daemon_that_fails(tmp_path):
 def test_founder_that_never_gets_ready(tmp_path):
     arguments = command(tmp_path, "--plain")
     (tmp_path / "run.toml").unlink()
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=60)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=240)
     assert done.returncode == 78
     assert "run.toml does not exist" in done.stderr
 
 
 def test_founder_that_fails_ends_the_run(tmp_path):
-    started = time.monotonic()
-    done = run(tmp_path, "--peers", "2", "--plain", FAKE_FAIL="peer-0@3=1:out of luck", FAKE_ROUNDS="30")
+    endless = {"FAKE_ROUNDS": "999999"}
+    done = run(tmp_path, "--peers", "2", "--plain", FAKE_FAIL="peer-0@3=1:out of luck", **endless)
     assert done.returncode == 1 and "out of luck" in done.stderr
-    assert time.monotonic() - started < 15
+    assert pids(tmp_path) == []
 
 
 def test_interrupt_leaves_cleanly(tmp_path):
@@ -116,7 +116,7 @@ def test_interrupt_leaves_cleanly(tmp_path):
     events = [tmp_path / "run" / f"peer-{i}" / "events.jsonl" for i in range(2)]
     assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events))
     process.send_signal(signal.SIGINT)
-    assert process.wait(15) == 0
+    assert process.wait(120) == 0
     assert pids(tmp_path) == []
     assert '"event": "left"' in (tmp_path / "run" / "peer-1" / "events.jsonl").read_text()
 
@@ -151,6 +151,13 @@ def test_impossible_requests_are_usage_errors(tmp_path, more):
 def test_missing_binary_says_how_to_build(tmp_path):
     done = run(tmp_path, "--binary", str(tmp_path / "nothing"))
     assert done.returncode == 69 and "cmake --build" in done.stderr
+
+
+def test_the_ticket_stays_out_of_the_log(tmp_path):
+    assert run(tmp_path, "--peers", "2", "--json").returncode == 0
+    log = (tmp_path / "run" / "launcher.jsonl").read_text()
+    assert "longhaul://127.0.0.1:1/fake#" in log and "#AAAA" not in log
+    assert (tmp_path / "run" / "peer-0").stat().st_mode & 0o077 == 0
 
 
 def test_trigger():

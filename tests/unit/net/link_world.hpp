@@ -287,7 +287,9 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
 /// The same body in the simulated world.
 inline void run_simulated(const std::function<task<result<void>>(world&)>& body) {
     sim::world simulation(7);
-    auto& machine = simulation.add_node("machine");
+    // A line and a path of its own even to itself: so that bytes take time, as they do between machines.
+    auto& machine = simulation.add_node("machine", {.up = {1e9}, .down = {1e9}});
+    simulation.set_path("machine", "machine", {.delay = 1ms});
     machine.start([&body](environment& env) -> task<result<void>> {
         world w{env, "machine", 200us};
         co_return co_await body(w);
