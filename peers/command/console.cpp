@@ -2,6 +2,8 @@
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -126,7 +128,10 @@ void console::end_line() {
 }
 
 void console::rewrite(const std::string& line) {
-    std::fprintf(stderr, "\r\x1b[K%s", line.c_str());
+    // A line that wraps could not be rewritten.
+    winsize size{};
+    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    std::fprintf(stderr, "\r\x1b[K%s", known ? line.substr(0, size.ws_col - 1U).c_str() : line.c_str());
     std::fflush(stderr);
     status_line_ = line;
     line_open_ = true;
@@ -164,6 +169,7 @@ void console::show(const core::event& e) {
     } else if (e.name == "error") {
         say("error: " + text(e, "message"));
     } else if (const auto sentence = sentence_of(e); !sentence.empty()) {
+        if (e.name == "left" && e.find("number") == nullptr) end_line();  // the last round stays above the last word
         say(sentence);
     }
 }

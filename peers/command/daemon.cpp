@@ -217,6 +217,7 @@ void daemon::announce(const ready_report& r) {
         j["key"] = r.key.hex();
         j["run"] = r.run.hex();
         j["resumed"] = r.resumed;
+        j["trust_on_first_use"] = r.trust_on_first_use;
         std::puts(j.dump().c_str());
     } else {
         const auto what = found_ ? (r.resumed ? "goes on with" : "founded") : (r.resumed ? "is back in" : "joined");
