@@ -129,9 +129,11 @@ task<result<void>> link_impl::end_after_goodbye() {
 
 task<result<void>> link_impl::beat() {
     const auto interval = setup_.silence_limit / 3;
+    core::time_point excused{};  // as if something had been heard then
     for (;;) {
         const auto now = env_.clock.now();
-        if (now - last_heard_ >= setup_.silence_limit) {
+        const auto heard = std::max(last_heard_, excused);
+        if (now - heard >= setup_.silence_limit) {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
                                                        core::to_seconds(setup_.silence_limit))});
         }
@@ -139,8 +141,12 @@ task<result<void>> link_impl::beat() {
             beat_at_ = now;
             say(wire::heartbeat{++beat_});
         }
-        auto slept = co_await env_.clock.sleep_until(std::min(beat_at_ + interval, last_heard_ + setup_.silence_limit));
+        const auto wake_at = std::min(beat_at_ + interval, heard + setup_.silence_limit);
+        auto slept = co_await env_.clock.sleep_until(wake_at);
         LONGHAUL_CO_TRY(slept);
+        // This process itself was held up: what the other end said meanwhile is still to be read.
+        const auto woken_at = env_.clock.now();
+        if (woken_at - wake_at > interval) excused = woken_at - setup_.silence_limit + interval;
     }
 }
 
@@ -516,13 +522,13 @@ task<result<void>> link_impl::serve_bulk() {
 task<result<void>> link_impl::watch_bulk() {
     const auto& c = *bulk_;
     auto received = c.count.received;
-    auto heard = env_.clock.now();
-    while (env_.clock.now() - heard < setup_.silence_limit) {
+    // Looks are counted, not time: a process that was held up itself must look again first.
+    for (int quiet = 0; quiet < 3; ++quiet) {
         auto slept = co_await env_.clock.sleep_for(setup_.silence_limit / 3);
         LONGHAUL_CO_TRY(slept);
         if (c.count.received == received) continue;
         received = c.count.received;
-        heard = env_.clock.now();
+        quiet = -1;
     }
     co_return core::fail(errc::timeout, "nothing was heard on the bulk connection");
 }

@@ -357,6 +357,24 @@ LINK_TEST("a stopped peer is down after the silence limit, not never") {
     co_return co_await with_couple(w, patience::little, body);
 }
 
+TEST_CASE("a process that was held up itself does not accuse the others") {
+    run_real([](world& w) -> task<result<void>> {
+        auto body = [](world& in, couple& c) -> task<result<void>> {
+            MUST(co_await eventually(in, [&c] { return c.ab->stats().streams == 1; }));
+            for (int i = 0; i < 3; ++i) {
+                const auto until = in.env.clock.now() + 500ms;  // beyond the limit of 300 ms
+                while (in.env.clock.now() < until) continue;
+                auto calm = co_await in.env.clock.sleep_for(150ms);
+                MUST(calm);
+            }
+            CHECK(c.ab->up());
+            CHECK(c.ab->stats().streams == 1);
+            co_return ok();
+        };
+        co_return co_await with_couple(w, patience::little, body);
+    });
+}
+
 LINK_TEST("send waits while the other end does not take, and ends with the link") {
     auto body = [](world& in, couple& c) -> task<result<void>> {
         c.b.network.now.frozen = true;

@@ -1,7 +1,8 @@
 #pragma once
 /// Meshes side by side in one process, over a network whose streams a test can slow, freeze and break.
 ///
-/// A case is a coroutine over `world&`; LINK_TEST runs it over real loopback TCP.
+/// A case is a coroutine over `world&`; LINK_TEST runs it twice: over real loopback TCP in real time, and over the
+/// simulated network, all nodes on one simulated machine, in virtual time.
 
 #include <asio/io_context.hpp>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include "core/thread_workers.hpp"
 #include "net/asio_network.hpp"
 #include "net/mesh.hpp"
+#include "sim/world.hpp"
 #include "tests/test.hpp"
 
 namespace longhaul::net::testing {
@@ -43,8 +45,9 @@ using namespace std::chrono_literals;
 /// What a test may do to all streams of one node, as they live.
 struct faults {
     std::size_t most_read = ~std::size_t{0}, most_write = ~std::size_t{0};
-    bool random_sizes = false;  ///< up to the above, at random
-    bool frozen = false;        ///< nothing is read or written any more: a stopped process, or a lost path
+    bool random_sizes = false;   ///< up to the above, at random
+    bool frozen = false;         ///< nothing is read or written any more: a stopped process, or a lost path
+    core::duration per_write{};  ///< what every write takes; loopback in virtual time would take nothing
 };
 
 class faulty_network;
@@ -154,13 +157,18 @@ inline task<result<std::size_t>> faulty_stream::write_some(core::const_bytes dat
         auto slept = co_await owner_.clock_.sleep_for(5ms);
         LONGHAUL_CO_TRY(slept);
     }
+    if (owner_.now.per_write > core::duration{}) {
+        auto slept = co_await owner_.clock_.sleep_for(owner_.now.per_write);
+        LONGHAUL_CO_TRY(slept);
+    }
     co_return co_await under_->write_some(data.first(portion(owner_.now.most_write, data.size())));
 }
 
 /// A world with one thread and one clock.
 struct world {
     environment& env;
-    std::string host;  ///< of endpoints to listen on
+    std::string host;            ///< of endpoints to listen on
+    core::duration per_write{};  ///< of the streams of all nodes
 };
 
 /// One node: its identity, its view of the network, its mesh, and what came up.
@@ -173,6 +181,7 @@ struct node {
           network(w.env.network, w.env.clock, w.env.entropy),
           env{w.env.executor, w.env.clock, w.env.entropy, network, w.env.storage, w.env.workers, w.env.events},
           changed(w.env.executor) {
+        network.now.per_write = w.per_write;
         options.incarnation = incarnation;
         net.emplace(
             env, self, std::move(options),
@@ -264,7 +273,7 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     REQUIRE(storage);
     no_events events;
     environment env{io.get_executor(), clock, entropy, network, **storage, workers, events};
-    world w{env, "127.0.0.1"};
+    world w{env, "127.0.0.1", {}};
     std::optional<result<void>> outcome;
     auto main = core::with_deadline(clock, body(w), clock.now() + limit);
     core::start(io.get_executor(), std::move(main), [&](result<void> r) { outcome = std::move(r); });
@@ -275,13 +284,31 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     CHECK(*outcome);
 }
 
+/// The same body in the simulated world.
+inline void run_simulated(const std::function<task<result<void>>(world&)>& body) {
+    sim::world simulation(7);
+    // A line and a path of its own even to itself: so that bytes take time, as they do between machines.
+    auto& machine = simulation.add_node("machine", {.up = {1e9}, .down = {1e9}});
+    simulation.set_path("machine", "machine", {.delay = 1ms});
+    machine.start([&body](environment& env) -> task<result<void>> {
+        world w{env, "machine", 200us};
+        co_return co_await body(w);
+    });
+    simulation.run_while([&machine] { return !machine.outcome(); }, 10min);
+    REQUIRE(machine.outcome());
+    const auto& outcome = *machine.outcome();
+    INFO((outcome ? std::string() : outcome.error().message));
+    CHECK(outcome);
+}
+
 }  // namespace longhaul::net::testing
 
-#define LINK_TEST_NAMED(function, name)                                 \
-    static longhaul::core::task<longhaul::core::result<void>> function( \
-        [[maybe_unused]] longhaul::net::testing::world& w);             \
-    TEST_CASE(name) { longhaul::net::testing::run_real(function); }     \
-    static longhaul::core::task<longhaul::core::result<void>> function( \
+#define LINK_TEST_NAMED(function, name)                                                 \
+    static longhaul::core::task<longhaul::core::result<void>> function(                 \
+        [[maybe_unused]] longhaul::net::testing::world& w);                             \
+    TEST_CASE(name) { longhaul::net::testing::run_real(function); }                     \
+    TEST_CASE(name " (simulated)") { longhaul::net::testing::run_simulated(function); } \
+    static longhaul::core::task<longhaul::core::result<void>> function(                 \
         [[maybe_unused]] longhaul::net::testing::world& w)
 /// A case over `world& w`, a coroutine that returns task<result<void>>.
 #define LINK_TEST(name) LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __LINE__), name)

@@ -10,9 +10,8 @@
 #include "net/identity.hpp"
 #include "peers/ledger.hpp"
 
-namespace longhaul::peers_tests {
+namespace longhaul::peers::testing {
 
-using namespace longhaul::peers;
 using core::errc;
 
 /// A digest that tells what it stands for.
@@ -150,4 +149,4 @@ inline record random_record(core::entropy& random, const ledger& l) {
     return r;
 }
 
-}  // namespace longhaul::peers_tests
+}  // namespace longhaul::peers::testing

@@ -4,7 +4,8 @@
 #include "tests/unit/peers/fixtures.hpp"
 
 using namespace longhaul;
-using namespace longhaul::peers_tests;
+using namespace longhaul::peers;
+using namespace longhaul::peers::testing;
 
 namespace {
 

@@ -1,0 +1,262 @@
+// Peers that finished the handshake and then break the rules.
+
+#include "net/secure.hpp"
+#include "net/transfers.hpp"
+#include "tests/unit/net/mesh_world.hpp"
+
+namespace longhaul::net::testing {
+
+namespace {
+
+/// An authenticated peer that breaks rules: the handshake by hand, then whatever a test likes.
+struct rogue {
+    std::optional<channel> control, bulk;
+    noise::secret_key exporter;
+};
+
+task<result<void>> introduce(world& w, const identity& self, const endpoint& to, rogue& out) {
+    auto s = co_await connect(w, to);
+    LONGHAUL_CO_TRY(s);
+    raw_connection c(std::move(*s));
+    hello mine;
+    const auto greeted = co_await greet(c, mine);
+    LONGHAUL_CO_TRY(greeted);
+    self_description description;
+    control_handshake handshake(side::initiator, self, description, {}, greeted->prologue, {}, w.env.entropy);
+    while (!handshake.done()) {
+        auto stepped = co_await step(c, handshake);
+        LONGHAUL_CO_TRY(stepped);
+    }
+    auto keys = handshake.finish();
+    out.exporter = keys.exporter;
+    out.control.emplace(std::move(c.stream), std::move(keys), c.count);
+    auto answer = co_await out.control->next_record();
+    LONGHAUL_CO_TRY(answer);
+    const auto said = parse_verdict(answer->payload);
+    LONGHAUL_CO_TRY(said);
+    co_return said->as_result();
+}
+
+task<result<void>> open_bulk(world& w, const endpoint& to, rogue& r, std::uint32_t number) {
+    auto dialling = dial_bulk(w.env, to, {}, r.exporter, number, 1s, 1s);
+    auto made = co_await std::move(dialling);
+    LONGHAUL_CO_TRY(made);
+    r.bulk.emplace(std::move(**made));
+    co_return ok();
+}
+
+task<result<void>> put(channel& c, std::uint8_t type, std::uint8_t flags, const byte_vector& payload) {
+    byte_vector sealed(payload.size() + record_overhead);
+    const auto n = c.sealer.seal(type, flags, payload, sealed);
+    LONGHAUL_CO_TRY(n);
+    co_return co_await c.write(sealed);
+}
+
+const byte_vector nothing;
+
+byte_vector segment_header(std::uint64_t id, std::uint64_t offset, std::uint32_t length) {
+    segment s;
+    s.transfer = id;
+    s.offset = offset;
+    s.length = length;
+    return s.encode();
+}
+
+constexpr auto link_type = static_cast<std::uint8_t>(channel_record::link);
+constexpr auto message_type = static_cast<std::uint8_t>(channel_record::message);
+constexpr auto segment_type = static_cast<std::uint8_t>(channel_record::segment);
+constexpr auto idle_type = static_cast<std::uint8_t>(channel_record::idle);
+
+/// One record that breaks the protocol.
+struct crime {
+    std::string name;
+    bool on_bulk;
+    std::uint8_t type, flags;
+    byte_vector payload;
+};
+
+/// What an authenticated peer may not say, on a link where it offered transfer 1 of 300,000 bytes, which was accepted,
+/// and transfer 2, which was not, and where transfer 1 of 100 bytes was offered to it.
+std::vector<crime> crimes() {
+    const auto on_control = [](std::string name, const wire::control& m) {
+        return crime{std::move(name), false, link_type, 0, wire::serialize(m)};
+    };
+    std::vector<crime> all;
+    all.push_back({"unknown record", false, 99, 0, {}});
+    all.push_back({"bulk record on control", false, segment_type, 0, segment_header(1, 0, segment_bytes)});
+    all.push_back({"no link message", false, link_type, 0, byte_vector(5, std::byte{0xff})});
+    all.push_back({"unknown flags", false, message_type, 6, {}});
+    all.push_back({"empty piece", false, message_type, more_follows, {}});
+    all.push_back(on_control("offer again", wire::transfer_offer{2, "again", 5}));
+    all.push_back(on_control("same tag", wire::transfer_offer{3, "accepted", 5}));
+    all.push_back(on_control("withdraw the unknown", wire::transfer_withdraw{9}));
+    all.push_back(on_control("accept the unknown", wire::transfer_accept{9, 1}));
+    all.push_back(on_control("too much credit", wire::transfer_accept{1, 101}));
+    all.push_back(on_control("done before accepted", wire::transfer_done{1}));
+    all.push_back(on_control("progress before accepted", wire::transfer_progress{1, {{0, 1}}}));
+    all.push_back(on_control("refuse the unknown", wire::transfer_refuse{9, ""}));
+    all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
+    all.push_back({"control record on bulk", true, message_type, 0, {}});
+    all.push_back({"idle with payload", true, idle_type, 0, byte_vector(1)});
+    all.push_back({"short header", true, segment_type, 0, byte_vector(19)});
+    all.push_back({"segment of the unknown", true, segment_type, 0, segment_header(9, 0, 100)});
+    all.push_back({"segment before accepted", true, segment_type, 0, segment_header(2, 0, 10)});
+    all.push_back({"segment off the grid", true, segment_type, 0, segment_header(1, 5, 100)});
+    all.push_back({"segment beyond the end", true, segment_type, 0, segment_header(1, 2 * segment_bytes, 100)});
+    all.push_back({"segment too long", true, segment_type, 0, segment_header(1, segment_bytes, segment_bytes)});
+    all.push_back({"segment too short", true, segment_type, 0, segment_header(1, 0, 100)});
+    all.push_back({"segment of nothing", true, segment_type, 0, segment_header(1, 0, 0)});
+    return all;
+}
+
+/// Brings a rogue to the state that `crimes` describes, lets it commit one, and sees the link end for it.
+task<result<void>> commit(world& w, node& h, const crime& what, byte_vector& into) {
+    const auto ups = h.ups.size();
+    const auto self = identity::generate(w.env.entropy);
+    rogue r;
+    MUST(co_await introduce(w, self, h.at, r));
+    MUST(co_await eventually(w, [&h, ups] { return h.ups.size() == ups + 1; }));
+    const auto l = h.ups.back();
+    core::scope waiting(w.env.executor);
+    auto work = [](world& in, node& host, link& victim, rogue& by, const crime& act) -> task<result<void>> {
+        const auto first = wire::serialize(wire::transfer_offer{1, "accepted", 300000});
+        const auto second = wire::serialize(wire::transfer_offer{2, "not accepted", 10});
+        MUST(co_await put(*by.control, link_type, 0, first));
+        MUST(co_await put(*by.control, link_type, 0, second));
+        MUST(co_await open_bulk(in, host.at, by, 1));
+        MUST(co_await put(*by.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&victim] { return victim.stats().streams == 1; }));
+        CHECK(victim.up());
+        MUST(co_await put(act.on_bulk ? *by.bulk : *by.control, act.type, act.flags, act.payload));
+        MUST(co_await eventually(in, [&victim] { return !victim.up(); }));
+        CHECK(victim.ended()->why.code == errc::protocol);
+        CHECK(victim.ended()->why.message.find("broke the protocol") != std::string::npos);
+        co_return ok();
+    };
+    l->on_offer([&](const std::string& tag, std::uint64_t) {
+        if (tag == "accepted") waiting.spawn_isolated("take", l->receive_transfer(tag, into));
+    });
+    waiting.spawn_isolated("give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
+    waiting.spawn("crime", work(w, h, *l, r, what));
+    co_return co_await waiting.join();
+}
+
+}  // namespace
+
+LINK_TEST("an authenticated peer that breaks the protocol loses its link, with a sentence, and nobody else does") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        node friendly(in);
+        auto visits = [](world& inner, node& host, node& friend_of) -> task<result<void>> {
+            auto linked = co_await dial(friend_of, host.at);
+            MUST(linked);
+            byte_vector into(300000);
+            const auto all = crimes();
+            for (const auto& each : all) {
+                INFO(each.name);
+                auto committed = co_await commit(inner, host, each, into);
+                MUST(committed);
+            }
+            CHECK((*linked)->up());
+            co_return co_await still_serves(inner, host);
+        };
+        auto inner = visits(in, h, friendly);
+        std::vector<node*> all{&friendly};
+        auto served = co_await serving(in, std::move(all), std::move(inner));
+        co_return served;
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("a bulk connection needs the session, a fresh number and the key") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto self = identity::generate(in.env.entropy);
+        rogue r;
+        MUST(co_await introduce(in, self, h.at, r));
+        MUST(co_await eventually(in, [&h] { return !h.ups.empty(); }));
+        MUST(co_await open_bulk(in, h.at, r, 3));
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 1; }));
+        for (const std::uint32_t used : {3U, 2U}) {
+            rogue again;
+            again.exporter = r.exporter;
+            const auto refused = co_await open_bulk(in, h.at, again, used);
+            CHECK_FALSE(refused);
+        }
+        rogue stranger;  // another session
+        const auto refused = co_await open_bulk(in, h.at, stranger, 4);
+        CHECK_FALSE(refused);
+        CHECK(h.ups[0]->up());
+        CHECK(h.ups[0]->stats().streams == 1);
+        // A newer one replaces the present one once it has shown that it holds the key.
+        rogue next;
+        next.exporter = r.exporter;
+        MUST(co_await open_bulk(in, h.at, next, 5));
+        MUST(co_await put(*next.bulk, idle_type, 0, nothing));
+        MUST(co_await hung_up(in, *r.bulk->stream));
+        CHECK(h.ups[0]->up());
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("late and repeated segments are dropped, bytes arrive once") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        const auto self = identity::generate(in.env.entropy);
+        rogue r;
+        MUST(co_await introduce(in, self, h.at, r));
+        MUST(co_await eventually(in, [&h] { return !h.ups.empty(); }));
+        const auto l = h.ups[0];
+        byte_vector into(segment_bytes + 100);
+        core::scope waiting(in.env.executor);
+        bool complete = false;
+        auto receiving = [](link& from, byte_vector& to, bool& done) -> task<result<void>> {
+            auto taking = from.receive_transfer("t", to);
+            auto got = co_await std::move(taking);
+            MUST(got);
+            done = true;
+            co_return ok();
+        };
+        l->on_offer([&](const std::string&, std::uint64_t) { waiting.spawn("take", receiving(*l, into, complete)); });
+        const auto offer = wire::serialize(wire::transfer_offer{1, "t", into.size()});
+        MUST(co_await put(*r.control, link_type, 0, offer));
+        MUST(co_await open_bulk(in, h.at, r, 1));
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&waiting] { return waiting.size() == 1; }));
+        auto send_segment = [](channel& bulk, std::uint64_t index, std::uint32_t length,
+                               int value) -> task<result<void>> {
+            const auto header = segment_header(1, index * segment_bytes, length);
+            MUST(co_await put(bulk, segment_type, 0, header));
+            for (std::uint32_t at = 0; at < length;) {
+                const byte_vector plain(std::min<std::uint32_t>(length - at, 50000), static_cast<std::byte>(value));
+                byte_vector sealed(plain.size() + data_overhead);
+                MUST(bulk.sealer.seal_data(plain, sealed));
+                MUST(co_await bulk.write(sealed));
+                at += static_cast<std::uint32_t>(plain.size());
+            }
+            co_return ok();
+        };
+        MUST(co_await send_segment(*r.bulk, 1, 100, 1));
+        MUST(co_await send_segment(*r.bulk, 1, 100, 2));  // repeated: dropped
+        MUST(co_await eventually(in, [&l] { return l->received_of("t") == 100; }));
+        CHECK_FALSE(complete);
+        MUST(co_await send_segment(*r.bulk, 0, segment_bytes, 3));
+        MUST(co_await waiting.join());
+        CHECK(complete);
+        CHECK(into[0] == std::byte{3});
+        CHECK(into[segment_bytes - 1] == std::byte{3});
+        CHECK(into[segment_bytes] == std::byte{1});
+        MUST(co_await send_segment(*r.bulk, 1, 100, 4));  // late: dropped
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        auto calm = co_await in.env.clock.sleep_for(20ms);
+        MUST(calm);
+        CHECK(into[segment_bytes] == std::byte{1});
+        CHECK(l->up());
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+}  // namespace longhaul::net::testing

@@ -1,0 +1,182 @@
+#include "net/transfers.hpp"
+
+#include <algorithm>
+#include <asio/io_context.hpp>
+#include <deque>
+
+#include "core/entropy.hpp"
+#include "net/telemetry.hpp"
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using namespace longhaul::net;
+using core::errc;
+
+namespace {
+
+/// Two ends of a link without a network: the test carries their words and segments.
+struct pair_of_tables {
+    asio::io_context io;
+    outgoing_transfers out{io.get_executor()};
+    incoming_transfers in{io.get_executor()};
+
+    std::shared_ptr<outgoing_transfer> offer(const std::string& tag, std::size_t n) {
+        auto made = out.offer(tag, std::make_shared<const core::byte_vector>(n, std::byte{1}));
+        REQUIRE(made);
+        REQUIRE(in.on(wire::transfer_offer{(*made)->id, tag, n}));
+        return *made;
+    }
+    void accept(const outgoing_transfer& t, core::mutable_bytes into) {
+        REQUIRE(in.accept(t.tag, into));
+        REQUIRE(out.on(wire::transfer_accept{t.id, into.size()}));
+    }
+};
+
+}  // namespace
+
+TEST_CASE("open transfers are served in turn, and only against credit") {
+    pair_of_tables p;
+    core::byte_vector a(3 * segment_bytes), b(2 * segment_bytes + 5);
+    const auto ta = p.offer("a", a.size()), tb = p.offer("b", b.size()), waiting = p.offer("waiting", 100);
+    CHECK_FALSE(p.out.next(1));
+    p.accept(*ta, a);
+    p.accept(*tb, b);
+    std::vector<std::pair<std::string, std::uint64_t>> order;
+    while (const auto w = p.out.next(1)) order.emplace_back(w->transfer->tag, w->what.index());
+    CHECK(order == std::vector<std::pair<std::string, std::uint64_t>>{
+                       {"a", 0}, {"b", 0}, {"a", 1}, {"b", 1}, {"a", 2}, {"b", 2}});
+    CHECK(p.out.active() == 2);
+}
+
+TEST_CASE("what a dead connection carried is sent again, but for what was confirmed") {
+    pair_of_tables p;
+    core::byte_vector into(5 * segment_bytes);
+    const auto t = p.offer("t", into.size());
+    p.accept(*t, into);
+    for (const std::uint32_t number : {1U, 2U, 1U, 2U, 1U}) REQUIRE(p.out.next(number));
+    CHECK_FALSE(p.out.next(1));
+    REQUIRE(p.out.on(wire::transfer_progress{t->id, {{0, 1}}}));
+    CHECK(p.out.confirmed_bytes() == segment_bytes);
+    p.out.connection_lost(1);
+    std::vector<std::uint64_t> again;
+    while (const auto w = p.out.next(3)) again.push_back(w->what.index());
+    CHECK(again == std::vector<std::uint64_t>{2, 4});
+    REQUIRE(p.out.on(wire::transfer_done{t->id}));
+    CHECK(p.out.confirmed_bytes() == into.size());
+    CHECK((t->outcome && *t->outcome));
+    CHECK(p.out.active() == 0);
+}
+
+TEST_CASE("over any connections that die at any time, every byte arrives, once") {
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+        INFO("seed " << seed);
+        core::seeded_entropy random(seed);
+        pair_of_tables p;
+        std::vector<core::byte_vector> into;
+        std::vector<std::shared_ptr<outgoing_transfer>> sent;
+        for (int i = 0; i < 3; ++i) into.emplace_back(1 + random.below(6 * segment_bytes));
+        for (std::size_t i = 0; i < into.size(); ++i) {
+            sent.push_back(p.offer(std::to_string(i), into[i].size()));
+            p.accept(*sent[i], into[i]);
+        }
+        // Each connection: its number and what is under way on it; confirmations travel apart from them.
+        struct connection {
+            std::uint32_t number;
+            std::deque<segment> under_way;
+        };
+        std::vector<connection> connections{{1, {}}, {2, {}}, {3, {}}};
+        std::uint32_t numbers = 3;
+        std::deque<wire::transfer_progress> reports;
+        std::uint64_t arrived = 0;
+        std::size_t done = 0;
+        for (int steps = 0; done < into.size(); ++steps) {
+            REQUIRE(steps < 100000);
+            auto& c = connections[random.below(connections.size())];
+            switch (random.below(8)) {
+                case 0:
+                case 1:
+                case 2:
+                    if (const auto w = p.out.next(c.number)) c.under_way.push_back(w->what);
+                    break;
+                case 3:
+                case 4:
+                case 5: {
+                    if (c.under_way.empty()) break;
+                    const auto s = c.under_way.front();
+                    c.under_way.pop_front();
+                    const auto wanted = p.in.begin(s);
+                    REQUIRE(wanted);
+                    if (!*wanted) break;
+                    const auto place = p.in.place(s, 0, s.length);
+                    // Whatever is already there came twice.
+                    REQUIRE(std::ranges::all_of(place, [](std::byte b) { return b == std::byte{0}; }));
+                    std::ranges::fill(place, std::byte{1});
+                    p.in.verified(s, s.length);
+                    arrived += s.length;
+                    if (const auto whole = p.in.finish(s)) {
+                        REQUIRE(p.out.on(wire::transfer_done{whole->id}));
+                        ++done;
+                    } else if (random.below(2) == 0) {
+                        while (auto r = p.in.report()) reports.push_back(*r);
+                    }
+                    break;
+                }
+                case 6:
+                    if (reports.empty()) break;
+                    REQUIRE(p.out.on(reports.front()));
+                    reports.pop_front();
+                    break;
+                default:
+                    if (random.below(4) != 0) break;
+                    p.out.connection_lost(c.number);
+                    p.in.connection_lost();
+                    c = {++numbers, {}};
+                    break;
+            }
+        }
+        std::uint64_t total = 0;
+        for (std::size_t i = 0; i < into.size(); ++i) {
+            total += into[i].size();
+            CHECK(into[i] == *sent[i]->data);
+            CHECK((sent[i]->outcome && *sent[i]->outcome));
+        }
+        CHECK(arrived == total);
+        CHECK(p.out.confirmed_bytes() == total);
+        CHECK(p.in.active() == 0);
+        CHECK_FALSE(p.in.has_report());
+    }
+}
+
+TEST_CASE("no more transfers are open than a link may have") {
+    pair_of_tables p;
+    for (std::size_t i = 0; i < max_open_transfers; ++i) p.offer(std::to_string(i), 1);
+    const auto one = std::make_shared<const core::byte_vector>(1);
+    CHECK(p.out.offer("one more", one).error().code == errc::limit);
+    CHECK(p.in.on(wire::transfer_offer{max_open_transfers + 1, "one more", 1}).error().code == errc::protocol);
+    CHECK(p.out.offer(std::string(max_transfer_tag + 1, 'x'), one).error().code == errc::limit);
+    CHECK(p.out.offer("", one).error().code == errc::limit);
+    p.out.fail_all({errc::closed, "over"});
+    CHECK(p.out.offer("again", one));
+}
+
+TEST_CASE("goodput counts busy time only") {
+    using namespace std::chrono_literals;
+    const core::time_point start{};
+    goodput_meter m;
+    CHECK(m.bytes_per_second() == 0);
+    m.busy(start);
+    m.add(1'000'000, start + 500ms);
+    m.idle(start + 500ms);
+    CHECK(m.bytes_per_second() == Approx(2e6));
+    m.busy(start + 100s);  // the pause before does not count
+    m.add(2'000'000, start + 101s);
+    CHECK(m.bytes_per_second() == Approx(2e6));
+    m.add(4'000'000, start + 102s);
+    CHECK(m.bytes_per_second() == Approx(3e6));  // the mean of what was and what is
+    m.idle(start + 110s);                        // nothing more came: not a sample
+    CHECK(m.bytes_per_second() == Approx(3e6));
+    m.busy(start + 200s);
+    m.add(1000, start + 200s + 10ms);  // too little to tell goodput from latency
+    m.idle(start + 200s + 10ms);
+    CHECK(m.bytes_per_second() == Approx(3e6));
+}
