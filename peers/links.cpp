@@ -341,9 +341,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     co_return core::ok();
 }
 
-std::vector<net::endpoint> node::advertised() const {
-    return options.advertised.empty() ? std::vector<net::endpoint>{listen} : options.advertised;
-}
+std::vector<net::endpoint> node::advertised() const { return admissible_addresses(options.advertised, listen); }
 
 namespace {
 

@@ -43,6 +43,21 @@ core::result<record> from(const wire::RunState& p) {
 
 }  // namespace
 
+std::vector<net::endpoint> admissible_addresses(std::vector<net::endpoint> wanted, const net::endpoint& bound) {
+    if (wanted.empty()) wanted.push_back(bound);
+    std::vector<net::endpoint> out;
+    std::size_t bytes = 0;
+    for (auto& e : wanted) {
+        // All addresses of this machine: whoever admits us sees the one that works.
+        if (e.host.empty()) e.host = "0.0.0.0";
+        if (e.port == 0) e.port = bound.port;
+        bytes += e.host.size();
+        if (out.size() == max_addresses || bytes > max_address_bytes) break;
+        out.push_back(std::move(e));
+    }
+    return out;
+}
+
 core::byte_vector serialize(const record& r) {
     wire::Record p;
     std::visit(overloaded{

@@ -90,6 +90,10 @@ struct run_state_record {
 using record =
     std::variant<admit_record, depart_record, round_record, commit_record, generation_record, run_state_record>;
 
+/// Of the addresses that a node would like others to reach it by, as many as an admission may name: port 0 becomes the
+/// bound port; none wanted: where it listens.
+std::vector<net::endpoint> admissible_addresses(std::vector<net::endpoint> wanted, const net::endpoint& bound);
+
 core::byte_vector serialize(const record& r);
 /// errc::malformed or errc::limit.
 core::result<record> parse_record(core::const_bytes bytes);

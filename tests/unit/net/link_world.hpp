@@ -45,9 +45,8 @@ using namespace std::chrono_literals;
 /// What a test may do to all streams of one node, as they live.
 struct faults {
     std::size_t most_read = ~std::size_t{0}, most_write = ~std::size_t{0};
-    bool random_sizes = false;   ///< up to the above, at random
-    bool frozen = false;         ///< nothing is read or written any more: a stopped process, or a lost path
-    core::duration per_write{};  ///< what every write takes; loopback in virtual time would take nothing
+    bool random_sizes = false;  ///< up to the above, at random
+    bool frozen = false;        ///< nothing is read or written any more: a stopped process, or a lost path
 };
 
 class faulty_network;
@@ -157,18 +156,13 @@ inline task<result<std::size_t>> faulty_stream::write_some(core::const_bytes dat
         auto slept = co_await owner_.clock_.sleep_for(5ms);
         LONGHAUL_CO_TRY(slept);
     }
-    if (owner_.now.per_write > core::duration{}) {
-        auto slept = co_await owner_.clock_.sleep_for(owner_.now.per_write);
-        LONGHAUL_CO_TRY(slept);
-    }
     co_return co_await under_->write_some(data.first(portion(owner_.now.most_write, data.size())));
 }
 
 /// A world with one thread and one clock.
 struct world {
     environment& env;
-    std::string host;            ///< of endpoints to listen on
-    core::duration per_write{};  ///< of the streams of all nodes
+    std::string host;  ///< of endpoints to listen on
 };
 
 /// One node: its identity, its view of the network, its mesh, and what came up.
@@ -181,7 +175,6 @@ struct node {
           network(w.env.network, w.env.clock, w.env.entropy),
           env{w.env.executor, w.env.clock, w.env.entropy, network, w.env.storage, w.env.workers, w.env.events},
           changed(w.env.executor) {
-        network.now.per_write = w.per_write;
         options.incarnation = incarnation;
         net.emplace(
             env, self, std::move(options),
@@ -273,7 +266,7 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     REQUIRE(storage);
     no_events events;
     environment env{io.get_executor(), clock, entropy, network, **storage, workers, events};
-    world w{env, "127.0.0.1", {}};
+    world w{env, "127.0.0.1"};
     std::optional<result<void>> outcome;
     auto main = core::with_deadline(clock, body(w), clock.now() + limit);
     core::start(io.get_executor(), std::move(main), [&](result<void> r) { outcome = std::move(r); });
@@ -291,7 +284,7 @@ inline void run_simulated(const std::function<task<result<void>>(world&)>& body)
     auto& machine = simulation.add_node("machine", {.up = {1e9}, .down = {1e9}});
     simulation.set_path("machine", "machine", {.delay = 1ms});
     machine.start([&body](environment& env) -> task<result<void>> {
-        world w{env, "machine", 200us};
+        world w{env, "machine"};
         co_return co_await body(w);
     });
     simulation.run_while([&machine] { return !machine.outcome(); }, 10min);

@@ -220,6 +220,22 @@ TEST_CASE("addresses are bounded and name no local socket") {
     CHECK(refused(with({{std::string(200, 'a'), 1}, {std::string(201, 'b'), 1}})));
 }
 
+TEST_CASE("whatever a node is told to advertise, its admission is valid") {
+    const auto admission = [](std::vector<net::endpoint> wanted, net::endpoint bound) {
+        auto a = admit_of(1);
+        a.addresses = admissible_addresses(std::move(wanted), bound);
+        CHECK_FALSE(refused(record(a)));
+        return a.addresses;
+    };
+    using list = std::vector<net::endpoint>;
+    CHECK(admission({}, {"10.0.0.1", 7400}) == list{{"10.0.0.1", 7400}});
+    CHECK(admission({}, {"", 7400}) == list{{"0.0.0.0", 7400}});  // the coordinator puts in what it sees
+    CHECK(admission({{"example.org", 0}, {"10.0.0.1", 9}}, {"", 7400}) == list{{"example.org", 7400}, {"10.0.0.1", 9}});
+    CHECK(admission(list(16, {"host", 0}), {"", 7400}) == list(max_addresses, {"host", 7400}));
+    const std::string long_name(253, 'a');
+    CHECK(admission({{long_name, 1}, {long_name, 2}}, {"", 7400}) == list{{long_name, 1}});
+}
+
 TEST_CASE("lists of peers are sorted, without repetition, and no longer than a run can be") {
     const auto refused_list = [](std::vector<peer_number> numbers) {
         progress_message p;
