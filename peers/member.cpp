@@ -121,7 +121,8 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
     auto written = co_await n.env.workers.run(write, 0s);
     LONGHAUL_CO_TRY(written);
     const auto H = open.plan.inner_steps;
-    auto last_progress = n.env.clock.now();
+    const auto begun = n.env.clock.now();
+    auto last_progress = begun;
     n.steps_done = 0;
     while (done.steps < H && still_wanted(n, generation, open.round)) {
         optim::step_context at;
@@ -141,6 +142,10 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
         done.tokens += report->tokens;
         done.loss_sum += report->loss;
         n.steps_done = done.steps;
+        if (n.options.step_time > 0s) {
+            auto slept = co_await n.env.clock.sleep_until(begun + n.options.step_time * done.steps);
+            LONGHAUL_CO_TRY(slept);
+        }
         // Slow trainers show that they are alive and at work; fast ones need not.
         if (n.env.clock.now() - last_progress > 1s) {
             last_progress = n.env.clock.now();

@@ -29,6 +29,7 @@ void bind(core::config_binder& b, node_config& c) {
     b.bind("node.data", c.data, "this node's copy of the data; empty: as in RUN.toml");
     b.bind("node.device", c.device, "auto, cpu or cuda:N");
     b.bind("node.threads", c.threads, "of the trainer; 0: all cores", 0, 4096);
+    b.bind("node.step_time", c.step_time, "an inner step takes at least so long: for experiments about time");
     b.bind_bytes("node.memory", c.memory, "limit of all buffers together; 0 B: three quarters of the machine's memory");
     b.bind_choice("node.log_format", c.log_format, {"console", "logfmt", "json"}, "of the log on stderr");
 }

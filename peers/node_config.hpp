@@ -18,6 +18,7 @@ struct node_config {
     std::string data;                    ///< this node's copy of the data
     std::string device = "auto";         ///< auto | cpu | cuda:N
     std::int64_t threads = 0;            ///< of the trainer; 0: all cores
+    core::duration step_time{};          ///< an inner step takes at least so long: for experiments about time
     std::uint64_t memory = 0;            ///< bytes of declared buffers; 0: three quarters of the machine's
     std::string log_format = "console";  ///< console | logfmt | json
 };

@@ -17,7 +17,9 @@ path& sim_network::fabric::between(std::uint32_t from, std::uint32_t to) {
     const auto found = paths.find({from, to});
     if (found != paths.end()) return found->second;
     // A host reaches itself over loopback.
-    return paths.emplace(std::pair(from, to), path{from == to ? path_options{} : default_path, false}).first->second;
+    path_options o;
+    if (from != to) o = path_source ? path_source(from, to) : default_path;
+    return paths.emplace(std::pair(from, to), path{o, false}).first->second;
 }
 
 // A stream that has something to send waits for its turn on its host's uplink.
@@ -37,20 +39,54 @@ void sim_network::fabric::activate(const std::shared_ptr<connection>& c, int sid
     pump(c->ends[side].node);
 }
 
+bool sim_network::fabric::carries(const connection& c, int side) const {
+    const host& from = hosts[c.ends[side].node];
+    const host& to = hosts[c.ends[1 - side].node];
+    return !c.paths[side]->cut && to.on && !to.stopped && !from.stopped;
+}
+
+virtual_time sim_network::fabric::room_at(const connection& c, int side) const {
+    const host& from = hosts[c.ends[side].node];
+    const host& to = hosts[c.ends[1 - side].node];
+    if (&from == &to) return {};
+    virtual_time at{};
+    const auto wait_for = [&at](const rate_line& line, core::duration queue) {
+        if (queue != never) at = std::max(at, line.free_at() - queue);
+    };
+    wait_for(to.down, to.down_queue);
+    if (!crosses_sites(c)) return at;
+    if (from.site >= 0)
+        wait_for(sites[static_cast<std::size_t>(from.site)].up, sites[static_cast<std::size_t>(from.site)].queue);
+    if (to.site >= 0)
+        wait_for(sites[static_cast<std::size_t>(to.site)].down, sites[static_cast<std::size_t>(to.site)].queue);
+    return at;
+}
+
 void sim_network::fabric::pump(std::uint32_t h) {
     host& from = hosts[h];
-    while (!from.round.empty()) {
-        if (from.up.free_at() > now()) {
+    while (!from.round.empty() && !from.stopped) {
+        virtual_time next = from.up.free_at();
+        auto turn = from.round.end();
+        if (next <= now()) {
+            // In turn, but for streams whose bytes would only wait behind full queues further on.
+            next = never;
+            turn = std::find_if(from.round.begin(), from.round.end(), [&](const auto& entry) {
+                const auto room = room_at(*entry.first, entry.second);
+                next = std::min(next, room);
+                return room <= now();
+            });
+        }
+        if (turn == from.round.end()) {
             if (from.pump_scheduled) return;
             from.pump_scheduled = true;
-            world_.schedule(from.up.free_at(), [this, h] {
+            world_.schedule(next, [this, h] {
                 hosts[h].pump_scheduled = false;
                 pump(h);
             });
             return;
         }
-        const auto [c, side] = std::move(from.round.front());
-        from.round.pop_front();
+        const auto [c, side] = std::move(*turn);
+        from.round.erase(turn);
         c->ways[side].in_round = false;
         transmit(c, side);
         enqueue(c, side);  // again, behind the others, if it has more to send
@@ -78,6 +114,9 @@ void sim_network::fabric::transmit(const std::shared_ptr<connection>& c, int sid
         s.bytes = n;
         if (!loopback) sent = from.up.pass(now(), now(), n);
         s.span = sent - now();
+        if (!loopback && from.site >= 0 && crosses_sites(*c)) {
+            sent = sites[static_cast<std::size_t>(from.site)].up.pass(now(), sent, n);
+        }
         way.unsent -= n;
         way.in_flight += n;
         way.outstanding += n;
@@ -107,12 +146,17 @@ void sim_network::fabric::arrive(const std::shared_ptr<connection>& c, int side,
     direction& way = c->ways[side];
     end& dest = c->ends[1 - side];
     host& to = hosts[dest.node];
-    if (c->paths[side]->cut || !to.on || !way.held.empty()) {
+    if (!carries(*c, side) || !way.held.empty()) {
         hold(c, side, s);
         return;
     }
     virtual_time done = now();
-    if (s.bytes > 0 && dest.node != c->ends[side].node) done = to.down.pass(now() - s.span, now(), s.bytes);
+    if (s.bytes > 0 && dest.node != c->ends[side].node) {
+        if (to.site >= 0 && crosses_sites(*c)) {
+            done = sites[static_cast<std::size_t>(to.site)].down.pass(now() - s.span, now(), s.bytes);
+        }
+        done = to.down.pass(done - s.span, done, s.bytes);
+    }
     way.last_delivery = std::max(way.last_delivery, done + s.penalty);
     if (way.last_delivery == now()) {
         deliver(c, side, s);
@@ -193,7 +237,7 @@ void sim_network::fabric::resend_held(const std::shared_ptr<connection>& c, int 
     direction& way = c->ways[side];
     way.retry_scheduled = false;
     // Cut again meanwhile: the next heal tries again.
-    if (c->paths[side]->cut || !hosts[c->ends[1 - side].node].on) return;
+    if (!carries(*c, side)) return;
     std::deque<segment> lost;
     lost.swap(way.held);
     way.retransmits += lost.size();
@@ -258,6 +302,21 @@ void sim_network::fabric::release_credits(const std::shared_ptr<connection>& c, 
         if (late.at == never) late.at = now() + c->paths[1 - side]->options.delay;
     }
     await_credit(c, side);
+}
+
+void sim_network::fabric::apply_factor(std::uint32_t h) {
+    host& line = hosts[h];
+    const double factor = line.trace_factor * line.fault_factor;
+    line.stopped = factor <= 0;
+    if (line.stopped) return;
+    line.up.set_rate({line.base_up.bits_per_second * factor});
+    line.down.set_rate({line.base_down.bits_per_second * factor});
+    for (const auto& [id, c] : connections) {
+        for (int side = 0; side < 2; ++side) {
+            if (c->ends[0].node == h || c->ends[1].node == h) retry_held(c, side);
+        }
+    }
+    pump(h);
 }
 
 void sim_network::fabric::wake_reader(end& e) {

@@ -39,13 +39,25 @@ struct dial {
 struct host {
     std::string name;
     rate_line up, down;
-    bool on = true;  ///< has power
+    core::bit_rate base_up, base_down;  ///< before `factor`
+    double trace_factor = 1, fault_factor = 1;
+    core::duration down_queue = never;  ///< of its downlink's time that others' bytes may wait for it
+    int site = -1;
+    bool on = true;        ///< has power
+    bool stopped = false;  ///< its line carries nothing
     bool reachable = true;
     std::deque<std::pair<std::shared_ptr<connection>, int>> round;  ///< streams with something to send, in turn
     bool pump_scheduled = false;
     std::map<std::uint16_t, std::shared_ptr<port>> ports;
     std::uint16_t next_port = 49152;
     std::uint64_t sent = 0, received = 0;
+};
+
+/// The line that the hosts of a site share.
+struct site_line {
+    core::bit_rate base_up, base_down;
+    rate_line up, down;
+    core::duration queue = never;
 };
 
 struct sim_network::fabric {
@@ -55,6 +67,8 @@ struct sim_network::fabric {
     network_options options;
     core::seeded_entropy entropy;
     std::vector<host> hosts;
+    std::vector<site_line> sites;
+    std::function<path_options(std::uint32_t, std::uint32_t)> path_source;  // instead of the default path
     std::map<std::string, std::uint32_t, std::less<>> names;
     path_options default_path;
     std::map<std::pair<std::uint32_t, std::uint32_t>, path> paths;  // nodes of a map stay where they are
@@ -81,6 +95,12 @@ struct sim_network::fabric {
     void enqueue(const std::shared_ptr<connection>& c, int side);
     void activate(const std::shared_ptr<connection>& c, int side);
     void pump(std::uint32_t h);
+    /// When the lines behind its uplink have room for that stream's bytes.
+    virtual_time room_at(const connection& c, int side) const;
+    bool crosses_sites(const connection& c) const { return hosts[c.ends[0].node].site != hosts[c.ends[1].node].site; }
+    /// Whether anything passes from that side to the other.
+    bool carries(const connection& c, int side) const;
+    void apply_factor(std::uint32_t h);
     void transmit(const std::shared_ptr<connection>& c, int side);
     void dispatch(const std::shared_ptr<connection>& c, int side, segment s, virtual_time sent);
     void arrive(const std::shared_ptr<connection>& c, int side, segment s);

@@ -384,24 +384,15 @@ result<scenario> load_scenario(const std::string& path) {
         return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
     };
     LONGHAUL_TRY_ASSIGN(const auto text, read(path));
-    return parse_scenario(text, name, [&](const std::string& file) -> result<std::string> {
-        auto trace = read(file.starts_with('/') ? file : folder + file);
+    const auto beside = [&](const std::string& file) { return file.starts_with('/') ? file : folder + file; };
+    const auto read_trace = [&](const std::string& file) -> result<std::string> {
+        auto trace = read(beside(file));
         if (!trace) return fail(errc::config, "{}: trace: {}", name, trace.error().message);
         return trace;
-    });
-}
-
-std::string describe(const topology& t) {
-    std::string out;
-    const auto rate = [](core::bit_rate r) {
-        return r.bits_per_second > 0 ? core::format_rate(r) : std::string("unlimited");
     };
-    for (const auto& p : t.peers) {
-        out += fmt::format("{}: {} up, {} down{}{}\n", p.name, rate(p.line.up), rate(p.line.down),
-                           p.site < 0 ? "" : ", at " + t.sites[static_cast<std::size_t>(p.site)].name,
-                           p.reachable ? "" : ", behind a firewall");
-    }
-    return out;
+    LONGHAUL_TRY_ASSIGN(auto s, parse_scenario(text, name, read_trace));
+    if (!s.run.data.path.empty()) s.run.data.path = beside(s.run.data.path);
+    return s;
 }
 
 }  // namespace longhaul::sim

@@ -67,7 +67,4 @@ core::result<scenario> load_scenario(const std::string& path);
 /// heading. At most 100,000 lines.
 core::result<rate_trace> parse_rate_trace(std::string_view text, const std::string& file_name);
 
-/// "12 Mbit/s up, 40 Mbit/s down…": one line a peer, for people.
-std::string describe(const topology& t);
-
 }  // namespace longhaul::sim

@@ -126,6 +126,8 @@ sim_network::~sim_network() = default;
 void sim_network::add_host(const std::string& name, core::bit_rate up, core::bit_rate down, bool reachable) {
     host h;
     h.name = name;
+    h.base_up = up;
+    h.base_down = down;
     h.up = rate_line(up);
     h.down = rate_line(down);
     h.reachable = reachable;
@@ -136,8 +138,13 @@ void sim_network::add_host(const std::string& name, core::bit_rate up, core::bit
 void sim_network::add_name(std::string name, std::uint32_t host) { fabric_->names.emplace(std::move(name), host); }
 
 void sim_network::set_rates(std::uint32_t host, core::bit_rate up, core::bit_rate down) {
-    fabric_->hosts[host].up.set_rate(up);
-    fabric_->hosts[host].down.set_rate(down);
+    sim::host& h = fabric_->hosts[host];
+    h.base_up = up;
+    h.base_down = down;
+    const double factor = h.trace_factor * h.fault_factor;
+    if (factor <= 0) return;
+    h.up.set_rate({up.bits_per_second * factor});
+    h.down.set_rate({down.bits_per_second * factor});
 }
 
 void sim_network::set_default_path(path_options options) {
@@ -161,6 +168,52 @@ void sim_network::set_cut(std::uint32_t from, std::uint32_t to) {
     if (p.cut) return;
     p.cut = true;
     fabric_->world_.fold(action::cut, from, to);
+}
+
+void sim_network::set_path_source(std::function<path_options(std::uint32_t, std::uint32_t)> source) {
+    fabric_->path_source = std::move(source);
+}
+
+int sim_network::add_site(core::bit_rate up, core::bit_rate down, core::duration queue) {
+    fabric_->sites.push_back({up, down, rate_line(up), rate_line(down), queue});
+    return static_cast<int>(fabric_->sites.size()) - 1;
+}
+
+void sim_network::set_site(std::uint32_t host, int site) { fabric_->hosts[host].site = site; }
+
+void sim_network::set_down_queue(std::uint32_t host, core::duration queue) { fabric_->hosts[host].down_queue = queue; }
+
+void sim_network::set_trace_factor(std::uint32_t host, double factor) {
+    fabric_->hosts[host].trace_factor = factor;
+    fabric_->apply_factor(host);
+}
+
+void sim_network::set_factor(std::uint32_t host, double factor) {
+    fabric_->hosts[host].fault_factor = factor;
+    fabric_->apply_factor(host);
+}
+
+void sim_network::set_site_factor(int site, double factor) {
+    site_line& l = fabric_->sites[static_cast<std::size_t>(site)];
+    const double least = std::max(factor, 1e-3);
+    l.up.set_rate({l.base_up.bits_per_second * least});
+    l.down.set_rate({l.base_down.bits_per_second * least});
+}
+
+void sim_network::heal(std::uint32_t from, std::uint32_t to) {
+    fabric& f = *fabric_;
+    path& p = f.between(from, to);
+    if (!p.cut) return;
+    p.cut = false;
+    f.world_.fold(action::heal, from, to);
+    const auto all = f.connections;
+    for (const auto& [id, c] : all) {
+        for (int side = 0; side < 2; ++side) {
+            if (c->ends[side].node != from || c->ends[1 - side].node != to) continue;
+            if (f.hosts[to].on) f.retry_held(c, side);
+            f.release_credits(c, side);
+        }
+    }
 }
 
 void sim_network::heal() {

@@ -4,6 +4,7 @@
 /// ends, resets, silence. sim/README.md says what is modelled and what is not.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -41,7 +42,24 @@ public:
     void set_path(std::uint32_t from, std::uint32_t to, path_options options);
     path_options path_of(std::uint32_t from, std::uint32_t to);
     void set_cut(std::uint32_t from, std::uint32_t to);
+    /// That way works again; or all do.
+    void heal(std::uint32_t from, std::uint32_t to);
     void heal();
+
+    // For whole scenarios.
+
+    /// What a pair of hosts has between them that no set_path named.
+    void set_path_source(std::function<path_options(std::uint32_t from, std::uint32_t to)> source);
+    /// A line that hosts share for what leaves or enters their site; at most `queue` of its time may wait for it.
+    int add_site(core::bit_rate up, core::bit_rate down, core::duration queue);
+    void set_site(std::uint32_t host, int site);
+    /// At most so much of a host's downlink's time may wait for it: senders slow down instead.
+    void set_down_queue(std::uint32_t host, core::duration queue);
+    /// Multiplies a host's rates, or a site's, over what else multiplies them: a trace's factor and a fault's are two.
+    /// Zero: nothing passes until it changes (hosts only; a site keeps a thousandth).
+    void set_trace_factor(std::uint32_t host, double factor);
+    void set_factor(std::uint32_t host, double factor);
+    void set_site_factor(int site, double factor);
 
     /// The network seam of a process.
     std::unique_ptr<net::network> attach(process& p);

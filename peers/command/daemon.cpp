@@ -192,6 +192,7 @@ core::result<peer_options> daemon::options() {
                    .data_path = node.data,
                    .device = node.device,
                    .trainer_threads = trainer_threads(),
+                   .step_time = node.step_time,
                    .memory_limit = node.memory > 0 ? node.memory : usable_memory() / 4 * 3};
     if (o.found && !o.found->config.data.path.empty()) {
         // The manifest holds hashes, never paths: the path is this node's own matter.

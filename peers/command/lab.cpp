@@ -1,37 +1,89 @@
 #include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 
 #include "peers/command/command.hpp"
+#include "sim/lab/experiment.hpp"
 #include "sim/lab/network.hpp"
+#include "sim/play.hpp"
 
 namespace longhaul::peers::command {
 
 namespace {
 
-struct lab_arguments {
-    std::string scenario;
+struct scenario_arguments {
+    std::string scenario, folder;
     std::uint64_t seed = 1;
+    bool json = false;
     bool hold = false;
 };
 
-core::result<int> lab(const lab_arguments& a) {
+int show(const sim::outcome& o, bool json) {
+    fmt::print("{}", json ? sim::to_json(o) + "\n" : sim::describe(o));
+    return o.ok ? 0 : core::exit_code_of(core::errc::internal);
+}
+
+core::result<int> simulate(const scenario_arguments& a) {
     LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
-    return sim::lab::hold(s, a.seed);
+    return show(sim::play(s, a.seed), a.json);
+}
+
+/// A folder of our own, removed when all went well.
+core::result<std::string> make_folder() {
+    std::error_code e;
+    auto pattern = (std::filesystem::temp_directory_path(e) / "longhaul-lab-XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) {
+        return core::fail(core::errc::io, "cannot make a folder like {}: use --folder", pattern);
+    }
+    return pattern;
+}
+
+core::result<int> lab(const scenario_arguments& a) {
+    LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
+    if (a.hold) return sim::lab::hold(s, a.seed);
+    sim::lab::experiment_options o;
+    o.seed = a.seed;
+    std::error_code e;
+    o.binary = std::filesystem::read_symlink("/proc/self/exe", e).string();
+    o.folder = a.folder;
+    if (o.folder.empty()) {
+        LONGHAUL_TRY_ASSIGN(o.folder, make_folder());
+    } else if (!std::filesystem::create_directories(o.folder, e) && e) {
+        return core::fail(core::errc::io, "cannot make the folder {}: {}", o.folder, e.message());
+    }
+    LONGHAUL_TRY_ASSIGN(const auto outcome, sim::lab::run_experiment(s, o));
+    if (a.folder.empty() && outcome.ok) {
+        std::filesystem::remove_all(o.folder, e);
+    } else {
+        std::fprintf(stderr, "the daemons' files are in %s\n", o.folder.c_str());
+    }
+    return show(outcome, a.json);
+}
+
+CLI::App* add(CLI::App& app, const char* name, const char* help, const std::shared_ptr<scenario_arguments>& a) {
+    auto* command = app.add_subcommand(name, help);
+    command->add_option("SCENARIO.toml", a->scenario, "a run, machines, links, faults; sim/README.md has the keys")
+        ->required();
+    command->add_option("--seed", a->seed, "of all that is drawn")->capture_default_str();
+    command->add_flag("--json", a->json, "the outcome as one line of JSON");
+    return command;
 }
 
 }  // namespace
 
 void add_lab(CLI::App& app, action& chosen) {
-    auto* command = app.add_subcommand(
-        "lab", "build a scenario's network on this machine, from namespaces and an emulator of links");
-    const auto a = std::make_shared<lab_arguments>();
-    command->add_option("SCENARIO.toml", a->scenario, "machines, links, faults; sim/README.md has the keys")
-        ->required();
-    command->add_option("--seed", a->seed, "of losses and jitter")->capture_default_str();
-    command
-        ->add_flag("--hold", a->hold,
-                   "start no daemons: print one line of JSON that says how to enter each machine, and hold the network "
-                   "until stdin ends; each line on stdin is answered by a line of statistics")
-        ->required();
+    const auto virtual_one = std::make_shared<scenario_arguments>();
+    auto* simulation = add(app, "sim", "play a scenario in virtual time, with the real protocol code", virtual_one);
+    simulation->callback([virtual_one, &chosen] { chosen = [virtual_one] { return simulate(*virtual_one); }; });
+
+    const auto a = std::make_shared<scenario_arguments>();
+    auto* command =
+        add(app, "lab", "run a scenario with real daemons on this machine, in namespaces joined by emulated links", a);
+    command->add_option("--folder", a->folder, "keep what the daemons write there; default: a temporary folder");
+    command->add_flag("--hold", a->hold,
+                      "start no daemons: print one line of JSON that says how to enter each machine, and hold the "
+                      "network until stdin ends; each line on stdin is answered by a line of statistics");
     command->callback([a, &chosen] { chosen = [a] { return lab(*a); }; });
 }
 

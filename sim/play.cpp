@@ -1,0 +1,295 @@
+#include "sim/play.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "net/ticket.hpp"
+#include "peers/peer.hpp"
+
+namespace longhaul::sim {
+
+namespace {
+
+constexpr std::uint16_t port = 7400;
+constexpr core::duration default_step_time = std::chrono::milliseconds(10);
+
+class performance {
+public:
+    performance(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer)
+        : scenario_(s), make_trainer_(std::move(make_trainer)), world_(seed) {}
+    outcome run();
+
+private:
+    node& at(std::uint32_t peer) { return *world_.nodes()[peer]; }
+    void start(std::uint32_t peer);
+    void kill(std::uint32_t peer) {
+        living_.erase(peer);
+        at(peer).kill();
+    }
+    core::task<core::result<void>> live(net::environment& env, std::uint32_t peer);
+    void watch(std::uint32_t peer, const core::event& e);
+    void begin(const fault& f);
+    void act(const fault& f, bool undo);
+    void cut(const fault& f, bool undo);
+    bool somebody_lives() const;
+    outcome conclude();
+
+    const scenario& scenario_;
+    timed_trainer_factory make_trainer_;
+    std::string ticket_;
+    std::set<std::uint32_t> taken_out_;
+    std::map<std::uint32_t, peers::peer*> living_;  ///< while `live` runs
+    std::set<const fault*> at_rounds_;
+    std::size_t starts_due_ = 0;  ///< timed steps of faults that will start somebody
+    world world_;                 // last: its tasks refer to all of the above
+};
+
+core::task<core::result<void>> performance::live(net::environment& env, std::uint32_t peer) {
+    auto saved = co_await env.storage.read("identity", 256);
+    if (!saved) {
+        const auto fresh = net::identity::generate(env.entropy).serialize();
+        std::vector<core::const_bytes> pieces;
+        pieces.emplace_back(fresh);
+        auto put = co_await env.storage.put("identity", pieces);
+        LONGHAUL_CO_TRY(put);
+        saved = fresh;
+    }
+    auto self = net::identity::parse(*saved);
+    LONGHAUL_CO_TRY(self);
+    const auto& name = scenario_.net.peers[peer].name;
+    const auto& spec = scenario_.peers[peer];
+    const auto step_time = spec.step_time > core::duration{} ? spec.step_time : default_step_time;
+    peers::peer_options o{.self = *self, .name = name, .listen = {name, port}};
+    o.make_trainer = [this, step_time](const optim::trainer_options& t) { return make_trainer_(t, step_time); };
+    if (peer == 0) {
+        o.found = peers::founding{scenario_.run};
+        o.on_ready = [this](const peers::ready_report& r) { ticket_ = r.ticket; };
+    } else {
+        auto parsed = net::parse_ticket(ticket_);
+        LONGHAUL_CO_TRY(parsed);
+        o.join = peers::joining{*parsed, std::nullopt};
+    }
+    peers::peer p(env, std::move(o));
+    living_[peer] = &p;
+    auto ended = co_await p.run();
+    living_.erase(peer);
+    co_return ended;
+}
+
+void performance::start(std::uint32_t peer) {
+    taken_out_.erase(peer);
+    at(peer).start([this, peer](net::environment& env) { return live(env, peer); });
+}
+
+void performance::watch(std::uint32_t peer, const core::event& e) {
+    if (e.name == "started" && peer == 0 && at(0).lives() == 1) {
+        // From outside of the process that reports: everybody else joins now.
+        world_.at(world_.now(), [this] {
+            for (std::uint32_t i = 1; i < scenario_.peers.size(); ++i) {
+                if (!scenario_.peers[i].joins_later && !at(i).running() && at(i).lives() == 0) start(i);
+            }
+        });
+    }
+    if (e.name != "round_committed") return;
+    const auto round = field<std::uint64_t>(e, "round").value_or(0);
+    std::erase_if(at_rounds_, [&](const fault* f) {
+        if (f->round > round) return false;
+        world_.at(world_.now(), [this, f] { begin(*f); });
+        return true;
+    });
+}
+
+void performance::begin(const fault& f) {
+    act(f, false);
+    if (f.lasting <= core::duration{}) return;
+    const bool starts = f.what == fault_kind::kill || f.what == fault_kind::leave;
+    if (starts) ++starts_due_;
+    world_.after(f.lasting, [this, &f, starts] {
+        if (starts) --starts_due_;
+        act(f, true);
+    });
+}
+
+void performance::cut(const fault& f, bool undo) {
+    auto& n = world_.network();
+    for (const auto from : f.peers) {
+        for (const auto to : f.others) {
+            if (from == to) continue;
+            const auto set = [&](std::uint32_t a, std::uint32_t b) { undo ? n.heal(a, b) : n.set_cut(a, b); };
+            set(from, to);
+            if (f.what == fault_kind::partition) set(to, from);
+        }
+    }
+}
+
+void performance::act(const fault& f, bool undo) {
+    if (f.what == fault_kind::partition || f.what == fault_kind::one_way) {
+        cut(f, undo);
+        return;
+    }
+    for (const auto peer : f.peers) {
+        node& n = at(peer);
+        switch (f.what) {
+            case fault_kind::kill:
+                if (undo) {
+                    if (!n.running()) start(peer);
+                } else if (n.running()) {
+                    taken_out_.insert(peer);
+                    kill(peer);
+                }
+                break;
+            case fault_kind::restart:
+            case fault_kind::join:
+                if (undo) break;
+                if (n.running()) kill(peer);
+                start(peer);
+                break;
+            case fault_kind::stop: undo ? n.resume() : n.pause(); break;
+            case fault_kind::leave:
+                if (undo) {
+                    if (!n.running()) start(peer);
+                } else if (const auto p = living_.find(peer); p != living_.end()) {
+                    taken_out_.insert(peer);
+                    p->second->leave("the scenario says so");
+                }
+                break;
+            case fault_kind::rate: world_.network().set_factor(peer, undo ? 1 : f.factor); break;
+            case fault_kind::clock:
+                n.set_wall_offset(undo ? core::duration{} : f.offset);
+                n.set_drift(undo ? 0 : f.drift);
+                break;
+            case fault_kind::disk:
+                if (f.error == "full") {
+                    n.disk().set_capacity(undo ? 0 : std::max<std::uint64_t>(1, n.disk().used()));
+                } else if (!undo) {
+                    n.disk().fail_syncs(1);
+                }
+                break;
+            case fault_kind::partition:
+            case fault_kind::one_way: break;
+        }
+    }
+}
+
+bool performance::somebody_lives() const {
+    const auto& nodes = world_.nodes();
+    return starts_due_ > 0 || std::ranges::any_of(nodes, [](const auto& n) { return n->running(); });
+}
+
+outcome performance::run() {
+    build_network(world_, scenario_.net);
+    for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) {
+        at(i).on_event([this, i](const core::event& e) { watch(i, e); });
+    }
+    for (const auto& f : scenario_.faults) {
+        const bool starts = f.what == fault_kind::restart || f.what == fault_kind::join;
+        if (f.round > 0) {
+            at_rounds_.insert(&f);
+            continue;
+        }
+        if (starts) ++starts_due_;
+        world_.at(f.at, [this, &f, starts] {
+            if (starts) --starts_due_;
+            begin(f);
+        });
+    }
+    start(0);
+    world_.run_while([this] { return somebody_lives(); }, scenario_.expect.within);
+    return conclude();
+}
+
+outcome performance::conclude() {
+    std::vector<peer_end> ends;
+    for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) {
+        const node& n = at(i);
+        peer_end end;
+        end.events = &n.events();
+        end.alive = !taken_out_.contains(i) && n.lives() > 0;
+        if (taken_out_.contains(i)) {
+            end.ended = "taken out by the scenario";
+        } else if (n.lives() == 0) {
+            end.ended = "never started";
+        } else if (n.outcome() && !*n.outcome()) {
+            end.ended = n.outcome()->error().message;
+        }
+        ends.push_back(std::move(end));
+    }
+    auto out = judge(scenario_, ends, world_.now());
+    out.seed = world_.seed();
+    out.trace_hash = world_.trace_hash().hex();
+    out.in_virtual_time = true;
+    return out;
+}
+
+/// Streams carry payload; lines are rated in IP packets.
+core::bit_rate payload_rate(core::bit_rate rate, std::uint64_t mtu) {
+    constexpr double headers = 52;  // IP, TCP and its timestamps
+    return {rate.bits_per_second * (static_cast<double>(mtu) - headers) / static_cast<double>(mtu)};
+}
+
+/// The share of packets that begin a burst: what is lost together is repaired together.
+double loss_events(const loss_model& m) { return m.rate / m.burst; }
+
+}  // namespace
+
+void build_network(world& w, const topology& t) {
+    auto& n = w.network();
+    const auto waiting = [](std::uint64_t queue, core::bit_rate rate) {
+        return rate.bits_per_second <= 0
+                   ? never
+                   : core::duration(static_cast<std::int64_t>(static_cast<double>(queue) * 8e9 / rate.bits_per_second));
+    };
+    for (std::uint32_t i = 0; i < t.peers.size(); ++i) {
+        const auto& p = t.peers[i];
+        node_options o;
+        o.up = payload_rate(p.line.up, t.mtu);
+        o.down = payload_rate(p.line.down, t.mtu);
+        o.reachable = p.reachable;
+        w.add_node(p.name, o);
+        n.set_down_queue(i, waiting(t.queue_bytes(p.line.down_queue, p.line.down, t.longest_rtt(i)), p.line.down));
+        for (const auto& c : p.line.changes) w.at(c.at, [&n, i, c] { n.set_trace_factor(i, c.factor); });
+    }
+    for (std::size_t s = 0; s < t.sites.size(); ++s) {
+        const auto& l = t.sites[s].line;
+        core::duration rtt{};
+        for (std::uint32_t i = 0; i < t.peers.size(); ++i) {
+            if (t.peers[i].site == static_cast<int>(s)) rtt = std::max(rtt, t.longest_rtt(i));
+        }
+        const int site = n.add_site(payload_rate(l.up, t.mtu), payload_rate(l.down, t.mtu),
+                                    waiting(t.queue_bytes(l.up_queue, l.up, rtt), l.up));
+        for (const auto& c : l.changes) w.at(c.at, [&n, site, c] { n.set_site_factor(site, c.factor); });
+    }
+    for (std::uint32_t i = 0; i < t.peers.size(); ++i) n.set_site(i, t.peers[i].site);
+    n.set_path_source([&t](std::uint32_t from, std::uint32_t to) {
+        const auto between = t.path(from, to);
+        path_options o;
+        o.delay = t.one_way(from, to);
+        o.jitter = between.jitter + t.peers[from].line.jitter + t.peers[to].line.jitter;
+        o.loss = loss_events(between.loss) + loss_events(t.peers[from].line.loss) + loss_events(t.peers[to].line.loss);
+        if (t.same_site(from, to)) return o;
+        for (const auto peer : {from, to}) {
+            if (t.peers[peer].site < 0) continue;
+            const auto& l = t.sites[static_cast<std::size_t>(t.peers[peer].site)].line;
+            o.jitter += l.jitter;
+            o.loss += loss_events(l.loss);
+        }
+        o.loss = std::min(o.loss, 0.9);
+        return o;
+    });
+}
+
+core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::trainer_options& o,
+                                                                core::duration step_time) {
+    if (o.model.kind != "quadratic") {
+        return core::fail(core::errc::config,
+                          "a simulation trains the quadratic: set run.model.kind = \"quadratic\" (it is {})",
+                          o.model.kind);
+    }
+    return optim::make_quadratic_trainer(o, step_time);
+}
+
+outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer) {
+    return performance(s, seed, std::move(make_trainer)).run();
+}
+
+}  // namespace longhaul::sim

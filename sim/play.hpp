@@ -1,0 +1,24 @@
+#pragma once
+/// `longhaul sim S.toml`: a scenario in virtual time, with the peers' real code in a simulated world.
+
+#include "optim/trainer.hpp"
+#include "sim/outcome.hpp"
+
+namespace longhaul::sim {
+
+/// Makes a peer's trainer; `step_time` is what an inner step takes in virtual time.
+using timed_trainer_factory = std::function<core::result<std::unique_ptr<optim::trainer>>(const optim::trainer_options&,
+                                                                                          core::duration step_time)>;
+
+/// The analytic quadratic, whatever the model: what is simulated is time and agreement.
+core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::trainer_options& o,
+                                                                core::duration step_time);
+
+/// The network of a world as the scenario has it, traces included. Nodes are the scenario's peers.
+void build_network(world& w, const topology& t);
+
+/// Plays the scenario to its end: everybody's run is over, or `expect.within` has passed. Deterministic: the same seed
+/// gives the same trace hash.
+outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer = simulated_trainer);
+
+}  // namespace longhaul::sim
