@@ -174,7 +174,8 @@ def test_a_peer_one_round_behind_after_everybody_was_killed_downloads_the_state(
     wait_for(lambda: all(len(n.events("checkpoint")) > 3 for n in (founder, victim, other)), "checkpoints")
     for node in (founder, victim, other):
         node.kill()
-    kept = {n: sorted(p for p in (n.folder / "checkpoints").iterdir() if p.name.startswith("round-")) for n in world.nodes}
+    saved = lambda n: sorted(p for p in (n.folder / "checkpoints").iterdir() if p.name.startswith("round-"))
+    kept = {n: saved(n) for n in world.nodes}
     common = min(int(folders[-1].name.split("-")[-1]) for folders in kept.values())
     # Nobody holds an aggregate any more, and one peer has only the state before the newest.
     for path in kept[other]:
