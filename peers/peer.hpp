@@ -39,7 +39,7 @@ struct peer_options {
     std::string data_path;  ///< this node's copy of the data; empty: RUN.toml's, or the embedded default
     std::string device = "auto";
     int trainer_threads = 1;
-    core::duration step_time{};  ///< an inner step takes at least so long: for experiments about time; zero: as it takes
+    core::duration step_time{};  ///< an inner step takes at least so long: for experiments about time
     std::uint64_t memory_limit =
         0;  ///< bytes of declared buffers; 0: three quarters of the machine's, given by the caller
     core::duration quorum_patience = std::chrono::minutes(10);  ///< without a coordinator for so long: exit 75
