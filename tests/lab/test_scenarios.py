@@ -1,0 +1,40 @@
+"""The committed scenarios with real daemons in the lab, and how well the simulator predicts them."""
+
+import json
+import subprocess
+
+import pytest
+from nodes import ROOT, clean_environment, find_binary
+
+SCENARIOS = ROOT / "tests" / "sim" / "scenarios"
+
+
+def play(world: str, name: str, folder) -> dict:
+    command = [str(find_binary()), world, str(SCENARIOS / f"{name}.toml"), "--json"]
+    if world == "lab":
+        command += ["--folder", str(folder / "lab")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=clean_environment(folder))
+    if done.returncode == 69 or (done.returncode and not done.stdout and "the lab" in done.stderr):
+        pytest.skip(f"no lab here: {done.stderr.strip()}")
+    assert done.stdout, done.stderr
+    outcome = json.loads(done.stdout)
+    if world == "lab" and not outcome["network"]["kept_up"]:
+        pytest.skip(f"this machine is too busy for the lab: {outcome['network']}")
+    assert outcome["ok"], done.stdout + done.stderr
+    assert done.returncode == 0
+    return outcome
+
+
+@pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes"])
+def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
+    predicted, measured = play("sim", name, tmp_path), play("lab", name, tmp_path)
+    assert predicted["rounds"] == measured["rounds"]
+    assert len({peer["root"] for peer in measured["peers"].values()}) == 1
+    assert measured["round_seconds"] == pytest.approx(predicted["round_seconds"], rel=0.10)
+
+
+def test_faults_with_real_daemons(tmp_path):
+    outcome = play("lab", "faults", tmp_path)
+    peers = outcome["peers"]
+    assert peers["m-4"]["ended"] == "taken out by the scenario"
+    assert {peers[name]["applied"] for name in ("founder", "m-1", "m-2", "m-3")} == {40}
