@@ -120,6 +120,14 @@ class Node:
         code = self.process.wait(patience)
         return Done(code, self.out.read_text(), self.err.read_text())
 
+    def end(self) -> dict[str, Any]:
+        """What the last line of stdout says of the end."""
+        done = self.wait()
+        assert done.code == 0, done.err
+        told = json.loads(done.out.splitlines()[-1])
+        assert told["ended"] is True
+        return told
+
     def stop(self) -> Done:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
@@ -151,11 +159,11 @@ class World:
         self.environment = clean_environment(folder)
         self.nodes: list[Node] = []
 
-    def run(self, *arguments: object, **environment: str) -> Done:
+    def run(self, *arguments: object, stdin: str = "", **environment: str) -> Done:
         command = [str(self.binary), *map(str, arguments)]
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
