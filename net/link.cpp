@@ -349,10 +349,11 @@ struct link_impl::outgoing_guard {
     }
 };
 
-task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data) {
+task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
+                                            std::shared_ptr<const std::uint64_t> ready) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto offered = outgoing_.offer(std::move(tag), std::move(data));
+    auto offered = outgoing_.offer(std::move(tag), std::move(data), std::move(ready));
     LONGHAUL_CO_TRY(offered);
     const outgoing_guard guard{*this, *offered};
     const auto& t = *guard.transfer;
@@ -362,6 +363,11 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
         LONGHAUL_CO_TRY(woken);
     }
     co_return *t.outcome;
+}
+
+void link_impl::data_ready() {
+    measure_up();
+    to_send_.notify();
 }
 
 void link_impl::on_offer(offer_handler handler) {
@@ -388,10 +394,11 @@ struct link_impl::incoming_guard {
     }
 };
 
-task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination) {
+task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
+                                               arrival_handler on_arrival) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto accepted = incoming_.accept(tag, destination);
+    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival));
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;

@@ -72,15 +72,22 @@ public:
     /// Offers `data` under `tag` and returns when the receiver has verified and confirmed the last byte.
     /// errc::not_admitted when refused or abandoned by the receiver, errc::closed when the link went down, errc::limit
     /// and errc::usage when it cannot be offered. `data` is kept alive by the shared pointer. Cancelling withdraws.
-    virtual core::task<core::result<void>> send_transfer(std::string tag,
-                                                         std::shared_ptr<const core::byte_vector> data) = 0;
+    /// `ready` (optional) says how many bytes from the front are final and may go: the rest is still being made.
+    /// Whoever makes them raises it and then calls `data_ready`; so an offer can be answered before its bytes exist.
+    virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
+                                                         std::shared_ptr<const std::uint64_t> ready = nullptr) = 0;
+    /// More bytes of a transfer that is still being made may go.
+    virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.
     using offer_handler = std::function<void(const std::string& tag, std::uint64_t bytes)>;
     virtual void on_offer(offer_handler handler) = 0;
     /// Accepts the offered transfer `tag` into `destination` (exactly its size; must live until this returns) and
     /// returns when it is complete. errc::not_found when nothing is offered under that tag. Cancelling abandons the
-    /// transfer.
-    virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination) = 0;
+    /// transfer. `on_arrival` (optional) is called on the I/O thread for every part of `destination` that has arrived
+    /// and verified, each byte once, in any order, and never after this returned.
+    using arrival_handler = std::function<void(std::uint64_t offset, std::uint64_t bytes)>;
+    virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
+                                                            arrival_handler on_arrival = {}) = 0;
     /// Bytes of an accepted transfer that have arrived and verified so far.
     virtual std::uint64_t received_of(const std::string& tag) const = 0;
     /// An offer that was not accepted yet; unknown tags are ignored.

@@ -48,10 +48,12 @@ public:
     const std::optional<link_end>& ended() const override { return ended_; }
     core::task<core::result<void>> send(core::byte_vector message) override;
     core::task<core::result<core::byte_vector>> receive() override;
-    core::task<core::result<void>> send_transfer(std::string tag,
-                                                 std::shared_ptr<const core::byte_vector> data) override;
+    core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
+                                                 std::shared_ptr<const std::uint64_t> ready = nullptr) override;
+    void data_ready() override;
     void on_offer(offer_handler handler) override;
-    core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination) override;
+    core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
+                                                    arrival_handler on_arrival = {}) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     link_stats stats() const override;

@@ -42,7 +42,8 @@ segment outgoing_transfer::piece(std::uint64_t index) const {
 }
 
 result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string tag,
-                                                                     std::shared_ptr<const core::byte_vector> data) {
+                                                                     std::shared_ptr<const core::byte_vector> data,
+                                                                     std::shared_ptr<const std::uint64_t> ready) {
     if (tag.empty() || tag.size() > max_transfer_tag) {
         return fail(errc::limit, "a transfer's tag has {} bytes, not 1 to {}", tag.size(), max_transfer_tag);
     }
@@ -53,7 +54,8 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
     for (const auto& [id, t] : open_) {
         if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
     }
-    auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), executor_);
+    auto t =
+        std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready), executor_);
     t->where.assign(segments_of(t->data->size()), outgoing_transfer::to_send);
     open_.emplace(t->id, t);
     return t;
@@ -69,11 +71,20 @@ void outgoing_transfers::end(outgoing_transfer& t, result<void> outcome) {
     withdraw(t.id);
 }
 
-void outgoing_transfers::withdraw(std::uint64_t id) {
-    const auto it = open_.find(id);
-    if (it == open_.end()) return;
-    if (it->second->accepted) --active_;
-    open_.erase(it);
+void outgoing_transfers::withdraw(std::uint64_t id) { open_.erase(id); }
+
+std::size_t outgoing_transfers::active() const {
+    return static_cast<std::size_t>(std::ranges::count_if(
+        open_, [](const auto& t) { return t.second->accepted && t.second->confirmed_bytes < t.second->sendable(); }));
+}
+
+void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t first, std::uint64_t count) {
+    for (auto i = first; i < first + count; ++i) {
+        if (t.where[i] == outgoing_transfer::confirmed) continue;
+        t.where[i] = outgoing_transfer::confirmed;
+        t.confirmed_bytes += t.piece(i).length;
+        confirmed_bytes_ += t.piece(i).length;
+    }
 }
 
 /// nullptr: it is over.
@@ -89,7 +100,6 @@ result<void> outgoing_transfers::on(const wire::transfer_accept& m) {
     if (m.credit > t->data->size()) {
         return fail(errc::protocol, "transfer {} of {} bytes got credit for {}", m.id, t->data->size(), m.credit);
     }
-    if (!t->accepted) ++active_;
     t->accepted = true;
     t->credit = std::max(t->credit, m.credit);
     return ok();
@@ -117,10 +127,7 @@ result<void> outgoing_transfers::on(const wire::transfer_progress& m) {
         if (first >= t->where.size() || count > t->where.size() - first) {
             return fail(errc::protocol, "transfer {} has no segments {} to {}", m.id, first, first + count - 1);
         }
-        for (auto i = first; i < first + count; ++i) {
-            if (t->where[i] != outgoing_transfer::confirmed) confirmed_bytes_ += t->piece(i).length;
-            t->where[i] = outgoing_transfer::confirmed;
-        }
+        confirm(*t, first, count);
     }
     return ok();
 }
@@ -129,9 +136,7 @@ result<void> outgoing_transfers::on(const wire::transfer_done& m) {
     LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
     if (!t) return ok();
     if (!t->accepted) return fail(errc::protocol, "transfer {} was confirmed before it was accepted", m.id);
-    for (std::uint64_t i = 0; i < t->where.size(); ++i) {
-        if (t->where[i] != outgoing_transfer::confirmed) confirmed_bytes_ += t->piece(i).length;
-    }
+    confirm(*t, 0, t->where.size());
     end(*t, ok());
     return ok();
 }
@@ -144,7 +149,7 @@ std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t n
         while (t.next_index < t.where.size() && t.where[t.next_index] != outgoing_transfer::to_send) ++t.next_index;
         if (t.next_index == t.where.size()) continue;
         const auto what = t.piece(t.next_index);
-        if (what.offset + what.length > t.credit) continue;
+        if (what.offset + what.length > t.sendable()) continue;
         t.where[t.next_index++] = number;
         last_served_ = t.id;
         return work{it->second, what, core::const_bytes(*t.data).subspan(what.offset, what.length)};
@@ -194,7 +199,8 @@ result<void> incoming_transfers::on(const wire::transfer_withdraw& m) {
 }
 
 result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std::string& tag,
-                                                                      core::mutable_bytes destination) {
+                                                                      core::mutable_bytes destination,
+                                                                      link::arrival_handler on_arrival) {
     auto t = find(tag);
     if (!t) return fail(errc::not_found, "no transfer is offered under this tag");
     if (t->accepted) return fail(errc::usage, "this transfer was accepted already");
@@ -202,8 +208,8 @@ result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std:
         return fail(errc::usage, "a transfer of {} bytes does not fit {} bytes exactly", t->bytes, destination.size());
     }
     t->accepted = true;
-    ++active_;
     t->destination = destination;
+    t->on_arrival = std::move(on_arrival);
     t->have.assign(segments_of(t->bytes), false);
     if (t->bytes == 0) end(*t, ok());
     return t;
@@ -219,8 +225,9 @@ void incoming_transfers::forget(std::uint64_t id) {
     const auto t = find_id(id);
     if (!t) return;
     if (!t->unreported.empty()) --unreported_;
-    if (t->accepted) --active_;
+    if (t->received + t->partial > 0) --active_;
     t->destination = {};
+    t->on_arrival = {};
     by_tag_.erase(t->tag);
     open_.erase(id);
 }
@@ -247,7 +254,10 @@ core::mutable_bytes incoming_transfers::place(const segment& s, std::uint32_t at
 }
 
 void incoming_transfers::verified(const segment& s, std::size_t n) {
-    if (const auto t = find_id(s.transfer)) t->partial += n;
+    const auto t = find_id(s.transfer);
+    if (!t) return;
+    if (t->received + t->partial == 0) ++active_;
+    t->partial += n;
 }
 
 std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
@@ -256,6 +266,9 @@ std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) 
     t->have[s.index()] = true;
     t->received += s.length;
     t->partial -= std::min<std::uint64_t>(t->partial, s.length);
+    // A copy: the handler may end the transfer.
+    if (const auto arrived = t->on_arrival) arrived(s.offset, s.length);
+    if (!find_id(t->id)) return nullptr;
     if (++t->arrived == t->have.size()) {
         end(*t, ok());
         return t;
@@ -270,7 +283,10 @@ std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) 
 }
 
 void incoming_transfers::connection_lost() {
-    for (const auto& [id, t] : open_) t->partial = 0;
+    for (const auto& [id, t] : open_) {
+        if (t->partial > 0 && t->received == 0) --active_;
+        t->partial = 0;
+    }
 }
 
 std::optional<wire::transfer_progress> incoming_transfers::report() {

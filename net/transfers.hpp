@@ -34,11 +34,16 @@ inline std::uint64_t segments_of(std::uint64_t bytes) { return (bytes + segment_
 /// A transfer that this end offered.
 struct outgoing_transfer {
     outgoing_transfer(std::uint64_t number, std::string name, std::shared_ptr<const core::byte_vector> bytes,
-                      asio::any_io_executor executor)
-        : id(number), tag(std::move(name)), data(std::move(bytes)), changed(std::move(executor)) {}
+                      std::shared_ptr<const std::uint64_t> ready_bytes, asio::any_io_executor executor)
+        : id(number),
+          tag(std::move(name)),
+          data(std::move(bytes)),
+          ready(std::move(ready_bytes)),
+          changed(std::move(executor)) {}
     std::uint64_t id;
     std::string tag;
     std::shared_ptr<const core::byte_vector> data;
+    std::shared_ptr<const std::uint64_t> ready;  ///< null: all of `data` is
     bool accepted = false;
     std::uint64_t credit = 0;
     std::optional<core::result<void>> outcome;
@@ -48,8 +53,11 @@ struct outgoing_transfer {
     /// Of each segment: to_send, confirmed, or the number of the connection that carries it.
     std::vector<std::uint32_t> where;
     std::uint64_t next_index = 0;  ///< no segment before it is to be sent
+    std::uint64_t confirmed_bytes = 0;
 
     segment piece(std::uint64_t index) const;
+    /// Bytes from the front that may go: against credit, and made already.
+    std::uint64_t sendable() const { return std::min(credit, ready ? *ready : data->size()); }
 };
 
 /// The sending half.
@@ -59,7 +67,8 @@ public:
 
     /// errc::limit (tag, size, too many open), errc::usage (the tag is open already).
     core::result<std::shared_ptr<outgoing_transfer>> offer(std::string tag,
-                                                           std::shared_ptr<const core::byte_vector> data);
+                                                           std::shared_ptr<const core::byte_vector> data,
+                                                           std::shared_ptr<const std::uint64_t> ready = nullptr);
     /// Forgets a transfer without an outcome.
     void withdraw(std::uint64_t id);
     /// Ends all of them.
@@ -81,21 +90,21 @@ public:
     std::optional<work> next(std::uint32_t number);
     /// A connection died: what it carried and nobody confirmed is to be sent again.
     void connection_lost(std::uint32_t number);
-    /// Accepted transfers that are not over.
-    std::size_t active() const { return active_; }
+    /// Accepted transfers with bytes that may go and are not confirmed: while there is one, the link limits us.
+    std::size_t active() const;
     /// Bytes of all transfers, past ones included, that receivers confirmed.
     std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
 
 private:
     core::result<std::shared_ptr<outgoing_transfer>> find(std::uint64_t id) const;
     core::result<void> refuse(std::uint64_t id, std::string why);
+    void confirm(outgoing_transfer& t, std::uint64_t first, std::uint64_t count);
     void end(outgoing_transfer& t, core::result<void> outcome);
 
     asio::any_io_executor executor_;
     std::map<std::uint64_t, std::shared_ptr<outgoing_transfer>> open_;
     std::uint64_t last_id_ = 0;
     std::uint64_t last_served_ = 0;
-    std::size_t active_ = 0;
     std::uint64_t confirmed_bytes_ = 0;
 };
 
@@ -113,6 +122,7 @@ struct incoming_transfer {
     std::uint64_t partial = 0;                                        ///< verified bytes of the segment under way
     std::uint64_t arrived = 0;                                        ///< segments
     std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
+    link::arrival_handler on_arrival;
     std::optional<core::result<void>> outcome;
     core::wakeup changed;  ///< notified when there is an outcome
 };
@@ -129,7 +139,8 @@ public:
     /// nullptr if nothing is open under that tag.
     std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
     /// Opens the transfer for segments. errc::not_found, errc::usage (accepted already, or another size).
-    core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination);
+    core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination,
+                                                            link::arrival_handler on_arrival = {});
     /// Forgets a transfer: whatever still arrives for it is dropped.
     void forget(std::uint64_t id);
     void fail_all(const core::error& why);
@@ -148,7 +159,7 @@ public:
     /// The next report to send, if some segment is unreported.
     std::optional<wire::transfer_progress> report();
     bool has_report() const { return unreported_ > 0; }
-    /// Accepted transfers that are not over.
+    /// Transfers of which something has arrived and that are not over.
     std::size_t active() const { return active_; }
 
 private:
