@@ -106,8 +106,11 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (!fresh_generation && round_ != 0 && l.committed() >= round_) {
         if (const auto* done = l.commit_of(round_)) {
-            // A round that nobody contributed to says nothing about how long rounds take.
-            if (!done->commit.contributions.empty()) history_.push_back(now - round_started_);
+            // A round that nobody contributed to says nothing about how long rounds take; one that took several
+            // attempts took as long as something moved, or a stall would lengthen the next deadlines, and they it.
+            if (!done->commit.contributions.empty()) {
+                history_.push_back((attempt_ > 1 ? std::max(last_moved(), round_started_) : now) - round_started_);
+            }
             if (history_.size() > history_length) history_.erase(history_.begin());
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
@@ -166,7 +169,13 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
 round_decision round_coordinator::open_next(const ledger& l) const {
     round_record r;
     r.members = candidates(l);
-    if (r.members.empty() || (l.committed() == 0 && r.members.size() < rules_.min_members)) return {};
+    if (r.members.empty()) return {};
+    if (l.committed() == 0 && r.members.size() < rules_.min_members) {
+        round_decision d;
+        d.problem = fmt::format("the first round begins with {} peers (peers.min); {} of them are here",
+                                rules_.min_members, r.members.size());
+        return d;
+    }
     r.contributors = r.members;
     r.round = l.committed() + 1;
     r.attempt = 1;
@@ -236,6 +245,12 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const roun
     return std::nullopt;
 }
 
+core::time_point round_coordinator::last_moved() const {
+    core::time_point moved{};
+    for (const auto& [who, v] : views_) moved = std::max({moved, v.last_progress, v.last_receipt});
+    return moved;
+}
+
 core::time_point round_coordinator::deadline_of(peer_number c, const round_record& open, core::duration limit) const {
     core::time_point moved{};
     if (const auto v = views_.find(c); v != views_.end()) moved = v->second.last_progress;
@@ -278,7 +293,15 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, rou
         // No majority holds all of them: those that everybody holds can be summed at once.
         auto rest = without([&](peer_number c) { return holders(c, open.members) < open.members.size(); });
         if (rest != open.contributors) {
-            d.propose = next_attempt(open, open.members, std::move(rest), "a payload did not reach everybody");
+            std::string missed;
+            for (const auto c : open.contributors) {
+                if (in(rest, c)) continue;
+                std::vector<peer_number> lack;
+                std::ranges::copy_if(open.members, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
+                missed += fmt::format("{}the payload of peer {} did not reach peer {}", missed.empty() ? "" : "; ", c,
+                                      brief_list(lack));
+            }
+            d.propose = next_attempt(open, open.members, std::move(rest), missed.substr(0, max_reason));
             return;
         }
         // Whoever holds everything for so long and does not answer is suspect (DESIGN §5).
@@ -351,7 +374,8 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     }
     const bool all_answered =
         std::ranges::all_of(open.members, [this](peer_number m) { return ready_of(m) != nullptr; });
-    const auto stuck_at = attempt_started_ + most_stretch * limit;
+    const auto stuck_at =
+        std::clamp(last_moved() + limit / 2, attempt_started_ + limit, attempt_started_ + most_stretch * limit);
     if (all_answered || now >= stuck_at) {
         unblock(open, all_answered, d);
     } else {

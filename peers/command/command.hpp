@@ -25,6 +25,8 @@ void add_requests(CLI::App& app, action& chosen);
 void add_queries(CLI::App& app, action& chosen);
 void add_probe(CLI::App& app, action& chosen);
 void add_ckpt(CLI::App& app, action& chosen);
+/// lab (and sim, its twin in virtual time).
+void add_lab(CLI::App& app, action& chosen);
 void add_keygen(CLI::App& app, action& chosen);
 void add_doctor(CLI::App& app, action& chosen);
 void add_version(CLI::App& app, action& chosen);

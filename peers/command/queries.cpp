@@ -86,6 +86,7 @@ core::result<int> status(const query& q) {
     }
     fmt::print("run          {} ({})\n", field(s, "run_name"), short_key(s, "run"));
     fmt::print("node         {} ({}), {}\n", field(s, "name"), short_key(s, "key"), field(s, "state"));
+    if (const auto reason = field(s, "waiting_for"); !reason.empty()) fmt::print("waits        {}\n", reason);
     fmt::print("rounds       {} of {} applied; attempt {} of round {}, generation {}\n", field(s, "applied"),
                field(s, "rounds_total"), field(s, "attempt"), field(s, "round"), field(s, "generation"));
     fmt::print("peers        {} alive, {} participating, {} merged in the last round\n", field(s, "alive"),

@@ -2,11 +2,12 @@
 
 import contextlib
 import pathlib
+import shutil
 import signal
 import time
 
 import pytest
-from nodes import World, wait_for
+from nodes import World, listener, wait_for
 
 # Wide enough that a round takes about a second: each phase can be met. Nobody here dies of silence or of being late,
 # however busy the machine is: deaths are by signal 9.
@@ -44,9 +45,9 @@ def world(tmp_path):
     made.end()
 
 
-def three(world):
+def three(world, config=SLOW_ROUNDS):
     """A founder and two members in training."""
-    (world.folder / "run.toml").write_text(SLOW_ROUNDS)
+    (world.folder / "run.toml").write_text(config)
     founder = world.start("founder", "run", world.folder / "run.toml", "--listen", "127.0.0.1:0")
     ticket = founder.ready()["ticket"]
     victim, other = world.join("victim", ticket), world.join("other", ticket)
@@ -216,6 +217,26 @@ def test_founder_killed_while_the_others_live(world):
     check_equal_roots(again, victim, other)
 
 
+def test_a_peer_one_round_behind_after_everybody_was_killed_downloads_the_state(world):
+    every_round = SLOW_ROUNDS.replace("every = 3", "every = 1")
+    founder, victim, other, ticket = three(world, every_round)
+    listen = founder.ready()["listen"]
+    wait_for(lambda: all(len(n.events("checkpoint")) > 3 for n in (founder, victim, other)), "checkpoints")
+    for node in (founder, victim, other):
+        node.kill()
+    saved = lambda n: sorted(p for p in (n.folder / "checkpoints").iterdir() if p.name.startswith("round-"))
+    kept = {n: saved(n) for n in world.nodes}
+    common = min(int(folders[-1].name.split("-")[-1]) for folders in kept.values())
+    # Nobody holds an aggregate any more, and one peer has only the state before the newest.
+    for path in kept[other]:
+        if int(path.name.split("-")[-1]) >= common:
+            shutil.rmtree(path)
+    founder = world.start("founder", "run", world.folder / "run.toml", "--listen", listen)
+    victim, other = world.join("victim", ticket), world.join("other", ticket)
+    wait_for(lambda: newest(other) > common + 2 and newest(founder) > common + 2, "new rounds with all")
+    check_equal_roots(founder, victim, other)
+
+
 def test_everybody_killed_and_started_again(world):
     founder, victim, other, ticket = three(world)
     listen = founder.ready()["listen"]
@@ -230,3 +251,18 @@ def test_everybody_killed_and_started_again(world):
     rounds = [(e["generation"], e["round"]) for e in founder.events("round_committed")]
     assert rounds == sorted(rounds), "a generation never goes back"
     check_equal_roots(founder, victim, other)
+
+
+def test_another_node_at_an_advertised_address_is_not_taken_for_the_peer(world):
+    """Two home networks use the same private addresses: here the first address of each joiner is the founder's."""
+    founder = world.found(min_peers=3, rounds=8)
+    ready = founder.ready()
+    joiners = []
+    for name in ("b", "c"):
+        with listener() as reserved:
+            own = "127.0.0.1:%d" % reserved.getsockname()[1]
+        arguments = ("--listen", own, "--advertise", f"{ready['listen']},{own}")
+        joiners.append(world.start(name, "join", ready["ticket"], *arguments))
+    assert founder.wait().code == 0
+    assert {e["merged"] for e in founder.events("round_committed")} == {3}
+    check_equal_roots(founder, *joiners)

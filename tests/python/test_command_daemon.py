@@ -176,6 +176,15 @@ def test_the_launchers_death_ends_the_daemon(world):
     assert founder.wait().code == 0
 
 
+def test_a_founder_says_whom_it_waits_for(world):
+    founder = world.found(min_peers=3)
+    (waiting,) = wait_for(lambda: founder.events("waiting"), "the founder saying that it waits")
+    assert waiting["reason"] == "the first round begins with 3 peers (peers.min); 1 of them are here"
+    assert still_serves(world, founder)["waiting_for"] == waiting["reason"]
+    assert waiting["reason"] in founder.err.read_text()
+    assert waiting["reason"] in world.run("status", "--state-dir", founder.folder).out
+
+
 def test_waiting_for_peers_can_be_interrupted(world):
     founder = world.found(min_peers=3)
     founder.ready()
@@ -219,6 +228,26 @@ def test_a_node_that_leaves_says_so(world, how):
     (down,) = founder.events("peer_down")
     assert left["number"] == down["number"]
     assert left["reason"] == down["reason"] and "lost" not in left["reason"], left
+
+
+def test_a_dead_peer_gives_its_place_to_another_and_comes_back(world):
+    config = world.config()
+    config.write_text(config.read_text().replace("min = 1", "min = 1\nmax = 2"))
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0")
+    ticket = founder.ready()["ticket"]
+    first = world.join("first", ticket)
+    first.ready()
+    second = world.join("second", ticket)
+    full = second.wait()
+    assert full.code == 77 and "the run is full" in full.sentence
+    first.kill()
+    wait_for(lambda: founder.events("peer_down"), "the founder noticing")
+    second = world.join("second", ticket)
+    second.ready()
+    assert founder.events("left")[-1]["reason"] == "away while another peer wanted its place"
+    again = world.join("first", ticket)
+    again.ready()
+    wait_for(lambda: still_serves(world, founder)["alive"] == 3, "all three")
 
 
 # -- bad input: one sentence, the right code, and the receiver lives -------------------------------
