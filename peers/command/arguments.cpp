@@ -96,7 +96,7 @@ std::string commented(const std::string& text) {
 }
 
 /// What --print-config prints. It reads back as RUN.toml; without the run's part, as node.toml.
-std::string shown(const std::string& run_part, const std::string& node_part) {
+std::string printed(const std::string& run_part, const std::string& node_part) {
     if (run_part.empty()) return node_part;
     return run_part + "\n# Of this node alone: node.toml in its state folder, LONGHAUL_NODE_* or flags.\n" +
            commented(node_part);
@@ -167,7 +167,7 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
     node_values.merge(node_flags_given);
     LONGHAUL_TRY(node_binder.apply(node_values));
     LONGHAUL_TRY(validate(out.node));
-    out.shown = shown(out.run_given ? run_binder.print() : std::string(), node_binder.print());
+    out.shown = printed(out.run_given ? run_binder.print() : std::string(), node_binder.print());
     return out;
 }
 

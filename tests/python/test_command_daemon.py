@@ -12,7 +12,8 @@ import struct
 import subprocess
 
 import pytest
-from nodes import ROOT, World, listener, port_of, wait_for
+from nodes import PATIENCE, ROOT, World, listener, port_of, wait_for
+from pace import exit_code
 
 WIRE_VERSION = 1
 
@@ -100,7 +101,7 @@ def test_human_output_has_exactly_one_ticket(world):
         assert text.count("longhaul://") == 1
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        assert exit_code(process, PATIENCE) == 0
 
 
 def test_files_of_a_node_are_private(world):
@@ -381,7 +382,7 @@ def test_a_bare_address_opens_an_open_run_and_prints_whom_it_trusts(world):
         assert ready["run"] in process.stdout.readline()
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        exit_code(process, PATIENCE)
 
 
 def test_another_model_than_expected(world):
@@ -419,7 +420,7 @@ def test_a_founder_of_another_protocol_version(world):
     with listener() as server:
         joiner = world.join("joiner", f"127.0.0.1:{server.getsockname()[1]}")
         with server.accept()[0] as connection:
-            connection.settimeout(30)
+            connection.settimeout(PATIENCE)
             assert connection.recv(96).startswith(b"LONGHAUL")
             connection.sendall(hello(wire_min=7, wire_max=9, role=3))
             done = joiner.wait()
@@ -429,7 +430,7 @@ def test_a_founder_of_another_protocol_version(world):
 
 def test_a_joiner_of_another_protocol_version(world):
     founder = world.found()
-    with socket.create_connection(("127.0.0.1", port_of(founder.ready())), timeout=30) as stranger:
+    with socket.create_connection(("127.0.0.1", port_of(founder.ready())), timeout=PATIENCE) as stranger:
         stranger.sendall(hello(wire_min=7, wire_max=9))
         answer = stranger.recv(96)
         assert answer.startswith(b"LONGHAUL"), "so that the stranger can name the difference"
@@ -471,7 +472,7 @@ def test_garbage_on_the_port(world):
     ready = founder.ready()
     for what, data in GARBAGE.items():
         for half_close in (False, True):
-            with socket.create_connection(("127.0.0.1", port_of(ready)), timeout=30) as stranger:
+            with socket.create_connection(("127.0.0.1", port_of(ready)), timeout=PATIENCE) as stranger:
                 try:
                     stranger.sendall(data)
                     if half_close:
@@ -492,7 +493,7 @@ def test_garbage_on_the_control_socket(world):
     lines = [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"']
     for data in [*lines, os.urandom(3000) + b"\n"]:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             client.connect(str(founder.folder / "control.sock"))
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
