@@ -295,7 +295,7 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, rou
         if (rest != open.contributors) {
             std::string missed;
             for (const auto c : open.contributors) {
-                if (in(rest, c)) continue;
+                if (has(rest, c)) continue;
                 std::vector<peer_number> lack;
                 std::ranges::copy_if(open.members, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
                 missed += fmt::format("{}the payload of peer {} did not reach peer {}", missed.empty() ? "" : "; ", c,
