@@ -13,7 +13,7 @@ constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
 
-bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
+bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
 std::string brief_list(const std::vector<peer_number>& numbers) {
     std::string out;
@@ -65,7 +65,7 @@ void round_coordinator::restarted(peer_number who) {
 }
 
 void round_coordinator::progress(peer_number who, const progress_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_ || !in(open_members_, who)) return;
+    if (m.generation != generation_ || m.round != round_ || !has(open_members_, who)) return;
     awaited_.erase(who);
     auto& v = views_[who];
     const bool received = m.verified_bytes > v.verified_bytes || m.payloads.size() > v.payloads.size();
@@ -77,7 +77,7 @@ void round_coordinator::progress(peer_number who, const progress_message& m, cor
 }
 
 void round_coordinator::ready(peer_number who, const ready_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_ || !in(open_members_, who)) return;
+    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_ || !has(open_members_, who)) return;
     awaited_.erase(who);
     auto& v = views_[who];
     const auto vouches_for = core::hash(serialize(record(commit_from(m))));
@@ -216,10 +216,10 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const roun
     for (const auto m : open.members) {
         if (ready_of(m) != nullptr) groups[views_.at(m).vouches_for].push_back(m);
     }
-    const bool self_is_member = in(open.members, self_);
+    const bool self_is_member = has(open.members, self_);
     for (const auto& [what, holding] : groups) {
         // One root from a majority of the members and from the voter (f = 0: the coordinator itself, as a member).
-        if (2 * holding.size() <= open.members.size() || (self_is_member && !in(holding, self_))) continue;
+        if (2 * holding.size() <= open.members.size() || (self_is_member && !has(holding, self_))) continue;
         agreement a;
         a.commit = commit_from(*ready_of(holding.front()));
         const auto same = [](const contribution& c, peer_number n) { return c.number == n; };
@@ -295,7 +295,7 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, rou
         if (rest != open.contributors) {
             std::string missed;
             for (const auto c : open.contributors) {
-                if (in(rest, c)) continue;
+                if (has(rest, c)) continue;
                 std::vector<peer_number> lack;
                 std::ranges::copy_if(open.members, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
                 missed += fmt::format("{}the payload of peer {} did not reach peer {}", missed.empty() ? "" : "; ", c,
@@ -350,7 +350,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         std::vector<peer_number> contributors;
         for (const auto c : open.contributors) {
             // One that died after full delivery stays: its work is in every survivor's hands.
-            if (in(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
+            if (has(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
         }
         d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead));
         return d;
@@ -390,7 +390,7 @@ std::vector<peer_number> round_coordinator::diverged() const {
         if (const auto* said = ready_of(m)) by_state[said->state_root].push_back(m);
     }
     if (by_state.size() < 2) return {};
-    const auto weight = [this](const auto& group) { return std::pair(group.second.size(), in(group.second, self_)); };
+    const auto weight = [this](const auto& group) { return std::pair(group.second.size(), has(group.second, self_)); };
     const auto largest = std::ranges::max_element(by_state, {}, weight);
     std::vector<peer_number> out;
     for (const auto& [root, who] : by_state) {

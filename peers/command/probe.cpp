@@ -4,6 +4,7 @@
 
 #include "core/json.hpp"
 #include "net/mesh.hpp"
+#include "peers/command/address.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/world.hpp"
 #include "peers/peer.hpp"
@@ -12,9 +13,9 @@ namespace longhaul::peers::command {
 
 namespace {
 
-using json = nlohmann::ordered_json;
+using ordered_json = nlohmann::ordered_json;
 
-constexpr auto deadline = std::chrono::seconds(10);
+constexpr auto probe_deadline = std::chrono::seconds(10);
 
 std::string advice_for(core::errc code) {
     switch (code) {
@@ -30,19 +31,19 @@ std::string advice_for(core::errc code) {
 }
 
 struct report {
-    json shown = json::object();
+    ordered_json shown = ordered_json::object();
     std::optional<core::error> failed;
 };
 
 /// Each address of the ticket, by cleartext hellos.
 core::task<core::result<void>> probe_addresses(net::environment& env, const net::ticket& t, report& out) {
-    auto& rows = out.shown["addresses"] = json::array();
+    auto& rows = out.shown["addresses"] = ordered_json::array();
     std::optional<core::error> last;
     bool reached = false;
     for (const auto& at : t.addresses) {
-        json row;
+        ordered_json row;
         row["address"] = at.text();
-        auto hello = co_await net::mesh::probe(env, at, deadline);
+        auto hello = co_await net::mesh::probe(env, at, probe_deadline);
         row["reachable"] = hello.has_value();
         if (hello) {
             reached = true;
@@ -64,7 +65,7 @@ core::task<core::result<void>> probe_addresses(net::environment& env, const net:
 
 /// Whether the ticket's key opens the door, and who is behind it.
 core::task<core::result<void>> probe_admission(net::environment& env, net::ticket t, report& out) {
-    auto status = co_await query_status(env, std::move(t), deadline);
+    auto status = co_await query_status(env, std::move(t), probe_deadline);
     out.shown["admitted"] = status.has_value();
     if (status) {
         auto parsed = core::parse_json(*status, 8 << 20, 8);
@@ -115,11 +116,11 @@ void print(const report& r) {
 }
 
 core::result<int> run(const std::string& address, bool as_json) {
-    LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(address));
+    LONGHAUL_TRY_ASSIGN(auto ticket, read_address(address));
     visitor here;
     LONGHAUL_TRY_ASSIGN(const auto r, here.ask(probe(here.env(), std::move(ticket))));
     if (as_json) {
-        std::puts(r.shown.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+        std::puts(r.shown.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
     } else {
         print(r);
     }
@@ -133,7 +134,7 @@ void add_probe(CLI::App& app, action& chosen) {
     auto* command = app.add_subcommand("probe", "is a member reachable, and does this ticket open its door?");
     const auto address = std::make_shared<std::string>();
     const auto as_json = std::make_shared<bool>(false);
-    command->add_option("ADDR", *address, "a ticket, or HOST[:PORT]")->required();
+    command->add_option("ADDR", *address, address_help)->required();
     command->add_flag("--json", *as_json, "for programs");
     command->callback([=, &chosen] { chosen = [=] { return run(*address, *as_json); }; });
 }

@@ -4,7 +4,7 @@
 
 #include "core/json.hpp"
 #include "core/units.hpp"
-#include "net/ticket.hpp"
+#include "peers/command/address.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/world.hpp"
@@ -17,8 +17,8 @@ namespace {
 using json = nlohmann::json;
 
 constexpr std::size_t max_status = 8 << 20;
-constexpr std::size_t max_depth = 8;
-constexpr auto deadline = std::chrono::seconds(10);
+constexpr std::size_t max_status_depth = 8;
+constexpr auto query_deadline = std::chrono::seconds(10);
 
 /// What a query was asked, as flags.
 struct query {
@@ -38,11 +38,11 @@ core::result<json> status_of(const query& q) {
     if (q.address.empty()) {
         text = here.ask(ask_here(here.env(), q.state_dir));
     } else {
-        LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(q.address));
-        text = here.ask(query_status(here.env(), std::move(ticket), deadline));
+        LONGHAUL_TRY_ASSIGN(auto ticket, read_address(q.address));
+        text = here.ask(query_status(here.env(), std::move(ticket), query_deadline));
     }
     LONGHAUL_TRY(text);
-    auto parsed = core::parse_json(*text, max_status, max_depth);
+    auto parsed = core::parse_json(*text, max_status, max_status_depth);
     if (!parsed || !parsed->is_object()) {
         return core::fail(core::errc::protocol,
                           "the node's status is not understood: it runs another version of longhaul");
@@ -127,7 +127,7 @@ core::result<int> peers(const query& q) {
 void add(CLI::App& app, action& chosen, const char* name, const char* help, core::result<int> (*show)(const query&)) {
     auto* command = app.add_subcommand(name, help);
     const auto q = std::make_shared<query>();
-    command->add_option("ADDR", q->address, "a member's ticket or address; default: this machine's node");
+    command->add_option("ADDR", q->address, std::string(address_help) + "; default: this machine's node");
     command->add_option("--state-dir", q->state_dir, "of this machine's node; default: the one that started last");
     command->add_flag("--json", q->as_json, "for programs");
     command->callback([q, show, &chosen] { chosen = [q, show] { return show(*q); }; });

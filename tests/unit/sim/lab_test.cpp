@@ -68,7 +68,8 @@ TEST_CASE("a wait for poll is rounded up, and never longer than a second") {
 
 TEST_CASE("events are read as their writers meant them, and nothing else is") {
     const auto e = sim::lab::parse_event_line(
-        R"({"v":1,"t":1.5,"node":"a","event":"round_committed","round":7,"loss":0.25,"own_merged":true,"root":"ab","x":null})");
+        R"({"v":1,"t":1.5,"node":"a","event":"round_committed","round":7,"loss":0.25,"own_merged":true,)"
+        R"("root":"ab","x":null})");
     REQUIRE(e);
     CHECK(e->at == 1500ms);
     CHECK(e->event.name == "round_committed");
