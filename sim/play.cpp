@@ -223,7 +223,9 @@ outcome performance::conclude() {
 
 /// Streams carry payload; lines are rated in IP packets.
 core::bit_rate payload_rate(core::bit_rate rate, std::uint64_t mtu) {
-    constexpr double headers = 52;  // IP, TCP and its timestamps
+    // IP, TCP and its timestamps, and as much again for every second packet of the other direction, which in an
+    // exchange carries as many: its acknowledgement.
+    constexpr double headers = 52 + 26;
     return {rate.bits_per_second * (static_cast<double>(mtu) - headers) / static_cast<double>(mtu)};
 }
 

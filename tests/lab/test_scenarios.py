@@ -1,6 +1,7 @@
 """The committed scenarios with real daemons in the lab, and how well the simulator predicts them."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -27,6 +28,9 @@ def play(world: str, name: str, folder) -> dict:
 
 @pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes"])
 def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
+    # The daemons' share of a busy machine's time would be measured, not their network.
+    if os.getloadavg()[0] > os.cpu_count():
+        pytest.skip(f"this machine is too busy to compare times: load {os.getloadavg()[0]:.0f}")
     predicted, measured = play("sim", name, tmp_path), play("lab", name, tmp_path)
     assert predicted["rounds"] == measured["rounds"]
     assert len({peer["root"] for peer in measured["peers"].values()}) == 1
