@@ -58,12 +58,15 @@ public:
     ~faulty_stream() override;
     task<result<std::size_t>> read_some(core::mutable_bytes out) override;
     task<result<std::size_t>> write_some(core::const_bytes data) override;
+    task<result<void>> writable() override { return under_->writable(); }
     void close() override {
         closed_ = true;
         under_->close();
     }
     endpoint local() const override { return under_->local(); }
     endpoint remote() const override { return under_->remote(); }
+    std::optional<stream_info> info() const override { return under_->info(); }
+    void set_pace(double bytes_per_second) override { under_->set_pace(bytes_per_second); }
     void set_purpose(stream_purpose purpose) override {
         purpose_ = purpose;
         under_->set_purpose(purpose);

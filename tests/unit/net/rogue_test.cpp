@@ -95,6 +95,7 @@ std::vector<crime> crimes() {
     all.push_back(on_control("done before accepted", wire::transfer_done{1}));
     all.push_back(on_control("progress before accepted", wire::transfer_progress{1, {{0, 1}}}));
     all.push_back(on_control("refuse the unknown", wire::transfer_refuse{9, ""}));
+    all.push_back(on_control("connections asked for by their dialler", wire::streams_wanted{2}));
     all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
     all.push_back({"control record on bulk", true, message_type, 0, {}});
     all.push_back({"idle with payload", true, idle_type, 0, byte_vector(1)});
@@ -136,7 +137,8 @@ task<result<void>> commit(world& w, node& h, const crime& what, byte_vector& int
     l->on_offer([&](const std::string& tag, std::uint64_t) {
         if (tag == "accepted") waiting.spawn_isolated("take", l->receive_transfer(tag, into));
     });
-    waiting.spawn_isolated("give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
+    waiting.spawn_isolated(
+        "give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
     waiting.spawn("crime", work(w, h, *l, r, what));
     co_return co_await waiting.join();
 }
