@@ -234,6 +234,17 @@ void config_binder::bind_bytes(std::string key, std::uint64_t& field, std::strin
     });
 }
 
+void config_binder::bind_share(std::string key, double& field, std::string help, double max) {
+    const auto parse = [key, &field, max](const config_values::value& v) -> result<commit> {
+        if (v.is_list) return fail(refused(key, v, "a share like \"0.5 %\""));
+        const auto parsed = parse_share(v.text);
+        if (!parsed) return fail(errc::config, "{}: {}: {}", v.origin.text, key, parsed.error().message);
+        if (*parsed > max) return fail(refused(key, v, fmt::format("a share of at most {} %", max * 100)));
+        return commit([&field, x = *parsed] { field = x; });
+    };
+    add(key, std::move(help), parse, [&field] { return fmt::format("{}", field); });
+}
+
 void config_binder::bind(std::string key, std::vector<std::string>& field, std::string help) {
     const auto parse = [key, &field](const config_values::value& v) -> result<commit> {
         auto items = v.items;

@@ -38,6 +38,8 @@ public:
                                           const std::vector<std::string>& known_keys);
     /// One value from a flag; `flag` is its spelling, e.g. "--set inner.lr".
     void set(std::string key, std::string text, std::string origin);
+    /// Takes over one value of another layer, under that key.
+    void set(std::string key, value v) { values_.insert_or_assign(std::move(key), std::move(v)); }
     /// Lays `over` above this.
     void merge(const config_values& over);
 
@@ -46,6 +48,14 @@ public:
 
 private:
     std::map<std::string, value> values_;
+};
+
+/// A file that also has arrays of tables ("[[peer]]"), which no flat key can name.
+struct config_document {
+    config_values values;
+    std::map<std::string, std::vector<config_values>> tables;  ///< by name, each in the order of the file
+    /// Parses TOML as config_values::from_toml does; arrays of tables stand at the top only, at most 10,000 in all.
+    static result<config_document> from_toml(std::string_view text, std::string file_name);
 };
 
 /// Binds the fields of a struct to dotted keys; reads values into them, prints them with origins, and refuses unknown
@@ -61,6 +71,8 @@ public:
     void bind(std::string key, bit_rate& field, std::string help);
     /// Bytes ("64 MiB").
     void bind_bytes(std::string key, std::uint64_t& field, std::string help);
+    /// A share: "0.5 %" or 0.005, from 0 to `max`.
+    void bind_share(std::string key, double& field, std::string help, double max = 1);
     /// A TOML list, or a text with commas.
     void bind(std::string key, std::vector<std::string>& field, std::string help);
     /// A text out of a closed list; the error names the nearest.

@@ -95,8 +95,6 @@ result<std::string> to_ascii(std::string_view text, const std::string& file) {
     return out;
 }
 
-using value_map = std::map<std::string, config_values::value>;
-
 bool plain_key(std::string_view key) {
     return !key.empty() && std::ranges::all_of(key, [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
@@ -113,7 +111,7 @@ std::optional<std::string> scalar_text(const toml::node& node) {
 
 struct flattener {
     const std::string& file;
-    value_map& out;
+    config_values& out;
 
     std::string place(const toml::node& node) const { return fmt::format("{}:{}", file, node.source().begin.line); }
 
@@ -150,28 +148,64 @@ struct flattener {
                 return fail(errc::config, "{}: {} is a date or a time, which nothing here takes", place(node), path);
             v.text = std::move(*text);
         }
-        out.emplace(path, std::move(v));
+        out.set(path, std::move(v));
         return ok();
     }
 };
 
 }  // namespace
 
-result<config_values> config_values::from_toml(std::string_view text, std::string file_name) {
+namespace {
+
+constexpr std::size_t max_tables = 10'000;
+
+/// `document` is null where arrays of tables are not taken.
+result<config_values> parse(std::string_view text, const std::string& file_name, config_document* document) {
     if (text.size() > max_text)
         return fail(errc::config, "{}: {} bytes are too many for a configuration; at most {} are read", file_name,
                     text.size(), max_text);
     LONGHAUL_TRY_ASSIGN(const auto ascii, to_ascii(text, file_name));
     config_values out;
-    const flattener walk{file_name, out.values_};
     try {
-        const auto parsed = toml::parse(ascii, std::string_view(file_name));
+        auto parsed = toml::parse(ascii, std::string_view(file_name));
+        std::vector<std::string> arrays;
+        std::size_t count = 0;
+        for (const auto& [key, node] : parsed) {
+            const auto* list = node.as_array();
+            if (document == nullptr || list == nullptr || !list->is_array_of_tables()) continue;
+            const flattener keys{file_name, out};
+            if (!plain_key(key.str()))
+                return fail(errc::config, "{}: a table's name has other characters than letters, digits, '_' and '-'",
+                            keys.place(node));
+            auto& tables = document->tables[std::string(key.str())];
+            for (const auto& element : *list) {
+                if (++count > max_tables)
+                    return fail(errc::config, "{}: more than {} tables", keys.place(element), max_tables);
+                const flattener walk{file_name, tables.emplace_back()};
+                LONGHAUL_TRY(walk.table(*element.as_table(), "", 1));
+            }
+            arrays.emplace_back(key.str());
+        }
+        for (const auto& name : arrays) parsed.erase(name);
+        const flattener walk{file_name, out};
         LONGHAUL_TRY(walk.table(parsed, "", 1));
     } catch (const toml::parse_error& e) {
         return fail(errc::config, "{}:{}: {}", file_name, e.source().begin.line, e.description());
     } catch (const longhaul_toml_assertion&) {
         return fail(errc::config, "{}: not TOML", file_name);
     }
+    return out;
+}
+
+}  // namespace
+
+result<config_values> config_values::from_toml(std::string_view text, std::string file_name) {
+    return parse(text, file_name, nullptr);
+}
+
+result<config_document> config_document::from_toml(std::string_view text, std::string file_name) {
+    config_document out;
+    LONGHAUL_TRY_ASSIGN(out.values, parse(text, file_name, &out));
     return out;
 }
 

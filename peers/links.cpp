@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/hash.hpp"
+#include "peers/known_addresses.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -16,16 +17,19 @@ constexpr std::size_t max_outbox_bytes = 8 << 20;
 constexpr auto first_backoff = 250ms;
 constexpr auto longest_backoff = 10s;
 constexpr auto redial_deadline = 3s;
+/// Of the ticket, of earlier runs of this node and of redirections together.
+constexpr std::size_t max_addresses_tried = 16 + max_known_addresses + 16;
 
-core::task<core::result<void>> write_outbox(shared_linked peer) {
+core::task<core::result<void>> write_outbox(node& n, shared_linked peer) {
     while (peer->link->up()) {
         while (!peer->outbox.empty()) {
             auto next = std::move(peer->outbox.front());
-            peer->outbox.pop_front();
             peer->outbox_bytes -= next.size();
             auto sent = co_await peer->link->send(std::move(next));
             LONGHAUL_CO_TRY(sent);
+            peer->outbox.pop_front();  // only now: an empty outbox means that the link has all of it
         }
+        n.flushed.notify();
         auto woken = co_await peer->outbox_changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
@@ -275,6 +279,15 @@ std::pair<std::uint64_t, std::uint64_t> node::wire_bytes() const {
     return total;
 }
 
+std::pair<std::uint64_t, std::uint64_t> node::untold_wire_bytes() {
+    // The bytes of a link that was replaced are missing from the sum until it has ended.
+    auto [sent, received] = wire_bytes();
+    sent = std::max(sent, wire_bytes_told.first);
+    received = std::max(received, wire_bytes_told.second);
+    const auto before = std::exchange(wire_bytes_told, {sent, received});
+    return {sent - before.first, received - before.second};
+}
+
 void node::report(const core::error& e, std::string_view doing_what) {
     if (e.code == errc::cancelled) return;
     core::event event("error");
@@ -317,7 +330,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     n.changed.notify();
 
     core::scope own(n.env.executor);
-    own.spawn("writer", write_outbox(peer));
+    own.spawn("writer", write_outbox(n, peer));
     own.spawn("reader", read_messages(n, peer));
     auto ended = co_await own.join();
     const auto stats = link->stats();
@@ -326,6 +339,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     const auto held = n.links.find(key);
     const bool current = held != n.links.end() && held->second == peer;
     if (current) n.links.erase(held);
+    n.flushed.notify();
     link->close(ended ? "done" : ended.error().message);
     if (!ended && ended.error().code != errc::closed && ended.error().code != errc::cancelled) {
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
@@ -392,8 +406,14 @@ core::task<core::result<void>> keep_connected(node& n) {
 
 core::task<core::result<void>> become_admitted(node& n) {
     std::vector<net::endpoint> addresses = n.options.join->ticket.addresses;
+    const auto add = [&addresses](const std::vector<net::endpoint>& more) {
+        for (const auto& a : more) {
+            if (std::ranges::find(addresses, a) == addresses.end()) addresses.push_back(a);
+        }
+    };
+    add(n.known_addresses);
     core::error last(errc::unreachable, "no address");
-    for (std::size_t i = 0; i < addresses.size() && i < 32; ++i) {
+    for (std::size_t i = 0; i < addresses.size() && i < max_addresses_tried; ++i) {
         auto link = co_await n.mesh->dial(addresses[i]);
         if (!link) {
             last = link.error();
@@ -445,9 +465,7 @@ core::task<core::result<void>> become_admitted(node& n) {
             continue;
         }
         if (n.admitted) co_return core::ok();
-        for (const auto& to : n.redirects) {
-            if (std::ranges::find(addresses, to) == addresses.end()) addresses.push_back(to);
-        }
+        add(n.redirects);
     }
     co_return fail(last);
 }

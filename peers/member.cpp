@@ -157,7 +157,6 @@ core::task<core::result<void>> train(node& n) {
     n.doing = member_state::training;
     n.timing = {};
     n.timing.started = n.env.clock.now();
-    std::tie(n.timing.wire_sent_before, n.timing.wire_received_before) = n.wire_bytes();
 
     auto done = co_await inner_steps(n, start, generation, open);
     LONGHAUL_CO_TRY(done);
@@ -419,7 +418,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     const bool took_part = t.started != core::time_point{};
     if (t.ready_at != core::time_point{}) t.wait = now - t.ready_at;
     const double seconds = took_part ? core::to_seconds(now - t.started) : 0;
-    const auto [sent, received] = n.wire_bytes();
+    const auto [sent, received] = n.untold_wire_bytes();
     const auto elements = n.tensors().elements();
     const auto peers = done.commit.contributions.size();
     double loss = 0;
@@ -439,10 +438,11 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     e.with("send_seconds", core::to_seconds(t.send)).with("wait_seconds", core::to_seconds(t.wait));
     e.with("exchange_seconds", exchange_seconds);
     e.with("limited_by", std::string(compute >= exchange_seconds ? "compute" : "exchange"));
-    e.with("wire_sent", took_part ? sent - t.wire_sent_before : 0);
-    e.with("wire_received", took_part ? received - t.wire_received_before : 0);
-    // What data-parallel training would send in these steps: f32 gradients, to as many peers.
-    e.with("raw_bytes", peers > 1 ? elements * 4 * done.plan.inner_steps * (peers - 1) : std::uint64_t{0});
+    e.with("wire_sent", sent).with("wire_received", received);
+    // What data-parallel training would send in these steps: f32 gradients, to as many peers. A round that was only
+    // caught up with saved nothing.
+    const bool saved = took_part && peers > 1;
+    e.with("raw_bytes", saved ? elements * 4 * done.plan.inner_steps * (peers - 1) : std::uint64_t{0});
     if (tokens > 0) e.with("loss", loss / static_cast<double>(tokens));
     n.emit(std::move(e));
     t = {};

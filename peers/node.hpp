@@ -44,14 +44,13 @@ using shared_linked = std::shared_ptr<linked_peer>;
 struct round_timing {
     core::time_point started{}, encoded_at{}, ready_at{};
     core::duration compute{}, encode{}, send{}, wait{};
-    std::uint64_t wire_sent_before = 0, wire_received_before = 0;
 };
 
 enum class member_state { joining, catching_up, training, exchanging, waiting, stopped };
 
 struct node {
     node(net::environment& environment, peer_options o)
-        : env(environment), options(std::move(o)), changed(env.executor), tasks(env.executor) {}
+        : env(environment), options(std::move(o)), changed(env.executor), flushed(env.executor), tasks(env.executor) {}
 
     net::environment& env;
     peer_options options;
@@ -83,6 +82,7 @@ struct node {
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
     core::wakeup changed;  ///< anything above changed: decide again
+    core::wakeup flushed;  ///< some link took all of its outbox, or is gone
     core::scope tasks;     ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
@@ -101,11 +101,13 @@ struct node {
     std::optional<double> train_loss, eval_loss;
     std::uint64_t eval_seen = 0;
     std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone
+    std::pair<std::uint64_t, std::uint64_t> wire_bytes_told{};     ///< sent and received, in events so far
     core::time_point coordinator_seen{};
     std::function<std::string()> status_json;
-    bool resumed = false;                       ///< started from a checkpoint or a log of its own
-    bool trusted_on_first_use = false;          ///< the run id came from the hello of a bare address
-    std::optional<core::result<void>> outcome;  ///< of this node's part in the run
+    std::vector<net::endpoint> known_addresses;  ///< of members, from an earlier start
+    bool resumed = false;                        ///< started from a checkpoint or a log of its own
+    bool trusted_on_first_use = false;           ///< the run id came from the hello of a bare address
+    std::optional<core::result<void>> outcome;   ///< of this node's part in the run
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
@@ -127,6 +129,8 @@ struct node {
     /// What a person or a launcher needs to know now; the run must be known.
     ready_report ready() const;
     std::pair<std::uint64_t, std::uint64_t> wire_bytes() const;
+    /// Bytes sent and received since the last call: so each is told in one round's event, also what came between two.
+    std::pair<std::uint64_t, std::uint64_t> untold_wire_bytes();
     void emit(core::event e) { env.events.emit(std::move(e)); }
     void report(const core::error& e, std::string_view doing_what);
 };

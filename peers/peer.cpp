@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "peers/known_addresses.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -55,6 +56,20 @@ core::task<core::result<void>> report_links(node& n) {
     }
 }
 
+/// Keeps the file of members' addresses for the next start.
+core::task<core::result<void>> remember_members(node& n) {
+    for (;;) {
+        auto addresses = member_addresses(n.led(), n.self());
+        if (!addresses.empty() && addresses != n.known_addresses) {
+            n.known_addresses = addresses;
+            auto saved = co_await save_known_addresses(n.env.storage, std::move(addresses));
+            if (!saved) n.report(saved.error(), "keeping the members' addresses");
+        }
+        auto slept = co_await n.env.clock.sleep_for(5s);
+        LONGHAUL_CO_TRY(slept);
+    }
+}
+
 /// The founder: first a state to go on from, then rounds.
 core::task<core::result<void>> recover_and_coordinate(node& n) {
     if (!n.log->leads()) co_return core::ok();
@@ -105,10 +120,9 @@ core::task<core::result<void>> say_goodbye(node& n) {
     }
     const std::string reason = n.finished ? "the run is over" : n.leave_reason;
     n.send_all(leaving_message{reason.substr(0, max_reason)});
-    for (int i = 0; i < 20 && !nothing_to_send(n); ++i) {
-        auto slept = co_await n.env.clock.sleep_for(flush_deadline / 20);
-        LONGHAUL_CO_TRY(slept);
-    }
+    const auto flushed = [&n] { return nothing_to_send(n); };
+    (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.flushed, flushed),
+                                       n.env.clock.now() + flush_deadline);
     n.mesh->close(reason);
     const auto all_closed = [&n] { return n.links.empty(); };
     (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, all_closed),
@@ -133,6 +147,8 @@ core::task<core::result<void>> take_part_and_end(node& n) {
            took_part ? (n.finished ? std::string("the run is over") : n.leave_reason) : took_part.error().message);
     if (n.state) e.with("round", n.state->round).with("root", n.state->root.hex());
     if (n.eval_loss) e.with("eval_loss", *n.eval_loss);
+    const auto [sent, received] = n.wire_bytes();
+    e.with("wire_sent", sent).with("wire_received", received);
     n.emit(std::move(e));
     n.doing = member_state::stopped;
     co_return took_part;
@@ -159,6 +175,7 @@ core::task<core::result<void>> live(node& n) {
     if (n.options.on_ready) n.options.on_ready(n.ready());
     n.tasks.spawn("dialling", keep_connected(n));
     n.tasks.spawn("link reports", report_links(n));
+    n.tasks.spawn("members' addresses", remember_members(n));
     n.tasks.spawn("progress reports", report_progress(n));
     n.tasks.spawn("coordinator", recover_and_coordinate(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));

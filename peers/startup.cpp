@@ -1,5 +1,6 @@
 #include "compress/codec.hpp"
 #include "core/hash.hpp"
+#include "peers/known_addresses.hpp"
 #include "peers/node.hpp"
 #include "peers/single_voter.hpp"
 
@@ -249,6 +250,11 @@ core::task<core::result<void>> prepare_joiner(node& n) {
     // A bare address, or a ticket without the secret, does not unlearn what this node knows already.
     if (ticket.key->secret) n.secrets.psk = *ticket.key->secret;
     if (ticket.key->token) n.secrets.token = ticket.key->token;
+    if (n.run) {
+        auto known = co_await load_known_addresses(n.env.storage);
+        LONGHAUL_CO_TRY(known);
+        n.known_addresses = std::move(*known);
+    }
     co_return core::ok();
 }
 

@@ -99,12 +99,41 @@ void take_offers(receiver& r, shared_link on) {
     });
 }
 
+// ---- and send
+
+/// One transfer at a time. It is offered before its bytes may go, as a round's payload is while it is still being made.
+struct sender {
+    explicit sender(const asio::any_io_executor& executor) : changed(executor), children(executor) {}
+    shared_bytes data;
+    std::shared_ptr<std::uint64_t> ready;
+    std::optional<result<void>> outcome;
+    core::wakeup changed;
+    core::scope children;
+};
+
+task<result<void>> give(sender& s, shared_link to, std::string tag, std::shared_ptr<const std::uint64_t> ready) {
+    auto sending = to->send_transfer(std::move(tag), s.data, std::move(ready));
+    s.outcome = co_await std::move(sending);
+    s.changed.notify();
+    co_return ok();
+}
+
+void announce(sender& s, shared_link to, std::string tag) {
+    s.ready = std::make_shared<std::uint64_t>(0);
+    s.outcome.reset();
+    s.children.spawn_isolated("send", give(s, std::move(to), std::move(tag), s.ready));
+}
+
+void go(sender& s, net::link& to) {
+    *s.ready = s.data->size();
+    to.data_ready();
+}
+
 // ---- the end that serves
 
-/// Sends what the other end asks for: "announce TAG BYTES", then "send TAG".
+/// Sends what the other end asks for: after "announce TAG BYTES" it is offered, after "send TAG" its bytes go.
 task<result<void>> serve_requests(net::environment& env, receiver& r) {
-    shared_bytes data;
-    core::scope sending(env.executor);
+    sender s(env.executor);
     for (;;) {
         auto message = co_await r.on->receive();
         if (!message) break;
@@ -112,16 +141,15 @@ task<result<void>> serve_requests(net::environment& env, receiver& r) {
         const auto space = words.find(' '), second = words.find(' ', space + 1);
         if (words.starts_with("announce ") && second != std::string::npos) {
             const auto bytes = core::parse_bytes(words.substr(second + 1) + " B");
-            if (!bytes || *bytes > most_bytes) continue;
-            if (!data || data->size() != *bytes) data = random_bytes(env, *bytes);
-            (void)r.on->announce_transfer(words.substr(space + 1, second - space - 1), *bytes);
-        } else if (words.starts_with("send ") && data) {
-            sending.spawn_isolated("send",
-                                   r.on->send_transfer(words.substr(space + 1), data, net::transfer_priority::payload));
+            if (!bytes || *bytes > most_bytes || s.children.size() > 0) continue;
+            if (!s.data || s.data->size() != *bytes) s.data = random_bytes(env, *bytes);
+            announce(s, r.on, words.substr(space + 1, second - space - 1));
+        } else if (words.starts_with("send ") && s.ready) {
+            go(s, *r.on);
         }
     }
-    sending.cancel();
-    co_return co_await sending.join();
+    s.children.cancel();
+    co_return co_await s.children.join();
 }
 
 task<result<void>> serve_link(net::environment& env, shared_link l) {
@@ -189,13 +217,15 @@ task<result<void>> arrives(receiver& r, std::string tag) {
     co_return ok();
 }
 
-task<result<void>> send_and_note(net::environment& env, net::link& l, std::string tag, shared_bytes data,
-                                 double& seconds) {
+task<result<void>> send_and_note(net::environment& env, net::link& l, sender& s, double& seconds) {
     const auto begun = env.clock.now();
-    auto sending = l.send_transfer(std::move(tag), std::move(data), net::transfer_priority::payload);
-    auto sent = co_await std::move(sending);
+    go(s, l);
+    while (!s.outcome) {
+        auto woken = co_await s.changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
     seconds = core::to_seconds(env.clock.now() - begun);
-    co_return sent;
+    co_return *s.outcome;
 }
 
 task<result<void>> fetch_and_note(net::environment& env, receiver& r, std::string tag, double& seconds) {
@@ -207,25 +237,22 @@ task<result<void>> fetch_and_note(net::environment& env, receiver& r, std::strin
     co_return arrived;
 }
 
-/// Both ends make room for what comes next; as a round's payload is announced while its members still train.
-task<result<void>> announce(net::environment& env, receiver& r, const wishes& w, std::string tag) {
-    if (!w.down || w.both) {
-        const auto announced = r.on->announce_transfer(tag, w.bytes);
-        LONGHAUL_CO_TRY(announced);
-    }
+/// Both ends make room for what comes next.
+task<result<void>> prepare(net::environment& env, receiver& r, sender& s, const wishes& w, std::string tag) {
+    if (!w.down || w.both) announce(s, r.on, tag);
     if (w.down || w.both) {
         auto asked = co_await say(*r.on, fmt::format("announce {} {}", tag, w.bytes));
         LONGHAUL_CO_TRY(asked);
     }
-    const auto stats = r.on->stats();
-    co_return co_await env.clock.sleep_for(std::max<core::duration>(w.between, 3 * stats.rtt_last));
+    const auto rtt = r.on->stats().rtt_last;
+    co_return co_await env.clock.sleep_for(std::max<core::duration>(w.between, 4 * rtt));
 }
 
-task<result<void>> repeat_once(net::environment& env, receiver& r, const wishes& w, std::string tag, shared_bytes data,
+task<result<void>> repeat_once(net::environment& env, receiver& r, sender& s, const wishes& w, std::string tag,
                                measured& out) {
     double up = 0, down = 0;
     if (w.both) {
-        auto there = send_and_note(env, *r.on, tag, data, up);
+        auto there = send_and_note(env, *r.on, s, up);
         auto back = fetch_and_note(env, r, tag, down);
         auto moved = co_await core::both(std::move(there), std::move(back));
         LONGHAUL_CO_TRY(moved.first);
@@ -234,7 +261,7 @@ task<result<void>> repeat_once(net::environment& env, receiver& r, const wishes&
         auto back = co_await fetch_and_note(env, r, tag, down);
         LONGHAUL_CO_TRY(back);
     } else {
-        auto there = co_await send_and_note(env, *r.on, tag, data, up);
+        auto there = co_await send_and_note(env, *r.on, s, up);
         LONGHAUL_CO_TRY(there);
     }
     out.seconds.push_back(std::max(up, down));
@@ -258,23 +285,35 @@ task<result<void>> connections_open(net::environment& env, net::link& l) {
 }
 
 task<result<void>> measure_link(net::environment& env, shared_link l, const wishes& w, measured& out) {
-    const auto data = random_bytes(env, w.bytes);
+    sender s(env.executor);
+    s.data = random_bytes(env, w.bytes);
     receiver r(env.executor);
     r.buffer.resize(w.down || w.both ? w.bytes : 0);
     take_offers(r, l);
+    std::optional<core::error> failed;
     auto open = co_await connections_open(env, *l);
     LONGHAUL_CO_TRY(open);
     for (std::int64_t i = 0; i < w.repeat; ++i) {
         const auto tag = fmt::format("t{}", i);
-        auto announced = co_await announce(env, r, w, tag);
-        LONGHAUL_CO_TRY(announced);
-        auto done = co_await repeat_once(env, r, w, tag, data, out);
-        LONGHAUL_CO_TRY(done);
+        auto done = co_await prepare(env, r, s, w, tag);
+        if (done) {
+            auto repeating = repeat_once(env, r, s, w, tag, out);
+            done = co_await std::move(repeating);
+        }
+        if (done) continue;
+        l->close("the measurement failed");
+        failed = done.error();
+        break;
     }
     out.stats = l->stats();
     l->on_offer({});
     r.children.cancel();
-    co_return co_await r.children.join();
+    s.children.cancel();
+    auto received = co_await r.children.join();
+    auto sent = co_await s.children.join();
+    if (failed) co_return core::fail(*failed);
+    LONGHAUL_CO_TRY(received);
+    co_return sent;
 }
 
 task<result<void>> dial_and_measure(net::environment& env, net::mesh& mesh, const wishes& w, measured& out) {

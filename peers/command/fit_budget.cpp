@@ -10,6 +10,8 @@ namespace {
 constexpr int unmeasured_steps = 3;  // the first ones allocate
 constexpr int measured_steps = 20;
 constexpr std::int64_t least_rounds = 20;
+/// Fewer inner steps a round would be another algorithm, with another outer step (DESIGN §6).
+constexpr std::int64_t least_steps = 10;
 constexpr std::int64_t most_growth = 10;
 /// Exchange and agreement on one machine, beside the steps.
 constexpr double round_overhead_seconds = 0.05;
@@ -43,7 +45,8 @@ run_config fit(run_config c, const step_timing& t, const sharing& with, double b
         // Even the fewest rounds are too long: shorter ones.
         const double per_round = budget_seconds / static_cast<double>(floor) - beside_steps(c, t, with);
         const double steps = per_round / (t.step_seconds * slowdown(with));
-        c.inner.steps = std::clamp<std::int64_t>(static_cast<std::int64_t>(std::max(1.0, steps)), 1, c.inner.steps);
+        const auto fewest = std::min(least_steps, c.inner.steps);
+        c.inner.steps = std::clamp(static_cast<std::int64_t>(std::max(1.0, steps)), fewest, c.inner.steps);
     }
     const double share = static_cast<double>(c.total_steps()) / configured_steps;
     c.inner.warmup = static_cast<std::int64_t>(std::round(static_cast<double>(c.inner.warmup) * std::min(1.0, share)));

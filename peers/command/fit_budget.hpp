@@ -22,7 +22,7 @@ struct sharing {
 };
 
 /// The run, scaled so that it takes about `budget_seconds`: rounds first, never fewer than 20 (or than configured, if
-/// that is less); then inner steps. The warm-up keeps its share of the run.
+/// that is less); then inner steps, in the same way never fewer than 10. The warm-up keeps its share of the run.
 run_config fit(run_config config, const step_timing& timing, const sharing& with, double budget_seconds);
 /// What `fit` expects a run to take.
 double expected_seconds(const run_config& config, const step_timing& timing, const sharing& with);

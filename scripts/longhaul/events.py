@@ -343,8 +343,7 @@ class RunView:
         node.sent += int(number(event, "wire_sent") or 0)
         node.received += int(number(event, "wire_received") or 0)
         members, merged = count(event, "members"), count(event, "merged")
-        if number(event, "wire_sent"):  # a round that was only caught up with saved nothing
-            node.raw += int(number(event, "raw_bytes") or 0)
+        node.raw += int(number(event, "raw_bytes") or 0)
         loss = number(event, "loss")
         if loss is not None and not node.trains_aloud:
             self._train_loss(t, node, round_, loss)

@@ -141,6 +141,17 @@ def test_killed_while_waiting(world):
     check_equal_roots(founder, again, other)
 
 
+def test_a_member_returns_when_nobody_answers_at_the_tickets_address(world):
+    founder, victim, other, ticket = three(world)
+    wait_for((victim.folder / "run" / "addresses").exists, "the members' addresses being kept")
+    victim.kill()
+    listen = founder.ready()["listen"]
+    stale = ticket.replace(listen, "127.0.0.1:1")
+    assert stale != ticket
+    again = comes_back(world, founder, victim, stale)
+    check_equal_roots(founder, again, other)
+
+
 def test_founder_killed_while_the_others_live(world):
     founder, victim, other, _ = three(world)
     listen = founder.ready()["listen"]

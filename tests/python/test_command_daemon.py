@@ -55,6 +55,11 @@ def test_two_commands_train_one_model(world):
     assert all(roots["founder"][r] == roots["joiner"][r] for r in shared)
     models = [next((n.folder / "checkpoints").glob("round-*12/model.safetensors")) for n in (founder, joiner)]
     assert models[0].read_bytes() == models[1].read_bytes()
+    for node in (founder, joiner):  # every byte is told in one round's event, but for those after the last commit
+        (end,) = node.events("left")
+        for count in ("wire_sent", "wire_received"):
+            told = [e[count] for e in node.events("round_committed")]
+            assert 0 <= end[count] - sum(told) < 2 * max(told), (node.name, count, end[count], told)
 
     inspected = [world.run("ckpt", "inspect", n.folder, "--json").json for n in (founder, joiner)]
     assert inspected[0]["round"] == 12
@@ -197,13 +202,22 @@ def test_leave_stop_pause_resume(world):
     assert joiner.wait().code == 0
 
 
-def test_leave_ends_one_node(world):
+@pytest.mark.parametrize("how", ["leave", "signal"])
+def test_a_node_that_leaves_says_so(world, how):
     founder = world.found()
     joiner = world.join("joiner", founder.ready()["ticket"])
     joiner.ready()
-    assert world.run("leave", "--state-dir", joiner.folder).code == 0
+    if how == "leave":
+        assert world.run("leave", "--state-dir", joiner.folder).code == 0
+    else:
+        joiner.process.send_signal(signal.SIGINT)
     assert joiner.wait().code == 0
     wait_for(lambda: still_serves(world, founder)["alive"] == 1, "the founder noticing")
+    # Not taken for a failure: nobody redials it, and its place is free.
+    (left,) = wait_for(lambda: founder.events("left"), "the departure in the log")
+    (down,) = founder.events("peer_down")
+    assert left["number"] == down["number"]
+    assert left["reason"] == down["reason"] and "lost" not in left["reason"], left
 
 
 # -- bad input: one sentence, the right code, and the receiver lives -------------------------------

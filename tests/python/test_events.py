@@ -87,10 +87,6 @@ def test_own_loss_counts_before_the_mean_of_all():
     assert view.nodes["a"].loss == 2.0 and [p.loss for p in view.train] == [2.0]
 
 
-def test_a_round_that_was_only_caught_up_with_saved_no_bytes():
-    assert view_of(committed("a", 1.0, 1, wire_sent=0, raw_bytes=6000)).raw == 0
-
-
 def test_view_notices_diverged_replicas():
     equal = [committed("a", 1.0, 1), committed("b", 1.1, 1), committed("a", 2.0, 2)]
     view = view_of(*equal, committed("b", 2.1, 2, root="x"))

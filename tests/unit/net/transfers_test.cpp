@@ -54,6 +54,42 @@ TEST_CASE("open transfers are served in turn, and only against credit") {
     CHECK(p.out.active() == 2);
 }
 
+TEST_CASE("a transfer that is still being made goes as far as it is ready, and what arrives is told once") {
+    pair_of_tables p;
+    const std::size_t size = 3 * segment_bytes + 7;
+    auto ready = std::make_shared<std::uint64_t>(0);
+    const auto made = p.out.offer("t", std::make_shared<const core::byte_vector>(size, std::byte{1}), ready);
+    REQUIRE(made);
+    REQUIRE(p.in.on(wire::transfer_offer{(*made)->id, "t", size}));
+    core::byte_vector into(size);
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> told;
+    REQUIRE(p.in.accept("t", into, [&told](std::uint64_t at, std::uint64_t n) { told.emplace_back(at, n); }));
+    REQUIRE(p.out.on(wire::transfer_accept{(*made)->id, size}));
+    CHECK_FALSE(p.out.next(1));
+    CHECK(p.out.active() == 0);  // nothing to send is no slowness of the link
+    *ready = 2 * segment_bytes - 1;
+    const auto first = p.out.next(1);
+    REQUIRE(first);
+    CHECK_FALSE(p.out.next(1));
+    CHECK(p.out.active() == 1);
+    *ready = size;
+    std::vector<segment> sent{first->what};
+    while (const auto w = p.out.next(1)) sent.push_back(w->what);
+    REQUIRE(sent.size() == 4);
+    CHECK(p.in.active() == 0);
+    for (const auto i : {2U, 0U, 3U, 1U}) {
+        REQUIRE(p.in.begin(sent[i]));
+        p.in.verified(sent[i], sent[i].length);
+        CHECK(p.in.active() == 1);
+        p.in.finish(sent[i]);
+    }
+    CHECK(p.in.active() == 0);
+    CHECK(told == std::vector<std::pair<std::uint64_t, std::uint64_t>>{{2 * segment_bytes, segment_bytes},
+                                                                       {0, segment_bytes},
+                                                                       {3 * segment_bytes, 7},
+                                                                       {segment_bytes, segment_bytes}});
+}
+
 TEST_CASE("what a dead connection carried is sent again, but for what was confirmed") {
     pair_of_tables p;
     core::byte_vector into(5 * segment_bytes);

@@ -1,0 +1,73 @@
+#pragma once
+/// A scenario file: a run, the machines and links that it lives on, what goes wrong when, and what is expected.
+/// `longhaul sim` and `longhaul lab` read the same one; sim/README.md has every key.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/config.hpp"
+#include "peers/run_config.hpp"
+#include "sim/topology.hpp"
+
+namespace longhaul::sim {
+
+enum class fault_kind : std::uint8_t { kill, restart, stop, partition, one_way, rate, clock, disk, join, leave };
+std::string_view name_of(fault_kind k);
+
+struct fault {
+    fault_kind what = fault_kind::kill;
+    core::duration at{};                ///< since the founder was started, or
+    std::uint64_t round = 0;            ///< when somebody has committed it; 0: by time
+    core::duration lasting{};           ///< then it is undone; zero: never
+    std::vector<std::uint32_t> peers;   ///< whom it befalls; one_way: from these
+    std::vector<std::uint32_t> others;  ///< partition: all the others; one_way: to these
+    double factor = 0;                  ///< rate: of the access lines' rates
+    core::duration offset{};            ///< clock: of the wall clock, negative too
+    std::int64_t drift = 0;             ///< clock: parts per million that the monotonic one gains
+    std::string error;                  ///< disk: "full", "fsync"
+};
+
+/// What must hold at the end, beside the invariants.
+struct expectations {
+    std::int64_t rounds = 0;  ///< committed by everybody who lives; 0: as [run] stop.rounds says
+    std::int64_t alive = 0;   ///< peers that live at the end, at least; 0: no matter
+    core::duration within = std::chrono::minutes(10);  ///< from the start: the limit of a run
+};
+
+/// What a peer is beside its place in the network.
+struct peer_spec {
+    core::duration step_time{};  ///< of an inner step; zero: as the trainer takes
+    bool joins_later = false;    ///< a `join` fault starts it
+};
+
+struct scenario {
+    core::config_values run_values;  ///< [run], for RUN.toml
+    peers::run_config run;
+    topology net;
+    std::vector<peer_spec> peers;  ///< as net.peers; the first one founds the run
+    std::vector<fault> faults;     ///< in the order of the file
+    expectations expect;
+};
+
+/// Reads a file that the scenario names (a trace), by its name there.
+using file_reader = std::function<core::result<std::string>(const std::string& name)>;
+
+inline constexpr std::size_t max_scenario_peers = 10'000;
+
+/// errc::config: a sentence with file and line; an unknown key or name comes with the nearest known one.
+core::result<scenario> parse_scenario(std::string_view text, const std::string& file_name, const file_reader& read);
+
+/// The same from disk; traces are looked for beside the scenario.
+core::result<scenario> load_scenario(const std::string& path);
+
+/// A trace of a changing line, CSV "seconds,factor": ascending times, factors from 0 to 1000; the first line may be a
+/// heading. At most 100,000 lines.
+core::result<rate_trace> parse_rate_trace(std::string_view text, const std::string& file_name);
+
+/// "12 Mbit/s up, 40 Mbit/s down…": one line a peer, for people.
+std::string describe(const topology& t);
+
+}  // namespace longhaul::sim

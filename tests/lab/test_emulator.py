@@ -1,0 +1,258 @@
+"""The lab's network, measured from inside by plain sockets, against arithmetic: rate, delay, loss, and what remains."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from nodes import clean_environment, find_binary, wait_for
+
+IP_UDP_HEADERS = 28
+
+# What runs inside of a machine. Every one prints one line of JSON.
+ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 5000))
+print("{}", flush=True)
+while True:
+    data, sender = s.recvfrom(2000)
+    s.sendto(data, sender)
+"""
+PING = """
+import json, socket, sys, time
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+times = []
+for i in range(int(sys.argv[2])):
+    begun = time.monotonic()
+    s.sendto(bytes(100), (sys.argv[1], 5000))
+    s.recv(2000)
+    times.append(time.monotonic() - begun)
+print(json.dumps(times))
+"""
+COUNT = """
+import json, socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+s.bind((sys.argv[1], 5000))
+s.settimeout(20)
+print("{}", flush=True)
+arrivals = []
+buffer = bytearray(2000)
+while True:
+    try:
+        n = s.recv_into(buffer)
+    except socket.timeout:
+        break
+    if n < 10:
+        break
+    arrivals.append((time.monotonic(), n))
+    s.settimeout(2)
+first, last = arrivals[0], arrivals[-1]
+print(json.dumps({"packets": len(arrivals), "bytes": sum(n for _, n in arrivals[1:]), "seconds": last[0] - first[0]}))
+"""
+SEND = """
+import json, socket, sys, time
+address, packets, size, per_second = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+begun = time.monotonic()
+for i in range(packets):
+    ahead = i / per_second - (time.monotonic() - begun)
+    if ahead > 0.002:
+        time.sleep(ahead)
+    s.sendto(bytes(size), (address, 5000))
+print(json.dumps({"sent": packets}))
+"""
+LISTEN = """
+import signal, socket, sys
+s = socket.create_server((sys.argv[1], 5000))
+print("{}", flush=True)
+signal.pause()
+"""
+CALL = """
+import socket, sys
+socket.create_connection((sys.argv[1], 5000), 2)
+"""
+KNOCK = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(0.3)
+n = 0
+while True:
+    s.sendto(b"x", (sys.argv[1], 5000))
+    n += 1
+    try:
+        s.recv(10)
+        break
+    except socket.timeout:
+        pass
+print(n)
+"""
+
+
+class Lab:
+    """`longhaul lab --hold` for one scenario."""
+
+    def __init__(self, folder: pathlib.Path, scenario: str):
+        path = folder / "scenario.toml"
+        path.write_text(scenario)
+        command = [str(find_binary()), "lab", str(path), "--hold"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=clean_environment(folder), **pipes)
+        line = self.process.stdout.readline()
+        if not line:
+            sentence = self.process.stderr.read().strip()
+            assert self.process.wait() == 69 or "lab" in sentence, sentence
+            pytest.skip(f"no network namespaces here: {sentence}")
+        self.peers = json.loads(line)["peers"]
+        self.inside: list[subprocess.Popen] = []
+
+    def run(self, peer: str, program: str, *arguments: object) -> subprocess.Popen:
+        """Python in a machine; returns when it prints its first line, if that is {} only."""
+        words = [*self.peers[peer]["enter"], sys.executable, "-c", program, *map(str, arguments)]
+        started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        self.inside.append(started)
+        return started
+
+    def server(self, peer: str, program: str, *arguments: object) -> subprocess.Popen:
+        started = self.run(peer, program, *arguments)
+        assert started.stdout.readline() == "{}\n"
+        return started
+
+    def stats(self) -> dict:
+        """Since the last call; skips the test when the machine was too busy for its figures to mean anything."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        stats = json.loads(self.process.stdout.readline())
+        if not stats["kept_up"]:
+            pytest.skip(f"this machine is too busy for the lab: {stats}")
+        return stats
+
+    def end(self) -> None:
+        for started in self.inside:
+            started.kill()
+            started.wait()
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(20)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made: list[Lab] = []
+
+    def build(scenario: str) -> Lab:
+        made.append(Lab(tmp_path, scenario))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.end()
+
+
+def line_of(program: subprocess.Popen) -> dict:
+    return json.loads(program.communicate(timeout=120)[0].splitlines()[-1])
+
+
+TWO = """
+[links]
+rtt = "{rtt}"
+loss = "{loss}"
+queue = "{queue}"
+[[peer]]
+name = "a"
+up = "{rate}"
+down = "1 Gbit/s"
+[[peer]]
+name = "b"
+up = "1 Gbit/s"
+down = "1 Gbit/s"
+"""
+
+
+@pytest.mark.parametrize("family", ["address", "address6"])
+def test_delay_is_within_a_millisecond(lab, family):
+    held = lab(TWO.format(rtt="60 ms", loss="0 %", queue="1 MB", rate="10 Mbit/s"))
+    if family not in held.peers["b"]:
+        pytest.skip("no IPv6 here")
+    held.server("b", ECHO, held.peers["b"][family])
+    times = line_of(held.run("a", PING, held.peers["b"][family], 40))
+    held.stats()
+    # 128 bytes (148 with IPv6) over 10 Mbit/s and three times over a gigabit; the rest is the two programs.
+    expected = 0.060 + (148 if family == "address6" else 128) * 8 / 10e6
+    assert expected <= min(times) < expected + 0.001, sorted(times)[:5]
+    assert held.peers["a"]["rtt_seconds"]["b"] == pytest.approx(0.060)
+
+
+def test_rate_is_within_one_percent(lab):
+    held = lab(TWO.format(rtt="20 ms", loss="0 %", queue="200 kB", rate="40 Mbit/s"))
+    receiver = held.server("b", COUNT, held.peers["b"]["address"])
+    # Twice what the line takes: it is never idle, and what its queue does not hold is dropped.
+    size = 1400
+    held.run("a", SEND, held.peers["b"]["address"], 28_000, size, 7000).wait(60)
+    got = line_of(receiver)
+    stats = held.stats()
+    assert stats["dropped_queue"] > 1000
+    rate = got["bytes"] / size * (size + IP_UDP_HEADERS) * 8 / got["seconds"]
+    assert rate == pytest.approx(40e6, rel=0.01)
+
+
+def test_loss_is_within_its_binomial_bounds(lab):
+    share, sent = 0.02, 20_000
+    held = lab(TWO.format(rtt="10 ms", loss="2 %", queue="10 MB", rate="1 Gbit/s"))
+    receiver = held.server("b", COUNT, held.peers["b"]["address"])
+    held.run("a", SEND, held.peers["b"]["address"], sent, 100, 5000).wait(60)
+    got = line_of(receiver)
+    stats = held.stats()
+    words = [*held.peers["b"]["enter"], "cat", "/proc/net/snmp"]
+    names, values = [line.split() for line in subprocess.check_output(words, text=True).splitlines() if "Udp:" in line]
+    overflowed = int(dict(zip(names, values))["RcvbufErrors"])
+    lost = sent - got["packets"] - overflowed
+    assert stats["dropped_loss"] == lost, "losses other than the emulator's"
+    assert abs(lost - sent * share) < 4 * math.sqrt(sent * share * (1 - share))
+
+
+def test_a_firewall_lets_nobody_in_but_everybody_out(lab):
+    scenario = TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s")
+    held = lab(scenario.replace('name = "b"', 'name = "b"\nreachable = false'))
+    for peer in "ab":
+        held.server(peer, LISTEN, held.peers[peer]["address"])
+    assert held.run("b", CALL, held.peers["a"]["address"]).wait(30) == 0
+    assert held.run("a", CALL, held.peers["b"]["address"]).wait(30) != 0
+
+
+def test_faults_of_the_network_happen_while_it_is_held(lab):
+    scenario = TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s")
+    held = lab(scenario + '[[fault]]\nat = "0 s"\nfor = "4 s"\npartition = "a"\n')
+    begun = time.monotonic()
+    held.server("b", ECHO, held.peers["b"]["address"])
+    assert line_of(held.run("a", KNOCK, held.peers["b"]["address"])) > 3
+    assert time.monotonic() - begun > 3
+
+
+def test_inside_there_are_no_capabilities(lab):
+    held = lab(TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s"))
+    status = subprocess.run([*held.peers["a"]["enter"], "cat", "/proc/self/status"], capture_output=True, text=True)
+    capabilities = dict(line.split(":\t") for line in status.stdout.splitlines() if line.startswith("Cap"))
+    assert {capabilities[k] for k in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_nothing_is_left_behind(lab, how):
+    held = lab(TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s"))
+    holders = [peer["pid"] for peer in held.peers.values()]
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(held.process.pid)], capture_output=True, text=True)
+    relatives = {int(word) for word in children.stdout.split()}
+    assert set(holders) < relatives, "two holders and the relay"
+    if how is None:
+        held.process.stdin.close()
+    else:
+        held.process.send_signal(how)
+    held.process.wait(20)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in relatives), "the end of all processes")
