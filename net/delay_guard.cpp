@@ -14,8 +14,9 @@ constexpr auto wanted_queueing = std::chrono::milliseconds(15);
 constexpr double drain_seconds = 0.1;
 /// Pacing never takes more than this share away: a delay that has another cause must not stop bulk.
 constexpr double least_share = 0.5, most_share = 0.95;
-/// A round trip, by how much the rate is raised while there is little queue, and none.
-constexpr double raise_little = 1.03, raise_much = 1.25;
+/// The queue that a round trip of raising may build, while there is some queue, and while there is none: by the time
+/// that it shows, so much has been sent too much. The share by which the rate is raised is bounded, too.
+constexpr double raise_little = 0.003, raise_much = 0.015, least_raise = 0.02, most_raise = 0.25;
 /// Beyond this multiple of what the path delivers the limit means nothing and goes.
 constexpr double meaningless = 2;
 
@@ -56,7 +57,9 @@ void delay_guard::round_trip(core::time_point now, core::duration last, core::du
         if (excess > 2 * wanted_queueing) {
             limit_ = capacity();
         } else {
-            limit_ = std::max(limit_, capacity()) * (excess > wanted_queueing / 2 ? raise_little : raise_much);
+            const double queue = excess > wanted_queueing / 2 ? raise_little : raise_much;
+            const double raise = std::clamp(queue / core::to_seconds(least), least_raise, most_raise);
+            limit_ = std::max(limit_, capacity()) * (1 + raise);
         }
         if (limit_ > meaningless * capacity()) limit_ = 0;
         changed_ = now;

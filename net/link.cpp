@@ -172,7 +172,7 @@ task<result<void>> link_impl::probe_round_trips() {
             continue;
         }
         send_heartbeat();
-        auto slept = co_await env_.clock.sleep_for(std::max<core::duration>(probe_often, rtt_min_ / 2));
+        auto slept = co_await env_.clock.sleep_for(std::max<core::duration>(probe_often, rtt_least_.least() / 2));
         LONGHAUL_CO_TRY(slept);
     }
     co_return stopped();
@@ -342,9 +342,9 @@ result<void> link_impl::on(const wire::heartbeat_echo& m) {
     if (beats_.empty() || beats_.front().first != m.sequence) return ok();
     rtt_last_ = env_.clock.now() - beats_.front().second;
     beats_.pop_front();
-    rtt_min_ = rtt_min_ > core::duration{} ? std::min(rtt_min_, rtt_last_) : rtt_last_;
+    rtt_least_.add(env_.clock.now(), rtt_last_);
     rtts_.add(core::to_seconds(rtt_last_));
-    stripes_.round_trip(rtt_last_, rtt_min_);
+    stripes_.round_trip(rtt_last_, rtt_least_.least());
     return ok();
 }
 
@@ -521,7 +521,7 @@ void link_impl::measure_down(std::uint64_t bytes) {
 link_stats link_impl::stats() const {
     const auto bulk = stripes_.totals();
     link_stats s;
-    s.rtt_min = rtt_min_;
+    s.rtt_min = rtt_least_.least();
     s.rtt_last = rtt_last_;
     s.rtt_median = core::from_seconds(rtts_.at(0.5));
     s.rtt_p99 = core::from_seconds(rtts_.at(0.99));

@@ -119,7 +119,8 @@ private:
     std::uint64_t beat_ = 0;
     core::time_point beat_at_{};
     std::deque<std::pair<std::uint64_t, core::time_point>> beats_;  ///< not echoed yet
-    core::duration rtt_min_{}, rtt_last_{};
+    core::duration rtt_last_{};
+    least_round_trip rtt_least_;
     quantiles rtts_;
 
     outgoing_transfers outgoing_;

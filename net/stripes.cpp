@@ -407,7 +407,7 @@ task<result<void>> stripes::read_segment(stripe& s, segment what) {
         incoming_.verified(s.number, what, n);
         options_.on_bytes(n);
     }
-    if (*wanted) options_.on_segment(incoming_.finish(s.number, what));
+    if (*wanted) options_.on_segment(incoming_.finish(what));
     co_return ok();
 }
 

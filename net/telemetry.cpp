@@ -20,6 +20,19 @@ double quantiles::at(double q) const {
     return *place;
 }
 
+void least_round_trip::add(core::time_point now, core::duration rtt) {
+    if (by_minute_.empty() || now - by_minute_.back().first >= std::chrono::minutes(1)) {
+        by_minute_.emplace_back(now, rtt);
+        if (by_minute_.size() > minutes) by_minute_.pop_front();
+    }
+    by_minute_.back().second = std::min(by_minute_.back().second, rtt);
+}
+
+core::duration least_round_trip::least() const {
+    const auto found = std::ranges::min_element(by_minute_, {}, [](const auto& m) { return m.second; });
+    return found == by_minute_.end() ? core::duration{} : found->second;
+}
+
 void goodput_meter::busy(core::time_point now) {
     if (busy_) return;
     busy_ = true;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <utility>
 
 #include "core/clock.hpp"
 
@@ -20,6 +21,19 @@ public:
 private:
     std::size_t most_;
     std::deque<double> samples_;
+};
+
+/// The least round trip of the latest ten minutes: a path may become longer for good, and a queue that stands for a
+/// while must not pass for the path (as LEDBAT keeps its base delay, RFC 6817).
+class least_round_trip {
+public:
+    static constexpr std::size_t minutes = 10;
+    void add(core::time_point now, core::duration rtt);
+    /// Zero: not measured yet.
+    core::duration least() const;
+
+private:
+    std::deque<std::pair<core::time_point, core::duration>> by_minute_;  ///< its beginning, its least
 };
 
 /// Payload bytes per second of one direction, counted only while some transfer was under way: idle time is not

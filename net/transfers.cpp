@@ -361,7 +361,7 @@ result<bool> incoming_transfers::begin(const segment& s) const {
     const auto t = find_id(s.transfer);
     if (!t) return false;
     if (!t->accepted) return fail(errc::protocol, "bytes of transfer {} came before it was accepted", s.transfer);
-    if (s.offset >= t->bytes || s.length != std::min<std::uint64_t>(segment_bytes, t->data->size() - s.offset)) {
+    if (s.offset >= t->bytes || s.length != std::min<std::uint64_t>(segment_bytes, t->bytes - s.offset)) {
         return fail(errc::protocol, "transfer {} of {} bytes has no segment of {} bytes at {}", s.transfer, t->bytes,
                     s.length, s.offset);
     }
@@ -391,7 +391,7 @@ std::uint64_t incoming_transfer::verified() const {
     return sum;
 }
 
-std::shared_ptr<incoming_transfer> incoming_transfers::finish(std::uint32_t number, const segment& s) {
+std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
     auto t = find_id(s.transfer);
     if (!t) return nullptr;
     if (t->have[s.index()]) return nullptr;  // the other connection's finish has dropped this one's part

@@ -216,7 +216,7 @@ public:
     /// These bytes have verified on connection `number`.
     void verified(std::uint32_t number, const segment& s, std::size_t n);
     /// All of the segment has. Returns the transfer if this completed it.
-    std::shared_ptr<incoming_transfer> finish(std::uint32_t number, const segment& s);
+    std::shared_ptr<incoming_transfer> finish(const segment& s);
     /// A connection died: the segment under way on it begins again.
     void connection_lost(std::uint32_t number);
     /// The next report to send, if some segment is unreported.

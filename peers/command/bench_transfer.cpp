@@ -393,8 +393,12 @@ result<void> check(wishes& w) {
 result<int> bench(wishes w) {
     LONGHAUL_TRY(check(w));
     core::bit_rate up, down;
-    if (!w.up_limit.empty()) LONGHAUL_TRY_ASSIGN(up, core::parse_rate(w.up_limit));
-    if (!w.down_limit.empty()) LONGHAUL_TRY_ASSIGN(down, core::parse_rate(w.down_limit));
+    if (!w.up_limit.empty()) {
+        LONGHAUL_TRY_ASSIGN(up, core::parse_rate(w.up_limit));
+    }
+    if (!w.down_limit.empty()) {
+        LONGHAUL_TRY_ASSIGN(down, core::parse_rate(w.down_limit));
+    }
     visitor here;
     here.host().network.set_congestion_control(w.congestion_control);
     net::paced_network paced(here.host().network, here.host().clock, up, down);

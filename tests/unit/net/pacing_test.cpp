@@ -40,7 +40,7 @@ TEST_CASE("a busy sender gets the whole rate, and what control takes is taken fr
     core::time_point now{};
     std::uint64_t bulk = 0, control = 0;
     while (now < core::time_point{} + 100s) {
-        if (control < static_cast<std::uint64_t>(core::to_seconds(now.time_since_epoch()) * 1e5)) {
+        while (control < static_cast<std::uint64_t>(core::to_seconds(now.time_since_epoch()) * 1e5)) {
             p.take(now, 500);  // does not wait
             control += 500;
         }

@@ -137,8 +137,7 @@ task<result<void>> commit(world& w, node& h, const crime& what, byte_vector& int
     l->on_offer([&](const std::string& tag, std::uint64_t) {
         if (tag == "accepted") waiting.spawn_isolated("take", l->receive_transfer(tag, into));
     });
-    waiting.spawn_isolated(
-        "give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
+    waiting.spawn_isolated("give", l->send_transfer("to the rogue", std::make_shared<const byte_vector>(100)));
     waiting.spawn("crime", work(w, h, *l, r, what));
     co_return co_await waiting.join();
 }

@@ -65,21 +65,21 @@ TEST_CASE("a transfer that is still being made goes as far as it is ready, and w
     std::vector<std::pair<std::uint64_t, std::uint64_t>> told;
     REQUIRE(p.in.accept("t", into, [&told](std::uint64_t at, std::uint64_t n) { told.emplace_back(at, n); }));
     REQUIRE(p.out.on(wire::transfer_accept{(*made)->id, size}));
-    CHECK_FALSE(p.out.next(1));
+    CHECK_FALSE(p.out.next(1, noon));
     CHECK(p.out.active() == 0);  // nothing to send is no slowness of the link
     *ready = 2 * segment_bytes - 1;
-    const auto first = p.out.next(1);
+    const auto first = p.out.next(1, noon);
     REQUIRE(first);
-    CHECK_FALSE(p.out.next(1));
+    CHECK_FALSE(p.out.next(1, noon));
     CHECK(p.out.active() == 1);
     *ready = size;
     std::vector<segment> sent{first->what};
-    while (const auto w = p.out.next(1)) sent.push_back(w->what);
+    while (const auto w = p.out.next(1, noon)) sent.push_back(w->what);
     REQUIRE(sent.size() == 4);
     CHECK(p.in.active() == 0);
     for (const auto i : {2U, 0U, 3U, 1U}) {
         REQUIRE(p.in.begin(sent[i]));
-        p.in.verified(sent[i], sent[i].length);
+        p.in.verified(1, sent[i], sent[i].length);
         CHECK(p.in.active() == 1);
         p.in.finish(sent[i]);
     }
@@ -155,10 +155,10 @@ TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, 
     p.in.verified(1, s, segment_bytes - 1);
     CHECK(p.in.find("t")->verified() == segment_bytes - 1);  // each place counts once
     p.in.verified(1, s, 1);
-    CHECK_FALSE(p.in.finish(1, s));
+    CHECK_FALSE(p.in.finish(s));
     CHECK(p.in.find("t")->verified() == segment_bytes);
     CHECK(p.in.place(s, half, half).empty());  // the rest of connection 2's is not written any more
-    CHECK_FALSE(p.in.finish(2, s));
+    CHECK_FALSE(p.in.finish(s));
     CHECK(p.in.find("t")->received == segment_bytes);
     CHECK_FALSE(*p.in.begin(s));
 }
@@ -226,7 +226,7 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
                     std::ranges::fill(place, std::byte{1});
                     p.in.verified(c.number, s, s.length);
                     arrived += s.length;
-                    if (const auto whole = p.in.finish(c.number, s)) {
+                    if (const auto whole = p.in.finish(s)) {
                         REQUIRE(p.out.on(wire::transfer_done{whole->id}, now));
                         ++done;
                     } else if (random.below(2) == 0) {
@@ -307,4 +307,17 @@ TEST_CASE("quantiles are of the latest samples") {
     CHECK(q.at(0.5) == 50);
     CHECK(q.at(0.99) == 99);
     CHECK(q.at(1) == 100);
+}
+
+TEST_CASE("the least round trip is of ten minutes") {
+    least_round_trip r;
+    CHECK(r.least() == 0s);
+    auto now = noon;
+    r.add(now, 50ms);
+    for (int i = 0; i < 9 * 60; ++i) r.add(now += 1s, 120ms);
+    CHECK(r.least() == 50ms);
+    for (int i = 0; i < 2 * 60; ++i) r.add(now += 1s, 120ms);
+    CHECK(r.least() == 120ms);
+    r.add(now, 100ms);
+    CHECK(r.least() == 100ms);
 }
