@@ -20,6 +20,12 @@ target_compile_options(longhaul_warnings INTERFACE -Wall -Wextra -Wpedantic -Wsh
 if(LONGHAUL_WERROR)
     target_compile_options(longhaul_warnings INTERFACE -Werror)
 endif()
+if(LONGHAUL_UNITY)
+    # A name of one file may shadow one of the file before it, which says nothing about either. g++ takes the files for
+    # headers, whose coroutines should not hold what only one file knows.
+    target_compile_options(longhaul_warnings INTERFACE -Wno-shadow
+        $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # g++ 12 reports these inside libstdc++ and Asio when it inlines under sanitizers.
     target_compile_options(longhaul_warnings INTERFACE -Wno-maybe-uninitialized -Wno-array-bounds

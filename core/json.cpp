@@ -11,7 +11,7 @@ using nlohmann::json;
 namespace {
 
 /// Thrown out of the parser, and caught beside it, when a document is refused half-way.
-struct refused {
+struct refusal {
     error why;
 };
 
@@ -25,14 +25,14 @@ result<json> parse_json(std::string_view text, std::size_t max_bytes, std::size_
             case json::parse_event_t::object_start:
             case json::parse_event_t::array_start:
                 if (keys.size() >= max_depth)
-                    throw refused{{errc::limit, fmt::format("JSON is nested more than {} deep", max_depth)}};
+                    throw refusal{{errc::limit, fmt::format("JSON is nested more than {} deep", max_depth)}};
                 keys.emplace_back();
                 break;
             case json::parse_event_t::object_end:
             case json::parse_event_t::array_end: keys.pop_back(); break;
             case json::parse_event_t::key:
                 if (!keys.back().insert(parsed.get<std::string>()).second)
-                    throw refused{{errc::malformed, "JSON has the same key twice in one object"}};
+                    throw refusal{{errc::malformed, "JSON has the same key twice in one object"}};
                 break;
             case json::parse_event_t::value: break;
         }
@@ -40,7 +40,7 @@ result<json> parse_json(std::string_view text, std::size_t max_bytes, std::size_
     };
     try {
         return json::parse(text.begin(), text.end(), watch);
-    } catch (const refused& r) {
+    } catch (const refusal& r) {
         return fail(r.why);
     } catch (const json::parse_error& e) {
         return fail(errc::malformed, "not JSON at byte {}", e.byte);

@@ -65,7 +65,7 @@ std::string_view trimmed(std::string_view s) {
 }
 
 // What is shown of a refused text: bounded, since it may come from anywhere.
-std::string shown(std::string_view s) {
+std::string excerpt(std::string_view s) {
     return s.size() <= 40 ? fmt::format("\"{}\"", s) : fmt::format("\"{}…\"", s.substr(0, 40));
 }
 
@@ -80,22 +80,22 @@ result<quantity> parse_quantity(std::string_view text, std::span<const unit> uni
                                 std::string_view example) {
     const auto s = trimmed(text);
     if (s.starts_with('-'))
-        return fail(errc::malformed, "{} is negative; write {} like {}", shown(text), kind, example);
+        return fail(errc::malformed, "{} is negative; write {} like {}", excerpt(text), kind, example);
     quantity q;
     // from_chars also takes "inf" and "nan", which have no place here.
     const bool number_like = !s.empty() && ((s.front() >= '0' && s.front() <= '9') || s.front() == '.');
     const auto [end, code] = std::from_chars(s.data(), s.data() + s.size(), q.number);
     if (!number_like || code != std::errc{})
-        return fail(errc::malformed, "{} does not start with a number; write {} like {}", shown(text), kind, example);
+        return fail(errc::malformed, "{} does not start with a number; write {} like {}", excerpt(text), kind, example);
     q.digits = s.substr(0, static_cast<std::size_t>(end - s.data()));
     const auto name = trimmed(s.substr(q.digits.size()));
-    if (name.empty()) return fail(errc::malformed, "{} has no unit; write {} like {}", shown(text), kind, example);
+    if (name.empty()) return fail(errc::malformed, "{} has no unit; write {} like {}", excerpt(text), kind, example);
     for (const auto& u : units) {
         if (u.name != name) continue;
         q.factor = u.factor;
         return q;
     }
-    return fail(errc::malformed, "{} has an unknown unit; write {} like {}", shown(text), kind, example);
+    return fail(errc::malformed, "{} has an unknown unit; write {} like {}", excerpt(text), kind, example);
 }
 
 /// Four significant digits, without trailing zeros.
@@ -106,13 +106,13 @@ std::string short_number(double v) { return fmt::format("{:.4g}", v); }
 result<duration> parse_duration(std::string_view text) {
     LONGHAUL_TRY_ASSIGN(const auto q, parse_quantity(text, duration_units, "a time", "\"80 ms\" or \"2 min\""));
     const double ns = q.number * q.factor;
-    if (!(ns < 0x1p63)) return fail(errc::malformed, "{} is too long; at most 292 years fit", shown(text));
+    if (!(ns < 0x1p63)) return fail(errc::malformed, "{} is too long; at most 292 years fit", excerpt(text));
     return duration(static_cast<std::int64_t>(std::nearbyint(ns)));
 }
 
 result<std::uint64_t> parse_bytes(std::string_view text) {
     LONGHAUL_TRY_ASSIGN(const auto q, parse_quantity(text, byte_units, "a size", "\"64 MiB\" or \"10 kB\""));
-    const auto too_large = [&] { return fail(errc::malformed, "{} is too large; at most 16 EiB fit", shown(text)); };
+    const auto too_large = [&] { return fail(errc::malformed, "{} is too large; at most 16 EiB fit", excerpt(text)); };
     // Whole numbers are exact to the last byte; a double would round beyond 2^53.
     std::uint64_t whole = 0;
     const auto* last = q.digits.data() + q.digits.size();
@@ -141,9 +141,9 @@ result<double> parse_share(std::string_view text) {
     const bool number_like = !s.empty() && ((s.front() >= '0' && s.front() <= '9') || s.front() == '.');
     const auto [end, code] = std::from_chars(s.data(), s.data() + s.size(), v);
     if (!number_like || code != std::errc{} || end != s.data() + s.size())
-        return fail(errc::malformed, "{} is not a share; {}", shown(text), example);
+        return fail(errc::malformed, "{} is not a share; {}", excerpt(text), example);
     if (percent) v /= 100;
-    if (v > 1) return fail(errc::malformed, "{} is more than the whole; {}", shown(text), example);
+    if (v > 1) return fail(errc::malformed, "{} is more than the whole; {}", excerpt(text), example);
     return v;
 }
 

@@ -12,6 +12,8 @@ namespace {
 
 constexpr auto offer_deadline = 30s;
 constexpr auto retry_after = 500ms;
+/// After a commit its holders say within a moment that they hold the aggregate; then, a whole state is the way.
+constexpr auto aggregate_patience = 3s;
 
 core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, std::string tag) {
     std::uint64_t before = 0;
@@ -251,7 +253,12 @@ core::task<core::result<void>> catch_up(node& n) {
     const bool behind_by_little = n.state && n.state->generation == l.generation() && n.state->round <= l.committed() &&
                                   l.committed() - n.state->round < exchange::retained;
     core::result<void> downloaded = fail(errc::not_found, "waiting for an aggregate");
-    if (!behind_by_little || done.error().code == errc::run_mismatch) downloaded = co_await download_state(n);
+    const auto now = n.env.clock.now();
+    const auto lacking = n.state ? n.state->round + 1 : 0;
+    if (n.lacking.first != lacking) n.lacking = {lacking, now};
+    // After a restart of everybody nobody may hold it any more.
+    const bool patient = behind_by_little && now - n.lacking.second < aggregate_patience;
+    if (!patient || done.error().code == errc::run_mismatch) downloaded = co_await download_state(n);
     if (downloaded || downloaded.error().code == errc::cancelled) co_return downloaded;
     // Nobody can help right now: look again when something changes, and after a moment in any case.
     auto waited = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(retry_after));

@@ -36,6 +36,12 @@ core::task<core::result<void>> coordinate(node& n) {
             continue;
         }
         auto decision = n.coordinator->decide(n.led(), now);
+        if (decision.problem != n.waiting_for) {
+            n.waiting_for = decision.problem;
+            core::event e("waiting");
+            e.with("round", n.led().committed() + 1).with("reason", n.waiting_for);
+            if (!n.waiting_for.empty()) n.emit(std::move(e));
+        }
         if (n.led().open() && reported_divergence != n.led().open()->round) {
             for (const auto who : n.coordinator->diverged()) {
                 reported_divergence = n.led().open()->round;
@@ -70,6 +76,20 @@ core::task<core::result<void>> coordinate(node& n) {
     co_return core::ok();
 }
 
+namespace {
+
+/// A present member that died without a goodbye and has not come back.
+std::optional<peer_number> who_is_away(const node& n) {
+    for (const auto& [number, m] : n.led().members()) {
+        const bool here =
+            number == n.number || n.find(m.admitted.key) || (n.coordinator && n.coordinator->knows(number));
+        if (m.present && !here) return number;
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request) {
     const auto peer = n.find(who);
     if (!peer) co_return core::ok();
@@ -92,6 +112,15 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
         }
         const auto present = std::ranges::count_if(n.led().members(), [](const auto& m) { return m.second.present; });
         if (known == nullptr && present >= n.config().peers.max) {
+            if (const auto away = who_is_away(n)) {
+                // Its key stays known: it is admitted again when it comes back, also beyond the limit.
+                depart_record gives_way;
+                gives_way.number = *away;
+                gives_way.reason = "away while another peer wanted its place";
+                auto departed = co_await n.log->propose(std::move(gives_way));
+                LONGHAUL_CO_TRY(departed);
+                continue;
+            }
             reply.reason =
                 fmt::format("the run is full: {} peers are present and peers.max is {}", present, n.config().peers.max);
             break;

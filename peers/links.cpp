@@ -230,7 +230,8 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
 core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
     for (const auto& address : addresses) {
         auto link = co_await n.mesh->dial(address);
-        if (link) break;
+        // Two home networks use the same private addresses: another node may answer there.
+        if (link && (*link)->remote().key == key) break;
     }
     n.dialling.erase(key);
     n.changed.notify();
@@ -325,7 +326,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         }
     });
     n.send(key, greeting_of(n));
-    if (n.log) n.log->link_up(key);
+    if (n.log && n.admitted) n.log->link_up(key);  // before that the other end owes us no log
     if (n.log_known && key == n.log->leader()) repeat_standing(n);
     n.changed.notify();
 

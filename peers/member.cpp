@@ -150,6 +150,9 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
     co_return done;
 }
 
+/// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
+std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
+
 core::task<core::result<void>> train(node& n) {
     const auto start = n.state;
     const auto generation = n.led().generation();
@@ -170,6 +173,13 @@ core::task<core::result<void>> train(node& n) {
 
     // Δ = anchor − local, plus what earlier rounds did not take (DESIGN §6).
     auto carry = n.mass.take_carry();
+    if (std::uint64_t{carry.steps} + done->steps > max_steps_claimed(n)) {
+        core::event lost("mass_lost");
+        lost.with("tokens", carry.tokens);
+        lost.with("reason", std::string("no round took it for so long that the others would not believe it any more"));
+        n.emit(std::move(lost));
+        carry = {};
+    }
     carried_mass mass;
     mass.tokens = done->tokens + carry.tokens;
     mass.steps = done->steps + carry.steps;
@@ -246,9 +256,6 @@ core::task<core::result<void>> aggregate_and_report(node& n) {
     n.doing = member_state::waiting;
     co_return core::ok();
 }
-
-/// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
-std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
 
 /// A payload that was offered for the open round: received, checked as hostile, decoded once to see that it can be
 /// summed.

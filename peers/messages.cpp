@@ -15,11 +15,6 @@ namespace {
 
 constexpr std::size_t max_log_records = 4096;
 
-template <typename... F>
-struct overloaded : F... {
-    using F::operator()...;
-};
-
 wire::Fetch to_proto(const fetch_message& m) {
     wire::Fetch p;
     p.set_kind(static_cast<std::uint32_t>(m.kind));

@@ -79,6 +79,7 @@ struct node {
     std::set<std::string> refused;    ///< tags of the open round's payloads that could not be true
     std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
         frozen;               ///< the state that donors' transfers share
+    std::string waiting_for;  ///< coordinator: why no round is opened or committed now, for people
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
     core::wakeup changed;  ///< anything above changed: decide again
@@ -94,6 +95,7 @@ struct node {
         ready_for{};                                         ///< (generation, round, attempt) of our last READY
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
     shared_aggregate candidate;                              ///< what we sum for the open attempt
+    std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
     std::optional<round_plan> last_plan;  ///< as last told in an event
     std::uint64_t last_checkpoint = 0;

@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "net/ticket.hpp"
+#include "peers/records.hpp"
 
 namespace longhaul::peers {
 
 namespace {
 
-constexpr std::size_t max_name = 64;
 constexpr std::size_t max_advertised = 16;
 
 bool is_device(std::string_view d) {

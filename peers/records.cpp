@@ -9,11 +9,6 @@ using core::fail;
 
 namespace {
 
-template <typename... F>
-struct overloaded : F... {
-    using F::operator()...;
-};
-
 core::result<record> from(const wire::Depart& p) {
     depart_record r;
     r.number = p.number();

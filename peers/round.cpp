@@ -13,7 +13,7 @@ constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
 
-bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
+bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
 std::string brief_list(const std::vector<peer_number>& numbers) {
     std::string out;
@@ -65,7 +65,7 @@ void round_coordinator::restarted(peer_number who) {
 }
 
 void round_coordinator::progress(peer_number who, const progress_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_ || !in(open_members_, who)) return;
+    if (m.generation != generation_ || m.round != round_ || !has(open_members_, who)) return;
     awaited_.erase(who);
     auto& v = views_[who];
     const bool received = m.verified_bytes > v.verified_bytes || m.payloads.size() > v.payloads.size();
@@ -77,7 +77,7 @@ void round_coordinator::progress(peer_number who, const progress_message& m, cor
 }
 
 void round_coordinator::ready(peer_number who, const ready_message& m, core::time_point now) {
-    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_ || !in(open_members_, who)) return;
+    if (m.generation != generation_ || m.round != round_ || m.attempt != attempt_ || !has(open_members_, who)) return;
     awaited_.erase(who);
     auto& v = views_[who];
     const auto vouches_for = core::hash(serialize(record(commit_from(m))));
@@ -106,8 +106,11 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (!fresh_generation && round_ != 0 && l.committed() >= round_) {
         if (const auto* done = l.commit_of(round_)) {
-            // A round that nobody contributed to says nothing about how long rounds take.
-            if (!done->commit.contributions.empty()) history_.push_back(now - round_started_);
+            // A round that nobody contributed to says nothing about how long rounds take; one that took several
+            // attempts took as long as something moved, or a stall would lengthen the next deadlines, and they it.
+            if (!done->commit.contributions.empty()) {
+                history_.push_back((attempt_ > 1 ? std::max(last_moved(), round_started_) : now) - round_started_);
+            }
             if (history_.size() > history_length) history_.erase(history_.begin());
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
@@ -166,7 +169,13 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
 round_decision round_coordinator::open_next(const ledger& l) const {
     round_record r;
     r.members = candidates(l);
-    if (r.members.empty() || (l.committed() == 0 && r.members.size() < rules_.min_members)) return {};
+    if (r.members.empty()) return {};
+    if (l.committed() == 0 && r.members.size() < rules_.min_members) {
+        round_decision d;
+        d.problem = fmt::format("the first round begins with {} peers (peers.min); {} of them are here",
+                                rules_.min_members, r.members.size());
+        return d;
+    }
     r.contributors = r.members;
     r.round = l.committed() + 1;
     r.attempt = 1;
@@ -207,10 +216,10 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const roun
     for (const auto m : open.members) {
         if (ready_of(m) != nullptr) groups[views_.at(m).vouches_for].push_back(m);
     }
-    const bool self_is_member = in(open.members, self_);
+    const bool self_is_member = has(open.members, self_);
     for (const auto& [what, holding] : groups) {
         // One root from a majority of the members and from the voter (f = 0: the coordinator itself, as a member).
-        if (2 * holding.size() <= open.members.size() || (self_is_member && !in(holding, self_))) continue;
+        if (2 * holding.size() <= open.members.size() || (self_is_member && !has(holding, self_))) continue;
         agreement a;
         a.commit = commit_from(*ready_of(holding.front()));
         const auto same = [](const contribution& c, peer_number n) { return c.number == n; };
@@ -234,6 +243,12 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const roun
         return a;
     }
     return std::nullopt;
+}
+
+core::time_point round_coordinator::last_moved() const {
+    core::time_point moved{};
+    for (const auto& [who, v] : views_) moved = std::max({moved, v.last_progress, v.last_receipt});
+    return moved;
 }
 
 core::time_point round_coordinator::deadline_of(peer_number c, const round_record& open, core::duration limit) const {
@@ -278,7 +293,15 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, rou
         // No majority holds all of them: those that everybody holds can be summed at once.
         auto rest = without([&](peer_number c) { return holders(c, open.members) < open.members.size(); });
         if (rest != open.contributors) {
-            d.propose = next_attempt(open, open.members, std::move(rest), "a payload did not reach everybody");
+            std::string missed;
+            for (const auto c : open.contributors) {
+                if (has(rest, c)) continue;
+                std::vector<peer_number> lack;
+                std::ranges::copy_if(open.members, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
+                missed += fmt::format("{}the payload of peer {} did not reach peer {}", missed.empty() ? "" : "; ", c,
+                                      brief_list(lack));
+            }
+            d.propose = next_attempt(open, open.members, std::move(rest), missed.substr(0, max_reason));
             return;
         }
         // Whoever holds everything for so long and does not answer is suspect (DESIGN §5).
@@ -327,7 +350,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         std::vector<peer_number> contributors;
         for (const auto c : open.contributors) {
             // One that died after full delivery stays: its work is in every survivor's hands.
-            if (in(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
+            if (has(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
         }
         d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead));
         return d;
@@ -351,7 +374,8 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     }
     const bool all_answered =
         std::ranges::all_of(open.members, [this](peer_number m) { return ready_of(m) != nullptr; });
-    const auto stuck_at = attempt_started_ + most_stretch * limit;
+    const auto stuck_at =
+        std::clamp(last_moved() + limit / 2, attempt_started_ + limit, attempt_started_ + most_stretch * limit);
     if (all_answered || now >= stuck_at) {
         unblock(open, all_answered, d);
     } else {
@@ -366,7 +390,7 @@ std::vector<peer_number> round_coordinator::diverged() const {
         if (const auto* said = ready_of(m)) by_state[said->state_root].push_back(m);
     }
     if (by_state.size() < 2) return {};
-    const auto weight = [this](const auto& group) { return std::pair(group.second.size(), in(group.second, self_)); };
+    const auto weight = [this](const auto& group) { return std::pair(group.second.size(), has(group.second, self_)); };
     const auto largest = std::ranges::max_element(by_state, {}, weight);
     std::vector<peer_number> out;
     for (const auto& [root, who] : by_state) {

@@ -25,7 +25,7 @@ struct round_rules {
 struct round_decision {
     std::optional<record> propose;
     std::optional<core::time_point> wake_at;
-    std::string problem;  ///< why the round cannot go on, for people; empty: it can
+    std::string problem;  ///< why no round begins or goes on, for people; empty: it does
 };
 
 class round_coordinator {
@@ -94,6 +94,8 @@ private:
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
     core::duration allowance() const;
+    /// When anybody last made or received something of the open round; long ago: nobody yet.
+    core::time_point last_moved() const;
 
     round_rules rules_;
     peer_number self_;
@@ -109,7 +111,7 @@ private:
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet
-    std::vector<core::duration> history_;  ///< of the last rounds, start to commit
+    std::vector<core::duration> history_;  ///< of the last rounds, start to commit (or to the last movement)
 };
 
 }  // namespace longhaul::peers

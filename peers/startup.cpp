@@ -367,6 +367,9 @@ core::task<core::result<void>> start_founder(node& n) {
     n.coordinator.emplace(std::move(rules), n.number);
     n.coordinator->log_advanced(n.led(), n.env.clock.now());
     if (n.led().open()) n.coordinator->restarted(n.number);
+    // Before the first record is logged: with it this node decides what becomes of the mass that a checkpoint carried.
+    auto restored = co_await restore(n);
+    LONGHAUL_CO_TRY(restored);
     auto admitted = co_await n.log->propose(std::move(r));
     LONGHAUL_CO_TRY(admitted);
     if (n.led().phase() != run_phase::running) {
@@ -375,8 +378,6 @@ core::task<core::result<void>> start_founder(node& n) {
         auto resumed = co_await n.log->propose(std::move(running));
         LONGHAUL_CO_TRY(resumed);
     }
-    auto restored = co_await restore(n);
-    LONGHAUL_CO_TRY(restored);
     if (!n.state && n.led().committed() == 0 && n.led().generation() == 1) {
         auto first = std::make_shared<model_state>();
         first->anchor.resize(n.tensors().elements());

@@ -30,6 +30,7 @@ peer_status status_of(const node& n) {
     s.key = n.self();
     s.name = n.options.name;
     s.state = name_of(n);
+    s.waiting_for = n.waiting_for;
     std::tie(s.wire_sent, s.wire_received) = n.wire_bytes();
     s.train_loss = n.train_loss;
     s.eval_loss = n.eval_loss;
@@ -108,6 +109,7 @@ std::string to_json(const peer_status& s) {
     j["key"] = s.key.hex();
     j["name"] = s.name;
     j["state"] = s.state;
+    j["waiting_for"] = s.waiting_for;
     j["generation"] = s.generation;
     j["round"] = s.round;
     j["attempt"] = s.attempt;

@@ -7,6 +7,12 @@
 
 namespace longhaul::peers {
 
+/// For std::visit: a function for each kind.
+template <typename... F>
+struct overloaded : F... {
+    using F::operator()...;
+};
+
 /// Serialises any message; deterministic because no message has a map or unknown fields of ours.
 template <typename Proto>
 core::byte_vector to_bytes(const Proto& p) {

@@ -18,6 +18,9 @@
 
 namespace longhaul::sim {
 
+/// What a seam answers once its process has died.
+inline core::error dying() { return {core::errc::cancelled, "the process is being killed"}; }
+
 class process {
 public:
     /// Starts at the next poll.

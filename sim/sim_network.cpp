@@ -9,8 +9,6 @@ namespace {
 
 using fabric = sim_network::fabric;
 
-core::error dying() { return {core::errc::cancelled, "the process is being killed"}; }
-
 /// Ends an attempt with the coroutine that waits for it.
 struct dial_guard {
     fabric& f;

@@ -10,8 +10,6 @@ namespace longhaul::sim {
 
 namespace {
 
-core::error dying() { return {core::errc::cancelled, "the process is being killed"}; }
-
 bool inside(const std::string& path, const std::string& folder) {
     return path.size() > folder.size() && path.starts_with(folder) && path[folder.size()] == '/';
 }

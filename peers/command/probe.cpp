@@ -12,9 +12,9 @@ namespace longhaul::peers::command {
 
 namespace {
 
-using json = nlohmann::ordered_json;
+using ordered_json = nlohmann::ordered_json;
 
-constexpr auto deadline = std::chrono::seconds(10);
+constexpr auto probe_deadline = std::chrono::seconds(10);
 
 std::string advice_for(core::errc code) {
     switch (code) {
@@ -30,19 +30,19 @@ std::string advice_for(core::errc code) {
 }
 
 struct report {
-    json shown = json::object();
+    ordered_json shown = ordered_json::object();
     std::optional<core::error> failed;
 };
 
 /// Each address of the ticket, by cleartext hellos.
 core::task<core::result<void>> probe_addresses(net::environment& env, const net::ticket& t, report& out) {
-    auto& rows = out.shown["addresses"] = json::array();
+    auto& rows = out.shown["addresses"] = ordered_json::array();
     std::optional<core::error> last;
     bool reached = false;
     for (const auto& at : t.addresses) {
-        json row;
+        ordered_json row;
         row["address"] = at.text();
-        auto hello = co_await net::mesh::probe(env, at, deadline);
+        auto hello = co_await net::mesh::probe(env, at, probe_deadline);
         row["reachable"] = hello.has_value();
         if (hello) {
             reached = true;
@@ -64,7 +64,7 @@ core::task<core::result<void>> probe_addresses(net::environment& env, const net:
 
 /// Whether the ticket's key opens the door, and who is behind it.
 core::task<core::result<void>> probe_admission(net::environment& env, net::ticket t, report& out) {
-    auto status = co_await query_status(env, std::move(t), deadline);
+    auto status = co_await query_status(env, std::move(t), probe_deadline);
     out.shown["admitted"] = status.has_value();
     if (status) {
         auto parsed = core::parse_json(*status, 8 << 20, 8);
@@ -119,7 +119,7 @@ core::result<int> run(const std::string& address, bool as_json) {
     visitor here;
     LONGHAUL_TRY_ASSIGN(const auto r, here.ask(probe(here.env(), std::move(ticket))));
     if (as_json) {
-        std::puts(r.shown.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+        std::puts(r.shown.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
     } else {
         print(r);
     }

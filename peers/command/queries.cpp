@@ -17,8 +17,8 @@ namespace {
 using json = nlohmann::json;
 
 constexpr std::size_t max_status = 8 << 20;
-constexpr std::size_t max_depth = 8;
-constexpr auto deadline = std::chrono::seconds(10);
+constexpr std::size_t max_status_depth = 8;
+constexpr auto query_deadline = std::chrono::seconds(10);
 
 /// What a query was asked, as flags.
 struct query {
@@ -39,10 +39,10 @@ core::result<json> status_of(const query& q) {
         text = here.ask(ask_here(here.env(), q.state_dir));
     } else {
         LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(q.address));
-        text = here.ask(query_status(here.env(), std::move(ticket), deadline));
+        text = here.ask(query_status(here.env(), std::move(ticket), query_deadline));
     }
     LONGHAUL_TRY(text);
-    auto parsed = core::parse_json(*text, max_status, max_depth);
+    auto parsed = core::parse_json(*text, max_status, max_status_depth);
     if (!parsed || !parsed->is_object()) {
         return core::fail(core::errc::protocol,
                           "the node's status is not understood: it runs another version of longhaul");
@@ -86,6 +86,7 @@ core::result<int> status(const query& q) {
     }
     fmt::print("run          {} ({})\n", field(s, "run_name"), short_key(s, "run"));
     fmt::print("node         {} ({}), {}\n", field(s, "name"), short_key(s, "key"), field(s, "state"));
+    if (const auto reason = field(s, "waiting_for"); !reason.empty()) fmt::print("waits        {}\n", reason);
     fmt::print("rounds       {} of {} applied; attempt {} of round {}, generation {}\n", field(s, "applied"),
                field(s, "rounds_total"), field(s, "attempt"), field(s, "round"), field(s, "generation"));
     fmt::print("peers        {} alive, {} participating, {} merged in the last round\n", field(s, "alive"),

@@ -144,7 +144,7 @@ class Runs:
         """Trials of the learning rate with the first seed, then the best with all seeds."""
         trials = self.many(method, [(lr, 1) for lr in TRIALS[method]])
         best = min(trials, key=lambda r: r["final"])
-        if best is trials[0] or best is trials[-1]:
+        if best_at_edge(trials):
             print(f"{method}: the best learning rate {best['lr']:g} lies at the edge of its trials", flush=True)
         return trials, [best, *self.many(method, [(best["lr"], s) for s in range(2, seeds + 1)])]
 
@@ -196,6 +196,10 @@ def draw(out: pathlib.Path, local: list[Result], joint: list[Result]) -> None:
     figure.savefig(out / "diloco.png", dpi=120)
 
 
+def best_at_edge(trials: list[Result]) -> bool:
+    return min(trials, key=lambda r: r["final"]) in (trials[0], trials[-1])
+
+
 def page(
     runs: Runs, trials: dict[str, list[Result]], local: list[Result], joint: list[Result], command: str
 ) -> tuple[str, bool]:
@@ -211,6 +215,9 @@ def page(
         f"| {name} | " + " | ".join(f"{r['lr']:g}: {r['final']:.3f}" for r in trials[name]) + " |" for name in trials
     )
     pairs = ", ".join(f"{a['final'] / b['final'] - 1:+.1%}" for a, b in zip(local, joint))
+    edge = " and of ".join(n for n, results in trials.items() if best_at_edge(results))
+    if edge:
+        edge = f"\nThe best of {edge} lies at the edge of its trials: it may be better beyond.\n"
     tokens = runs.rounds * STEPS * PEERS * BATCH * CONTEXT
     text = f"""# DiLoCo against data-parallel training
 
@@ -243,7 +250,7 @@ Learning rates, as many trials for each method (seed 1; learning rate: held-out 
 | | trial | trial | trial |
 |---|---|---|---|
 {rows}
-
+{edge}
 What this does not show: larger models, other texts, or time on a slow link. Both methods pass {tokens / 1.06e6:.0f}
 times over the text.
 """

@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from nodes import clean_environment, find_binary, wait_for
+from nodes import PATIENCE, clean_environment, find_binary, wait_for
+from pace import exit_code
 
 IP_UDP_HEADERS = 28
 
@@ -27,7 +28,7 @@ while True:
 PING = """
 import json, socket, sys, time
 s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(2)
+s.settimeout(60)
 times = []
 for i in range(int(sys.argv[2])):
     begun = time.monotonic()
@@ -53,7 +54,7 @@ while True:
     if n < 10:
         break
     arrivals.append((time.monotonic(), n))
-    s.settimeout(2)
+    s.settimeout(5)
 first, last = arrivals[0], arrivals[-1]
 print(json.dumps({"packets": len(arrivals), "bytes": sum(n for _, n in arrivals[1:]), "seconds": last[0] - first[0]}))
 """
@@ -62,12 +63,14 @@ import json, socket, sys, time
 address, packets, size, per_second = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 begun = time.monotonic()
+late = 0.0
 for i in range(packets):
     ahead = i / per_second - (time.monotonic() - begun)
+    late = max(late, -ahead)
     if ahead > 0.002:
         time.sleep(ahead)
     s.sendto(bytes(size), (address, 5000))
-print(json.dumps({"sent": packets}))
+print(json.dumps({"sent": packets, "late": late}))
 """
 LISTEN = """
 import signal, socket, sys
@@ -77,7 +80,7 @@ signal.pause()
 """
 CALL = """
 import socket, sys
-socket.create_connection((sys.argv[1], 5000), 2)
+socket.create_connection((sys.argv[1], 5000), float(sys.argv[2]))
 """
 KNOCK = """
 import socket, sys
@@ -140,7 +143,7 @@ class Lab:
             started.wait()
         if self.process.poll() is None:
             self.process.stdin.close()
-            self.process.wait(20)
+            exit_code(self.process, PATIENCE)
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ def lab(tmp_path):
 
 
 def line_of(program: subprocess.Popen) -> dict:
-    return json.loads(program.communicate(timeout=120)[0].splitlines()[-1])
+    return json.loads(program.communicate(timeout=300)[0].splitlines()[-1])
 
 
 TWO = """
@@ -195,9 +198,12 @@ def test_rate_is_within_one_percent(lab):
     receiver = held.server("b", COUNT, held.peers["b"]["address"])
     # Twice what the line takes: it is never idle, and what its queue does not hold is dropped.
     size = 1400
-    held.run("a", SEND, held.peers["b"]["address"], 28_000, size, 7000).wait(60)
+    sender = line_of(held.run("a", SEND, held.peers["b"]["address"], 28_000, size, 7000))
     got = line_of(receiver)
     stats = held.stats()
+    # The queue holds 40 ms: a sender that was late by more than half of it may have left the line idle.
+    if sender["late"] > 0.02:
+        pytest.skip(f"this machine is too busy: a packet was sent {sender['late'] * 1000:.0f} ms late")
     assert stats["dropped_queue"] > 1000
     rate = got["bytes"] / size * (size + IP_UDP_HEADERS) * 8 / got["seconds"]
     assert rate == pytest.approx(40e6, rel=0.01)
@@ -207,7 +213,7 @@ def test_loss_is_within_its_binomial_bounds(lab):
     share, sent = 0.02, 20_000
     held = lab(TWO.format(rtt="10 ms", loss="2 %", queue="10 MB", rate="1 Gbit/s"))
     receiver = held.server("b", COUNT, held.peers["b"]["address"])
-    held.run("a", SEND, held.peers["b"]["address"], sent, 100, 5000).wait(60)
+    held.run("a", SEND, held.peers["b"]["address"], sent, 100, 5000).wait()
     got = line_of(receiver)
     stats = held.stats()
     words = [*held.peers["b"]["enter"], "cat", "/proc/net/snmp"]
@@ -223,8 +229,8 @@ def test_a_firewall_lets_nobody_in_but_everybody_out(lab):
     held = lab(scenario.replace('name = "b"', 'name = "b"\nreachable = false'))
     for peer in "ab":
         held.server(peer, LISTEN, held.peers[peer]["address"])
-    assert held.run("b", CALL, held.peers["a"]["address"]).wait(30) == 0
-    assert held.run("a", CALL, held.peers["b"]["address"]).wait(30) != 0
+    assert exit_code(held.run("b", CALL, held.peers["a"]["address"], 60), PATIENCE) == 0
+    assert exit_code(held.run("a", CALL, held.peers["b"]["address"], 2), PATIENCE) != 0
 
 
 def test_faults_of_the_network_happen_while_it_is_held(lab):
@@ -254,5 +260,5 @@ def test_nothing_is_left_behind(lab, how):
         held.process.stdin.close()
     else:
         held.process.send_signal(how)
-    held.process.wait(20)
+    exit_code(held.process, PATIENCE)
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in relatives), "the end of all processes")

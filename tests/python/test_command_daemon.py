@@ -11,7 +11,8 @@ import struct
 import subprocess
 
 import pytest
-from nodes import World, listener, port_of, wait_for
+from nodes import PATIENCE, World, listener, port_of, wait_for
+from pace import exit_code
 
 WIRE_VERSION = 1
 
@@ -97,7 +98,7 @@ def test_human_output_has_exactly_one_ticket(world):
         assert text.count("longhaul://") == 1
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        assert exit_code(process, PATIENCE) == 0
 
 
 def test_files_of_a_node_are_private(world):
@@ -175,6 +176,15 @@ def test_the_launchers_death_ends_the_daemon(world):
     assert founder.wait().code == 0
 
 
+def test_a_founder_says_whom_it_waits_for(world):
+    founder = world.found(min_peers=3)
+    (waiting,) = wait_for(lambda: founder.events("waiting"), "the founder saying that it waits")
+    assert waiting["reason"] == "the first round begins with 3 peers (peers.min); 1 of them are here"
+    assert still_serves(world, founder)["waiting_for"] == waiting["reason"]
+    assert waiting["reason"] in founder.err.read_text()
+    assert waiting["reason"] in world.run("status", "--state-dir", founder.folder).out
+
+
 def test_waiting_for_peers_can_be_interrupted(world):
     founder = world.found(min_peers=3)
     founder.ready()
@@ -218,6 +228,26 @@ def test_a_node_that_leaves_says_so(world, how):
     (down,) = founder.events("peer_down")
     assert left["number"] == down["number"]
     assert left["reason"] == down["reason"] and "lost" not in left["reason"], left
+
+
+def test_a_dead_peer_gives_its_place_to_another_and_comes_back(world):
+    config = world.config()
+    config.write_text(config.read_text().replace("min = 1", "min = 1\nmax = 2"))
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0")
+    ticket = founder.ready()["ticket"]
+    first = world.join("first", ticket)
+    first.ready()
+    second = world.join("second", ticket)
+    full = second.wait()
+    assert full.code == 77 and "the run is full" in full.sentence
+    first.kill()
+    wait_for(lambda: founder.events("peer_down"), "the founder noticing")
+    second = world.join("second", ticket)
+    second.ready()
+    assert founder.events("left")[-1]["reason"] == "away while another peer wanted its place"
+    again = world.join("first", ticket)
+    again.ready()
+    wait_for(lambda: still_serves(world, founder)["alive"] == 3, "all three")
 
 
 # -- bad input: one sentence, the right code, and the receiver lives -------------------------------
@@ -283,7 +313,7 @@ def test_a_bare_address_opens_an_open_run_and_prints_whom_it_trusts(world):
         assert ready["run"] in process.stdout.readline()
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        exit_code(process, PATIENCE)
 
 
 def test_another_model_than_expected(world):
@@ -321,7 +351,7 @@ def test_a_founder_of_another_protocol_version(world):
     with listener() as server:
         joiner = world.join("joiner", f"127.0.0.1:{server.getsockname()[1]}")
         with server.accept()[0] as connection:
-            connection.settimeout(30)
+            connection.settimeout(PATIENCE)
             assert connection.recv(96).startswith(b"LONGHAUL")
             connection.sendall(hello(wire_min=7, wire_max=9, role=3))
             done = joiner.wait()
@@ -331,7 +361,7 @@ def test_a_founder_of_another_protocol_version(world):
 
 def test_a_joiner_of_another_protocol_version(world):
     founder = world.found()
-    with socket.create_connection(("127.0.0.1", port_of(founder.ready())), timeout=30) as stranger:
+    with socket.create_connection(("127.0.0.1", port_of(founder.ready())), timeout=PATIENCE) as stranger:
         stranger.sendall(hello(wire_min=7, wire_max=9))
         answer = stranger.recv(96)
         assert answer.startswith(b"LONGHAUL"), "so that the stranger can name the difference"
@@ -373,7 +403,7 @@ def test_garbage_on_the_port(world):
     ready = founder.ready()
     for what, data in GARBAGE.items():
         for half_close in (False, True):
-            with socket.create_connection(("127.0.0.1", port_of(ready)), timeout=30) as stranger:
+            with socket.create_connection(("127.0.0.1", port_of(ready)), timeout=PATIENCE) as stranger:
                 try:
                     stranger.sendall(data)
                     if half_close:
@@ -394,7 +424,7 @@ def test_garbage_on_the_control_socket(world):
     lines = [b"\n", b"{}\n", b'{"do":"fly"}\n', b'{"do":1}\n', b"[" * 5000, b"x" * 100000, b'{"do":"status"']
     for data in [*lines, os.urandom(3000) + b"\n"]:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             client.connect(str(founder.folder / "control.sock"))
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)

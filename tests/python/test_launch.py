@@ -6,11 +6,13 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
+import pace
 import pytest
 from longhaul import launch
 from longhaul.events import RunView
+from nodes import PATIENCE
+from pace import wait_until
 
 FAKE = pathlib.Path(__file__).with_name("fake_daemon.py")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -28,7 +30,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(tmp_path: pathlib.Path, *more: str, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(tmp_path, *more), capture_output=True, text=True, env=environment(**env), timeout=240)
+    return pace.run(command(tmp_path, *more), PATIENCE, env=environment(**env))
 
 
 def pids(tmp_path: pathlib.Path) -> list[int]:
@@ -43,15 +45,6 @@ def pids(tmp_path: pathlib.Path) -> list[int]:
             if "--state-dir" in words and any(w.startswith(str(tmp_path)) for w in words):
                 found.append(int(entry.name))
     return found
-
-
-def wait_until(condition, seconds: float = 120.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_four_peers_to_the_end(tmp_path):
@@ -99,7 +92,7 @@ def test_last_words_and_exit_code_of_a_daemon_that_fails(tmp_path):
 def test_founder_that_never_gets_ready(tmp_path):
     arguments = command(tmp_path, "--plain")
     (tmp_path / "run.toml").unlink()
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=240)
+    done = pace.run(arguments, PATIENCE, env=environment())
     assert done.returncode == 78
     assert "run.toml does not exist" in done.stderr
 
@@ -114,9 +107,9 @@ def test_founder_that_fails_ends_the_run(tmp_path):
 def test_interrupt_leaves_cleanly(tmp_path):
     process = subprocess.Popen(command(tmp_path, "--peers", "2", "--plain"), env=environment(FAKE_ROUNDS="9999"))
     events = [tmp_path / "run" / f"peer-{i}" / "events.jsonl" for i in range(2)]
-    assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events))
+    assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events), PATIENCE)
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 0
+    assert pace.exit_code(process, PATIENCE) == 0
     assert pids(tmp_path) == []
     assert '"event": "left"' in (tmp_path / "run" / "peer-1" / "events.jsonl").read_text()
 
@@ -126,10 +119,10 @@ def test_children_die_with_a_killed_launcher(tmp_path):
     process = subprocess.Popen(
         command(tmp_path, "--peers", "3", "--plain"), env=environment(FAKE_ROUNDS="9999", FAKE_DEAF="1")
     )
-    assert wait_until(lambda: len(pids(tmp_path)) == 3)
+    assert wait_until(lambda: len(pids(tmp_path)) == 3, PATIENCE)
     process.kill()
     process.wait()
-    assert wait_until(lambda: pids(tmp_path) == [])
+    assert wait_until(lambda: pids(tmp_path) == [], PATIENCE)
 
 
 def test_limit_on_time(tmp_path):

@@ -9,7 +9,7 @@ namespace {
 
 using namespace testing;
 
-core::digest digest_of(unsigned char fill) {
+core::digest filled_digest(unsigned char fill) {
     core::digest d;
     d.bytes.fill(static_cast<std::byte>(fill));
     return d;
@@ -25,7 +25,7 @@ hello bulk_hello() {
     hello h;
     h.role = hello_role::bulk;
     h.connection = 7;
-    h.run = digest_of(0xAB);
+    h.run = filled_digest(0xAB);
     h.session = session_of_fill(0xCD);
     return h;
 }
@@ -141,8 +141,8 @@ TEST_CASE("two ends agree on the highest common version") {
 TEST_CASE("runs are compared by whoever named one, and both are named") {
     hello ours;
     hello theirs;
-    ours.run = digest_of(0x11);
-    theirs.run = digest_of(0x22);
+    ours.run = filled_digest(0x11);
+    theirs.run = filled_digest(0x22);
     for (const auto s : {side::initiator, side::responder}) {
         const auto compared = compare(ours, theirs, s);
         REQUIRE_FALSE(compared);

@@ -325,4 +325,4 @@ inline void run_simulated(const std::function<task<result<void>>(world&)>& body)
     static longhaul::core::task<longhaul::core::result<void>> function(                 \
         [[maybe_unused]] longhaul::net::testing::world& w)
 /// A case over `world& w`, a coroutine that returns task<result<void>>.
-#define LINK_TEST(name) LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __LINE__), name)
+#define LINK_TEST(name) LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __COUNTER__), name)

@@ -57,7 +57,9 @@ TEST_CASE("the first round waits for as many members as the run wants and later 
     t.coordinator.caught_up(1, 1, 0);
     t.coordinator.caught_up(2, 1, 0);
     CHECK(t.waits());
+    CHECK(t.decide().problem == "the first round begins with 3 peers (peers.min); 2 of them are here");
     t.coordinator.caught_up(3, 1, 0);
+    CHECK(t.decide().problem.empty());
     t.whole_round(1s);
     t.coordinator.gone(2);
     t.coordinator.gone(3);
@@ -467,12 +469,15 @@ TEST_CASE("payloads that a majority holds, but never the same, do not stop the r
     t.delivered({1}, {1, 2});
     t.delivered({2}, {2, 3});
     t.delivered({3}, {1, 3});
-    t.now = begun + 240s - 1ns;
+    t.now = begun + 60s - 1ns;
     CHECK(t.waits());
-    t.now = begun + 240s;
+    t.now = begun + 60s;
     const auto r = t.step<round_record>();
     CHECK(r.members == numbers{1, 2, 3});
     CHECK(r.contributors.empty());
+    CHECK(r.reason ==
+          "the payload of peer 1 did not reach peer 2; the payload of peer 2 did not reach peer 3; "
+          "the payload of peer 3 did not reach peer 1");
     for (const peer_number n : {1, 2, 3}) t.ready(n);
     t.step<commit_record>();
 }
@@ -484,15 +489,54 @@ TEST_CASE("a member that holds everything and never answers leaves the members i
     t.delivered({1, 2}, {1, 2});
     t.now = begun + 10s;
     t.ready(1);
-    t.now = begun + 240s - 1ns;
+    t.now = begun + 60s - 1ns;
     CHECK(t.waits());
-    CHECK(t.decide().wake_at == begun + 240s);
-    t.now = begun + 240s;
+    CHECK(t.decide().wake_at == begun + 60s);
+    t.now = begun + 60s;
     const auto r = t.step<round_record>();
     CHECK(r.members == numbers{1});
     CHECK(r.contributors == numbers{1, 2});
     t.ready(1);
     t.step<commit_record>();
+}
+
+TEST_CASE("a member that is still being sent to is waited for longer, at most four times") {
+    table t(3, 1000, 60s);
+    t.open();
+    const auto begun = t.now;
+    t.delivered({1, 2}, {1, 2, 3});
+    t.delivered({3}, {1, 3});
+    for (int i = 1; i < 240; ++i) {
+        t.now = begun + i * 1s;
+        t.progress(3, {1, 3}, 0, static_cast<std::uint64_t>(i));
+        REQUIRE(t.waits());
+    }
+    t.now = begun + 240s;
+    CHECK(t.step<round_record>().contributors == numbers{1, 3});
+}
+
+TEST_CASE("rounds that stall because two members do not reach each other do not get longer and longer") {
+    table t(3, 1000, 60s);
+    std::vector<std::chrono::seconds> lengths;
+    for (int i = 0; i < 5; ++i) {
+        t.open();
+        const auto begun = t.now;
+        t.now += 10s;
+        t.delivered({1}, {1, 2, 3});
+        t.delivered({2}, {1, 2});
+        t.delivered({3}, {1, 3});
+        t.now = *t.decide().wake_at;
+        const auto r = t.step<round_record>();
+        CHECK(r.contributors == numbers{1});
+        CHECK(r.reason == "the payload of peer 2 did not reach peer 3; the payload of peer 3 did not reach peer 2");
+        for (const peer_number n : {1, 2, 3}) t.ready(n);
+        t.step<commit_record>();
+        lengths.push_back(std::chrono::duration_cast<std::chrono::seconds>(t.now - begun));
+        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+    }
+    // The first has the configured deadline. Of the others the deadline is one and a half times the 10 s in which
+    // anything moved, and the grace: 17 s; they wait for half of it after the last movement.
+    CHECK(lengths == std::vector{60s, 18s, 18s, 18s, 18s});
 }
 
 TEST_CASE("READY tells that its sender holds every payload") {

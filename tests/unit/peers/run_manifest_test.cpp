@@ -27,7 +27,7 @@ struct fixture {
     peers::signed_manifest signed_manifest() { return peers::sign_manifest(manifest(), founder).value(); }
 };
 
-std::string canonical(peers::run_config c) {
+std::string canonical_text(peers::run_config c) {
     core::config_binder binder;
     peers::bind(binder, c);
     return binder.canonical();
@@ -45,7 +45,7 @@ TEST_CASE("a signed manifest reads back as it was made") {
     REQUIRE(read.has_value());
     CHECK(read->bytes == s->bytes);
     CHECK(read->run_id == s->run_id);
-    CHECK(canonical(read->manifest.config) == canonical(m.config));
+    CHECK(canonical_text(read->manifest.config) == canonical_text(m.config));
     CHECK(read->manifest.tensors == m.tensors);
     CHECK(read->manifest.data_hash == m.data_hash);
     CHECK(read->manifest.data_description == m.data_description);
