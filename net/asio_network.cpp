@@ -124,6 +124,7 @@ public:
         info.congestion_window_bytes = facts->congestion_window_bytes;
         info.window_limit_bytes = facts->window_limit_bytes;
         info.delivered_bytes = facts->delivered_bytes;
+        info.queued_bytes = facts->queued_bytes;
         return info;
     }
 

@@ -7,18 +7,17 @@ namespace longhaul::net {
 namespace {
 
 /// Over which delivery is averaged.
-constexpr auto rate_window = std::chrono::milliseconds(50);
+constexpr auto rate_window = std::chrono::milliseconds(100);
 /// The queue that draining aims for, and below which the rate is raised: enough to keep the wire busy.
 constexpr auto wanted_queueing = std::chrono::milliseconds(15);
 /// Draining takes this long, or a round trip if that is longer.
 constexpr double drain_seconds = 0.1;
 /// Pacing never takes more than this share away: a delay that has another cause must not stop bulk.
 constexpr double least_share = 0.5, most_share = 0.95;
-/// The queue that a round trip of raising may build, while there is some queue, and while there is none: by the time
-/// that it shows, so much has been sent too much. The share by which the rate is raised is bounded, too.
-constexpr double raise_little = 0.003, raise_much = 0.015, least_raise = 0.02, most_raise = 0.25;
+/// A round trip, by how much the rate is raised up to what the path has delivered with a queue, and beyond that.
+constexpr double raise_below = 1.25, raise_beyond = 1.02;
 /// Beyond this multiple of what the path delivers the limit means nothing and goes.
-constexpr double meaningless = 2;
+constexpr double meaningless = 1.5;
 
 }  // namespace
 
@@ -51,15 +50,15 @@ void delay_guard::round_trip(core::time_point now, core::duration last, core::du
         if (limit_ <= 0 && now - crowded_since_ < least / 2) return;
         const double drain =
             core::to_seconds(excess - wanted_queueing) / std::max(drain_seconds, core::to_seconds(last));
-        limit_ = capacity() * std::clamp(1 - drain, least_share, most_share);
+        full_ = capacity();
+        limit_ = full_ * std::clamp(1 - drain, least_share, most_share);
         changed_ = now;
     } else if (limit_ > 0) {
         if (excess > 2 * wanted_queueing) {
-            limit_ = capacity();
+            limit_ = capacity() * most_share;
         } else {
-            const double queue = excess > wanted_queueing / 2 ? raise_little : raise_much;
-            const double raise = std::clamp(queue / core::to_seconds(least), least_raise, most_raise);
-            limit_ = std::max(limit_, capacity()) * (1 + raise);
+            const double now_at = std::max(limit_, capacity());
+            limit_ = now_at < full_ ? std::min(full_, now_at * raise_below) : now_at * raise_beyond;
         }
         if (limit_ > meaningless * capacity()) limit_ = 0;
         changed_ = now;

@@ -31,13 +31,14 @@ private:
     double capacity() const;
 
     double limit_ = 0;
+    double full_ = 0;  ///< what the path delivered when a queue stood in it last
     bool queueing_ = false;
     core::duration excess_before_{};
     core::time_point changed_{}, crowded_since_{};
     core::time_point window_began_{};
     std::uint64_t window_total_ = 0;
     bool flowing_ = false;
-    std::array<double, 4> rates_{};  ///< of the latest windows, bytes per second
+    std::array<double, 2> rates_{};  ///< of the latest windows, bytes per second
     std::size_t next_rate_ = 0;
 };
 

@@ -48,7 +48,9 @@ std::optional<tcp_facts> facts_of(int descriptor) {
     info.window_limit_bytes = static_cast<std::uint64_t>(usable_share * static_cast<double>(buffer));
     // A kernel that is older than a field leaves it zero.
     info.segments_sent = raw.tcpi_data_segs_out;
-    info.delivered_bytes = raw.tcpi_bytes_acked;
+    // Counts what arrived behind a gap, too: acknowledged bytes would stand still until a loss is repaired, then leap.
+    info.delivered_bytes = std::uint64_t{raw.tcpi_delivered} * raw.tcpi_snd_mss;
+    info.queued_bytes = raw.tcpi_notsent_bytes + std::uint64_t{raw.tcpi_unacked} * raw.tcpi_snd_mss;
     if (info.retransmits > 0 && follows_losses(descriptor)) {
         info.window_limit_bytes = std::min(info.window_limit_bytes, info.congestion_window_bytes);
     }

@@ -28,8 +28,6 @@ constexpr auto probe_often = std::chrono::milliseconds(25);
 /// Heartbeats whose echo is waited for.
 constexpr std::size_t max_beats = 256;
 
-std::uint8_t code(channel_record type) { return static_cast<std::uint8_t>(type); }
-
 }  // namespace
 
 link_impl::link_impl(environment& env, link_setup setup)

@@ -28,7 +28,8 @@ struct stream_info {
     std::uint64_t retransmits = 0;    ///< of them, repetitions
     std::uint64_t congestion_window_bytes = 0;
     std::uint64_t window_limit_bytes = 0;  ///< that can be in flight at most, by buffers and losses; 0: not known
-    std::uint64_t delivered_bytes = 0;     ///< sent and acknowledged; 0: not known
+    std::uint64_t delivered_bytes = 0;     ///< that have arrived, about; 0: not known
+    std::uint64_t queued_bytes = 0;        ///< given to the kernel and not acknowledged
 };
 
 /// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).

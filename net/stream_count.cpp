@@ -13,8 +13,9 @@ constexpr double hoped_for = 1e9 / 8 * 4 / 3;
 constexpr double usual_window = 2.0 * 1024 * 1024;
 /// A measurement: at least this long, and so many round trips, and so many bytes (or the longer time).
 constexpr double least_seconds = 1, least_round_trips = 10, least_bytes = 4.0 * 1024 * 1024, long_enough = 4;
-/// Not measured: round trips after a pause, and after the number changed (slow start).
-constexpr double ramp_warm = 2, ramp_cold = 10;
+/// Not measured: round trips after a pause, after the number grew (slow start), and after it shrank (what was given up
+/// empties its buffers first).
+constexpr double ramp_warm = 2, ramp_cold = 10, ramp_reduced = 40;
 /// More connections must bring this much, fewer may cost this much.
 constexpr double gain = 1.05, loss = 0.95;
 /// Goodput that differs so much from the last one: another link.
@@ -42,7 +43,7 @@ void stream_count::set(unsigned count, phase next, const stream_sample& s) {
     before_ = wanted_;
     wanted_ = count;
     phase_ = next;
-    ramp_ = ramp_cold * core::to_seconds(s.rtt);
+    ramp_ = (next == phase::reducing ? ramp_reduced : ramp_cold) * core::to_seconds(s.rtt);
     missing_ = 0;
 }
 

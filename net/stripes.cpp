@@ -29,8 +29,6 @@ constexpr auto look_often = std::chrono::milliseconds(25);
 /// Connection numbers that are remembered behind the greatest.
 constexpr std::uint32_t remembered = 1024;
 
-std::uint8_t code(channel_record type) { return static_cast<std::uint8_t>(type); }
-
 /// Whichever ends first ends both.
 task<result<void>> either(task<result<void>> a, task<result<void>> b) {
     auto first = co_await core::race(std::move(a), std::move(b));
@@ -204,7 +202,7 @@ void stripes::look() {
     sample.saturated = outgoing_.backlog();
     sample.open = in_use();
     sample.rtt = rtt_least_;
-    sample.queueing = guard_.queueing();
+    sample.queueing = guard_.queueing() || guard_.limit() > 0;
     sample.window = sums.window_limit;
     if (outgoing_.active() > 0) {
         guard_.delivered(sample.now, sample.delivered);
@@ -234,8 +232,10 @@ task<result<void>> stripes::measure() {
 }
 
 void stripes::pace() {
-    const auto carrying = in_use();
-    const double each = carrying > 0 ? guard_.limit() / carrying : 0;
+    // Connections that were given up still empty their buffers: they share, too.
+    const auto carrying = std::ranges::count_if(
+        open_, [this](const auto& entry) { return may_send(*entry.second) || entry.second->last.queued_bytes > 0; });
+    const double each = carrying > 0 ? guard_.limit() / static_cast<double>(carrying) : 0;
     for (const auto& [number, s] : open_) {
         if (s->pace == each) continue;
         s->pace = each;

@@ -142,6 +142,6 @@ TEST_CASE("a delay that bulk does not make takes half of it at most, and a singl
     flow(1e6, 400ms, 100);  // a queue of somebody else
     CHECK(g.queueing());
     CHECK(g.limit() == Approx(0.5e6).epsilon(0.05));
-    flow(1e6, 55ms, 40);  // it is gone: bulk is let go again
+    flow(1e6, 55ms, 80);  // it is gone: bulk is let go again
     CHECK(g.limit() == 0);
 }
