@@ -85,8 +85,10 @@ bool parse_number(const std::string& text, T min, T max, T& out) {
     return code == std::errc{} && end == last && !text.empty() && out >= min && out <= max;
 }
 
+constexpr std::string_view environment_prefix = "LONGHAUL_";
+
 std::string environment_name(std::string_view key) {
-    std::string out = "LONGHAUL_";
+    std::string out(environment_prefix);
     for (char c : key) {
         if (c >= 'a' && c <= 'z')
             out += static_cast<char>(c - 'a' + 'A');
@@ -128,6 +130,30 @@ config_values config_values::from_environment(const std::vector<std::string>& en
                 out.set(key, entry.substr(name.size() + 1), name);
     }
     return out;
+}
+
+result<void> config_values::check_environment(const std::vector<std::string>& environment,
+                                              const std::vector<std::string>& known_keys,
+                                              const std::vector<std::string>& other_names) {
+    // Without the prefix, which would count as agreement.
+    const auto without_prefix = [](std::string_view name) {
+        return std::string(name.substr(environment_prefix.size()));
+    };
+    std::vector<std::string> known;
+    for (const auto& key : known_keys) known.push_back(without_prefix(environment_name(key)));
+    for (const auto& name : other_names) known.push_back(without_prefix(name));
+    for (const auto& entry : environment) {
+        const auto name = entry.substr(0, entry.find('='));
+        if (!name.starts_with(environment_prefix) || std::ranges::find(known, without_prefix(name)) != known.end())
+            continue;
+        const auto near = nearest(without_prefix(name), known);
+        if (near.empty())
+            return fail(errc::config, "the environment sets {}, which longhaul does not know: unset it", shown(name));
+        return fail(errc::config,
+                    "the environment sets {}, which longhaul does not know; did you mean {}{}? Rename or unset it",
+                    shown(name), environment_prefix, near);
+    }
+    return ok();
 }
 
 void config_values::set(std::string key, std::string text, std::string origin) {

@@ -36,6 +36,11 @@ public:
     /// Takes LONGHAUL_<SECTION>_<KEY> for each known dotted key, from `environment` ("NAME=value" strings).
     static config_values from_environment(const std::vector<std::string>& environment,
                                           const std::vector<std::string>& known_keys);
+    /// errc::config when `environment` holds a LONGHAUL_* variable that belongs to no known key and is none of
+    /// `other_names`; it names the nearest that exists.
+    static result<void> check_environment(const std::vector<std::string>& environment,
+                                          const std::vector<std::string>& known_keys,
+                                          const std::vector<std::string>& other_names);
     /// One value from a flag; `flag` is its spelling, e.g. "--set inner.lr".
     void set(std::string key, std::string text, std::string origin);
     /// Takes over one value of another layer, under that key.

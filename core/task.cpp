@@ -5,6 +5,7 @@
 #include <asio/co_spawn.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <exception>
 #include <list>
@@ -134,6 +135,14 @@ task<result<void>> scope::join() {
     // Children must end before their scope does, so a cancelled join goes on waiting.
     co_await asio::this_coro::throw_if_cancelled(false);
     while (!held->children.empty()) {
+        // Asked each time: a child that ends in the turn of the cancellation wakes the wait below as if nothing had
+        // happened, and nobody is told twice.
+        const asio::cancellation_state asked = co_await asio::this_coro::cancellation_state;
+        if (!cancelled && asked.cancelled() != asio::cancellation_type::none) {
+            cancelled = true;
+            held->cancel();
+            continue;
+        }
         auto woken = co_await held->changed.wait();
         if (!woken) {
             cancelled = true;

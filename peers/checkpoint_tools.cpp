@@ -24,24 +24,6 @@ namespace {
 
 constexpr std::uint64_t max_file = std::uint64_t{1} << 42;
 
-/// The folder of the checkpoint that `path` means.
-core::result<std::string> find_folder(const std::string& path) {
-    std::error_code ignored;
-    fs::path at = path;
-    if (!fs::exists(at, ignored)) return fail(errc::not_found, "there is no {}", path);
-    if (!fs::is_directory(at, ignored)) at = at.has_parent_path() ? at.parent_path() : fs::path(".");
-    if (fs::exists(at / checkpoint_state_file, ignored)) return at.string();
-    if (fs::is_directory(at / "checkpoints", ignored)) at /= "checkpoints";
-    std::optional<std::uint64_t> newest;
-    for (auto it = fs::directory_iterator(at, ignored); !ignored && it != fs::directory_iterator();
-         it.increment(ignored))
-        if (const auto round = checkpoint_round(it->path().filename().string())) newest = std::max(newest, round);
-    if (!newest)
-        return fail(errc::not_found, "{} holds no checkpoint; name a folder like checkpoints/{}", path,
-                    checkpoint_folder(120));
-    return (at / checkpoint_folder(*newest)).string();
-}
-
 struct read_checkpoint {
     std::string folder;
     checkpoint_state state;
@@ -50,7 +32,7 @@ struct read_checkpoint {
 
 core::result<read_checkpoint> read_all(const std::string& path) {
     read_checkpoint out;
-    LONGHAUL_TRY_ASSIGN(out.folder, find_folder(path));
+    LONGHAUL_TRY_ASSIGN(out.folder, checkpoint_folder_of(path));
     const auto file = [&](const std::string& name) { return (fs::path(out.folder) / name).string(); };
     LONGHAUL_TRY_ASSIGN(const auto text, core::read_file(file(checkpoint_state_file), max_checkpoint_state));
     auto state = parse_checkpoint_state(text);
@@ -66,6 +48,23 @@ core::result<read_checkpoint> read_all(const std::string& path) {
 }
 
 }  // namespace
+
+core::result<std::string> checkpoint_folder_of(const std::string& path) {
+    std::error_code ignored;
+    fs::path at = path;
+    if (!fs::exists(at, ignored)) return fail(errc::not_found, "there is no {}", path);
+    if (!fs::is_directory(at, ignored)) at = at.has_parent_path() ? at.parent_path() : fs::path(".");
+    if (fs::exists(at / checkpoint_state_file, ignored)) return at.string();
+    if (fs::is_directory(at / "checkpoints", ignored)) at /= "checkpoints";
+    std::optional<std::uint64_t> newest;
+    for (auto it = fs::directory_iterator(at, ignored); !ignored && it != fs::directory_iterator();
+         it.increment(ignored))
+        if (const auto round = checkpoint_round(it->path().filename().string())) newest = std::max(newest, round);
+    if (!newest)
+        return fail(errc::not_found, "{} holds no checkpoint; name a folder like checkpoints/{}", path,
+                    checkpoint_folder(120));
+    return (at / checkpoint_folder(*newest)).string();
+}
 
 core::result<checkpoint_summary> inspect_checkpoint(const std::string& path) {
     LONGHAUL_TRY_ASSIGN(auto read, read_all(path));
@@ -136,6 +135,9 @@ std::string checkpoint_summary::json() const {
 core::result<void> export_checkpoint(const std::string& path, const std::string& target) {
     LONGHAUL_TRY_ASSIGN(const auto read, read_all(path));
     const auto file = core::open_file(target, O_WRONLY | O_CREAT | O_EXCL);
+    if (!file && errno == EEXIST) {
+        return fail(errc::usage, "{} exists already and is not replaced: name another file with -o", target);
+    }
     if (!file) return fail(core::system_error(errno, "write " + target));
     std::size_t written = 0;
     int failed = core::write_fully(file.get(), read.contents.at(checkpoint_model_file), written);

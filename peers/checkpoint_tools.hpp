@@ -28,12 +28,15 @@ struct checkpoint_summary {
     std::string json() const;
 };
 
-/// Reads and verifies all of a checkpoint. `path` is its folder, a file in it, or a folder with several
-/// ("checkpoints", or a state directory): then the newest by its name. errc::not_found with what to name instead;
-/// errc::malformed names what is damaged.
+/// The folder of the checkpoint that `path` means: its folder, a file in it, or a folder with several ("checkpoints",
+/// or a state directory): then the newest by its name. errc::not_found with what to name instead.
+core::result<std::string> checkpoint_folder_of(const std::string& path);
+
+/// Reads and verifies all of a checkpoint; `path` as above. errc::not_found; errc::malformed names what is damaged.
 core::result<checkpoint_summary> inspect_checkpoint(const std::string& path);
 
-/// Verifies the checkpoint at `path` (as above) and writes its model.safetensors to `target`, which must not exist yet.
+/// Verifies the checkpoint at `path` (as above) and writes its model.safetensors to `target`, which must not exist yet
+/// (errc::usage).
 core::result<void> export_checkpoint(const std::string& path, const std::string& target);
 
 }  // namespace longhaul::peers

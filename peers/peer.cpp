@@ -127,6 +127,17 @@ core::task<core::result<void>> say_goodbye(node& n) {
     co_return core::ok();
 }
 
+void tell_the_end(node& n, std::string reason) {
+    core::event e("left");
+    e.with("reason", std::move(reason));
+    if (n.state) e.with("round", n.state->round).with("root", n.state->root.hex());
+    if (n.eval_loss) e.with("eval_loss", *n.eval_loss);
+    const auto [sent, received] = n.wire_bytes();
+    e.with("wire_sent", sent).with("wire_received", received);
+    n.emit(std::move(e));
+    n.doing = member_state::stopped;
+}
+
 core::task<core::result<void>> take_part_and_end(node& n) {
     auto took_part = co_await take_part(n);
     if (!took_part && took_part.error().code == errc::cancelled) co_return took_part;
@@ -139,15 +150,7 @@ core::task<core::result<void>> take_part_and_end(node& n) {
         auto said = co_await say_goodbye(n);
         LONGHAUL_CO_TRY(said);
     }
-    core::event e("left");
-    e.with("reason",
-           took_part ? (n.finished ? std::string("the run is over") : n.leave_reason) : took_part.error().message);
-    if (n.state) e.with("round", n.state->round).with("root", n.state->root.hex());
-    if (n.eval_loss) e.with("eval_loss", *n.eval_loss);
-    const auto [sent, received] = n.wire_bytes();
-    e.with("wire_sent", sent).with("wire_received", received);
-    n.emit(std::move(e));
-    n.doing = member_state::stopped;
+    tell_the_end(n, took_part ? (n.finished ? "the run is over" : n.leave_reason) : took_part.error().message);
     co_return took_part;
 }
 
@@ -160,6 +163,10 @@ core::task<core::result<void>> live(node& n) {
         started = co_await start_joiner(n);
     }
     LONGHAUL_CO_TRY(started);
+    if (n.finished) {
+        tell_the_end(n, "the run was complete before this start, and nobody answers any more");
+        co_return core::ok();
+    }
     n.recovering = n.log->leads();
     n.trainer->assign(n.number, static_cast<std::uint64_t>(n.config().data.seed), n.state ? n.state->position : 0);
     core::event e("started");

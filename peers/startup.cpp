@@ -143,7 +143,9 @@ core::result<void> check_memory(const node& n) {
     const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
     const auto needed = words * 4 * elements + 2 * members * a_payload;
     if (needed > n.options.memory_limit) {
-        return fail(errc::limit, "a model of {} parameters needs {} of memory with {} members; this node may use {}",
+        return fail(errc::config,
+                    "a model of {} parameters needs {} of memory with {} members; this node may use {}: raise "
+                    "node.memory (--memory), or take a smaller model",
                     elements, core::format_bytes(needed), members, core::format_bytes(n.options.memory_limit));
     }
     return core::ok();
@@ -336,6 +338,10 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
         [&n](const net::remote_peer& who, bool they_dialled) { return they_dialled ? admit_link(n, who) : core::ok(); },
         [&n](std::shared_ptr<net::link> link) { n.tasks.spawn_isolated("link", serve_link(n, std::move(link))); });
     auto bound = n.mesh->listen(n.options.listen);
+    if (!bound && (bound.error().code == errc::unreachable || bound.error().code == errc::io)) {
+        co_return fail(errc::config, "{}; name an address of this machine and a port that is free with --listen",
+                       bound.error().message);
+    }
     if (!bound) co_return fail(bound.error());
     n.listen = *bound;
     n.tasks.spawn("network", n.mesh->serve());
@@ -390,17 +396,47 @@ core::task<core::result<void>> start_founder(node& n) {
     co_return core::ok();
 }
 
+/// A run on a file or folder: this node's own copy must be named, and the manifest knows which.
+core::result<void> check_data_is_named(const node& n) {
+    const auto& c = n.config();
+    const bool images = c.model.kind == "mlp" || c.model.kind == "cnn";
+    const bool needs_a_path = c.data.kind == "text" || c.data.kind == "tokens" || images;
+    if (!needs_a_path || !n.options.data_path.empty()) return core::ok();
+    return fail(
+        errc::config,
+        "the run trains on {}: name this node's copy of it with --data (or node.data in node.toml); the founder "
+        "has it",
+        n.run->manifest.data_description);
+}
+
+/// Whether this node's own checkpoint is of the run's last round.
+bool holds_the_end(const node& n) {
+    return n.state && n.state->round >= static_cast<std::uint64_t>(n.config().stop.rounds);
+}
+
 /// A stranger to the run is told at once that nobody answers; a node that took part before waits for its coordinator to
 /// come back, as it would have done had it not been restarted.
 core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
     const auto until = n.env.clock.now() + n.options.quorum_patience;
-    for (bool first = true;; first = false) {
+    core::time_point next_word = n.env.clock.now();
+    for (;;) {
         auto admitted = co_await become_admitted(n);
         const bool may_pass =
             !admitted && (admitted.error().code == errc::unreachable || admitted.error().code == errc::timeout ||
                           admitted.error().code == errc::closed);
-        if (!was_known || !may_pass || n.leaving || n.env.clock.now() >= until) co_return admitted;
-        if (first) n.report(admitted.error(), "trying again until the coordinator is back");
+        const auto now = n.env.clock.now();
+        if (!was_known || !may_pass || n.leaving || now >= until) co_return admitted;
+        if (holds_the_end(n)) {
+            // The others have ended as well, or will: nothing is left to wait for.
+            n.finished = true;
+            co_return core::ok();
+        }
+        if (now >= next_word) {
+            const auto left = std::chrono::ceil<std::chrono::seconds>(until - now);
+            n.report(admitted.error(),
+                     fmt::format("trying again for {} until the coordinator is back", core::format_duration(left)));
+            next_word = now + 1min;
+        }
         const auto wanted = [&n] { return n.leaving; };
         auto left =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, wanted), n.env.clock.now() + 2s);
@@ -429,6 +465,7 @@ core::task<core::result<void>> start_joiner(node& n) {
             co_return fail(errc::run_mismatch, "this is another model than the one that you expect: {}", difference);
         }
     }
+    LONGHAUL_CO_TRY(check_data_is_named(n));
     auto made = co_await make_trainer(n, n.config());
     LONGHAUL_CO_TRY(made);
     LONGHAUL_CO_TRY(check_against_manifest(n));
@@ -441,6 +478,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
     auto admitted = co_await be_admitted_patiently(n, was_known);
     LONGHAUL_CO_TRY(admitted);
+    if (n.finished) co_return core::ok();
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
     auto known = co_await core::with_deadline(
         n.env.clock, core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }), n.env.clock.now() + 30s);

@@ -1,10 +1,9 @@
 #include "peers/command/arguments.hpp"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <filesystem>
 
+#include "peers/command/environment.hpp"
 #include "peers/command/files.hpp"
 
 namespace longhaul::peers::command {
@@ -41,12 +40,6 @@ constexpr named_flag run_flags[] = {
     {"--min-peers", "peers.min", "members before the first round starts"},
 };
 
-std::vector<std::string> environment_strings() {
-    std::vector<std::string> out;
-    for (char** e = environ; *e != nullptr; ++e) out.emplace_back(*e);
-    return out;
-}
-
 bool is_node_key(std::string_view key) { return key.starts_with("node."); }
 
 /// What the flags say of keys that `wanted` accepts.
@@ -75,11 +68,38 @@ core::result<core::config_values> from_file(const std::string& path, std::string
     return core::config_values::from_toml(text, path);
 }
 
-/// A relative data.path of a file is meant from that file's folder, wherever longhaul is started.
-void anchor_data_path(run_config& c, const core::config_values& values, const std::string& file) {
+/// A relative data.path of a file is meant from that file's folder, wherever longhaul is started. Absolute, so that
+/// --print-config means the same wherever it is read back.
+core::result<void> anchor_data_path(run_config& c, const core::config_values& values, const std::string& file) {
     const auto* path = values.find("data.path");
-    if (path == nullptr || c.data.path.empty() || !path->origin.text.starts_with(file + ":")) return;
-    c.data.path = (std::filesystem::path(file).parent_path() / c.data.path).lexically_normal().string();
+    if (path == nullptr || c.data.path.empty()) return core::ok();
+    std::filesystem::path anchored = c.data.path;
+    if (!file.empty() && path->origin.text.starts_with(file + ":"))
+        anchored = std::filesystem::path(file).parent_path() / anchored;
+    std::error_code e;
+    const auto absolute = std::filesystem::absolute(anchored, e);
+    if (e)
+        return core::fail(core::errc::config, "data.path = \"{}\" has no absolute path: {}", c.data.path, e.message());
+    c.data.path = absolute.lexically_normal().string();
+    return core::ok();
+}
+
+/// `text` as comments.
+std::string commented(const std::string& text) {
+    std::string out;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto end = std::min(text.find('\n', at), text.size());
+        out += "# " + text.substr(at, end - at) + "\n";
+        at = end + 1;
+    }
+    return out;
+}
+
+/// What --print-config prints. It reads back as RUN.toml; without the run's part, as node.toml.
+std::string printed(const std::string& run_part, const std::string& node_part) {
+    if (run_part.empty()) return node_part;
+    return run_part + "\n# Of this node alone: node.toml in its state folder, LONGHAUL_NODE_* or flags.\n" +
+           commented(node_part);
 }
 
 }  // namespace
@@ -129,7 +149,7 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
         run_values.merge(core::config_values::from_environment(environment, run_binder.keys()));
         run_values.merge(run_flags_given);
         LONGHAUL_TRY(run_binder.apply(run_values));
-        if (!a.run_file.empty()) anchor_data_path(out.run, run_values, a.run_file);
+        LONGHAUL_TRY(anchor_data_path(out.run, run_values, a.run_file));
         LONGHAUL_TRY(validate(out.run));
         out.run_given = true;
     }
@@ -147,7 +167,7 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
     node_values.merge(node_flags_given);
     LONGHAUL_TRY(node_binder.apply(node_values));
     LONGHAUL_TRY(validate(out.node));
-    out.shown = (out.run_given ? run_binder.print() : std::string()) + node_binder.print();
+    out.shown = printed(out.run_given ? run_binder.print() : std::string(), node_binder.print());
     return out;
 }
 

@@ -38,7 +38,7 @@ struct resolved {
     bool run_given = false;  ///< RUN.toml, a flag or the environment said something of the run
     node_config node;
     std::string state_dir;
-    std::string shown;  ///< what --print-config prints: each value with its origin
+    std::string shown;  ///< what --print-config prints: each value with its origin; reads back
 };
 
 /// Defaults < TOML < LONGHAUL_* < flags. `name_if_unknown` names the state folder of a joiner without RUN.toml.

@@ -15,6 +15,7 @@
 #include "core/json.hpp"
 #include "core/posix_storage.hpp"
 #include "core/units.hpp"
+#include "peers/checkpoint_tools.hpp"
 #include "peers/command/console.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/facts.hpp"
@@ -59,6 +60,7 @@ private:
     core::result<void> act(const std::string& what);
     std::string status_json() const;
     void announce(const ready_report& r);
+    void announce_end(const core::event& left);
     int trainer_threads() const;
 
     const arguments arguments_;
@@ -77,6 +79,7 @@ private:
     bool ready_ = false;
     control_handlers handlers_;
     std::optional<peer> peer_;
+    std::optional<core::event> left_;  ///< this node's last word, with its reason
 };
 
 core::result<void> daemon::open() {
@@ -91,7 +94,10 @@ core::result<void> daemon::open() {
                             console_->complain(e.message + "; training goes on without events");
                         }));
     log_.emplace(host_.clock, node.name, [this](std::string_view line) { file_->write(line); });
-    log_->listen([this](const core::event& e) { console_->show(e); });
+    log_->listen([this](const core::event& e) {
+        console_->show(e);
+        if (e.name == "left" && e.find("number") == nullptr) left_ = e;
+    });
     env_.emplace(net::environment{host_.io.get_executor(), host_.clock, host_.entropy, host_.network, *storage_,
                                   host_.workers, *log_});
     handlers_.status_json = [this] { return status_json(); };
@@ -111,6 +117,7 @@ core::result<int> daemon::run() {
         file_->write(core::to_json_line(e, host_.clock.wall_seconds(), settings_.node.name));
         return fail(std::move(outcome).error());
     }
+    if (left_) announce_end(*left_);
     return 0;
 }
 
@@ -227,6 +234,40 @@ void daemon::announce(const ready_report& r) {
         fmt::print("{} {} run {}, listening on {}\n", settings_.node.name, what, r.run.brief(), r.listen.text());
         fmt::print("others join with:\n\n    longhaul join '{}'\n\n", r.ticket);
         fmt::print("state, events and checkpoints: {}\n", settings_.state_dir);
+    }
+    std::fflush(stdout);
+}
+
+/// Where the run ended for this node, how good the model is, and where it is.
+void daemon::announce_end(const core::event& left) {
+    const auto status = peer_->status();
+    const auto* reason = left.find("reason");
+    const auto why = reason == nullptr ? std::string() : std::get<std::string>(*reason);
+    const bool complete = status.rounds_total > 0 && status.applied >= status.rounds_total;
+    const auto checkpoint = checkpoint_folder_of(settings_.state_dir);
+    if (arguments_.json_ready) {
+        const auto or_null = [](const auto& v) {
+            return v ? nlohmann::ordered_json(*v) : nlohmann::ordered_json(nullptr);
+        };
+        nlohmann::ordered_json j;
+        j["ended"] = true;
+        j["reason"] = why;
+        j["complete"] = complete;
+        j["round"] = status.applied;
+        j["rounds_total"] = status.rounds_total;
+        j["eval_loss"] = or_null(status.eval_loss);
+        j["train_loss"] = or_null(status.train_loss);
+        j["root"] = status.root.hex();
+        j["checkpoint"] = or_null(checkpoint);
+        std::puts(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+    } else {
+        auto line = fmt::format("{} after round {} of {}", complete ? "complete" : "stopped", status.applied,
+                                status.rounds_total);
+        if (status.eval_loss) line += fmt::format(", held-out loss {:.4f}", *status.eval_loss);
+        if (status.train_loss) line += fmt::format(", training loss {:.4f}", *status.train_loss);
+        std::puts(line.c_str());
+        if (checkpoint) fmt::print("checkpoint: {}\n", *checkpoint);
+        if (!complete) std::puts("the same command goes on from there");
     }
     std::fflush(stdout);
 }

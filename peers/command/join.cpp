@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "net/ticket.hpp"
+#include "peers/command/address.hpp"
 #include "peers/command/arguments.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/daemon.hpp"
@@ -20,7 +20,7 @@ std::string folder_name(const net::ticket& t) {
 }
 
 core::result<int> join(const std::string& address, const arguments& a) {
-    LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(address));
+    LONGHAUL_TRY_ASSIGN(auto ticket, read_address(address));
     LONGHAUL_TRY_ASSIGN(auto settings, resolve(a, false, folder_name(ticket)));
     if (a.print_config) {
         std::fputs(settings.shown.c_str(), stdout);
@@ -37,7 +37,7 @@ void add_join(CLI::App& app, action& chosen) {
     auto* command = app.add_subcommand("join", "join a run by the address of any member, and take part");
     const auto a = std::make_shared<arguments>();
     const auto address = std::make_shared<std::string>();
-    command->add_option("ADDR", *address, "longhaul://HOST:PORT/NAME#KEY, or HOST[:PORT] of an open run")->required();
+    command->add_option("ADDR", *address, address_help)->required();
     command->add_option("RUN.toml", a->run_file, "refuse to join unless the run's [model] is this one");
     add_arguments(*command, *a, false);
     command->callback([a, address, &chosen] { chosen = [a, address] { return join(*address, *a); }; });

@@ -17,8 +17,11 @@ core::result<int> keygen(const std::string& out, const std::string& dir, bool as
                               "keygen needs a place: --state-dir DIR for a node's folder, or --out FILE");
         }
         std::error_code e;
-        std::filesystem::create_directories(dir, e);
+        const auto made = std::filesystem::create_directories(dir, e);
         if (e) return core::fail(core::errc::io, "cannot make the folder {}: {}", dir, e.message());
+        // As the daemon makes it; a folder that was there before is its owner's matter.
+        if (made) std::filesystem::permissions(dir, std::filesystem::perms::owner_all, e);
+        if (e) return core::fail(core::errc::io, "cannot make the folder {} private: {}", dir, e.message());
         path = dir + "/" + identity_name;
     }
     LONGHAUL_TRY_ASSIGN(const auto made, create_identity(path));

@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/config.hpp"
 #include "peers/command/command.hpp"
+#include "peers/command/environment.hpp"
 
 namespace {
 
@@ -16,6 +18,32 @@ int complain(const core::error& e) {
     if (e.code == core::errc::cancelled) return 0;
     std::fprintf(stderr, "longhaul: %s\n", e.message.c_str());
     return core::exit_code_of(e.code);
+}
+
+/// The first word that should name a command and names none. CLI11 only says that one is missing.
+core::result<void> check_words(const CLI::App& app, int argc, char** argv) {
+    const CLI::App* at = &app;
+    std::string path = "longhaul";
+    for (int i = 1; i < argc && *argv[i] != '-'; ++i) {
+        const auto commands = at->get_subcommands({});
+        if (commands.empty()) break;
+        const std::string word = argv[i];
+        std::vector<std::string> known;
+        const CLI::App* found = nullptr;
+        for (const auto* c : commands) {
+            known.push_back(c->get_name());
+            if (c->get_name() == word) found = c;
+        }
+        if (found == nullptr) {
+            const auto near = core::nearest(word, known);
+            return core::fail(core::errc::usage, "there is no command \"{} {}\"{}; see \"{} --help\"", path,
+                              word.substr(0, 64), near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near),
+                              path);
+        }
+        at = found;
+        path += " " + word;
+    }
+    return core::ok();
 }
 
 /// CLI11's messages begin with a flag's name and have no final word; the way out is the same for all.
@@ -50,16 +78,24 @@ int main(int argc, char** argv) {
     peers::command::add_doctor(app, chosen);
     peers::command::add_version(app, chosen);
     peers::command::add_python(app, chosen);
+    std::string footer =
+        "Each key of the configuration is a variable, too (inner.lr: LONGHAUL_INNER_LR), and there are:\n";
+    for (const auto& v : peers::command::other_variables) footer += fmt::format("  {:<26}{}\n", v.name, v.help);
+    app.footer(footer);
+    if (const auto checked = check_words(app, argc, argv); !checked) return complain(checked.error());
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
-        const auto asked = app.get_subcommands();
-        std::fputs((asked.empty() ? app : *asked.back()).help().c_str(), stdout);
+        std::fputs(app.help().c_str(), stdout);
+        return 0;
+    } catch (const CLI::CallForVersion&) {
+        std::puts(app.version().c_str());
         return 0;
     } catch (const CLI::ParseError& e) {
         return usage(app, e);
     }
     if (!chosen) return complain({core::errc::internal, "no action for this command; please report this"});
+    if (const auto checked = peers::command::check_environment(); !checked) return complain(checked.error());
     const auto outcome = chosen();
     return outcome ? *outcome : complain(outcome.error());
 }

@@ -4,6 +4,7 @@
 
 #include "core/json.hpp"
 #include "net/mesh.hpp"
+#include "peers/command/address.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/world.hpp"
 #include "peers/peer.hpp"
@@ -115,7 +116,7 @@ void print(const report& r) {
 }
 
 core::result<int> run(const std::string& address, bool as_json) {
-    LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(address));
+    LONGHAUL_TRY_ASSIGN(auto ticket, read_address(address));
     visitor here;
     LONGHAUL_TRY_ASSIGN(const auto r, here.ask(probe(here.env(), std::move(ticket))));
     if (as_json) {
@@ -133,7 +134,7 @@ void add_probe(CLI::App& app, action& chosen) {
     auto* command = app.add_subcommand("probe", "is a member reachable, and does this ticket open its door?");
     const auto address = std::make_shared<std::string>();
     const auto as_json = std::make_shared<bool>(false);
-    command->add_option("ADDR", *address, "a ticket, or HOST[:PORT]")->required();
+    command->add_option("ADDR", *address, address_help)->required();
     command->add_flag("--json", *as_json, "for programs");
     command->callback([=, &chosen] { chosen = [=] { return run(*address, *as_json); }; });
 }

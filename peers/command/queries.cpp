@@ -4,7 +4,7 @@
 
 #include "core/json.hpp"
 #include "core/units.hpp"
-#include "net/ticket.hpp"
+#include "peers/command/address.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/world.hpp"
@@ -38,7 +38,7 @@ core::result<json> status_of(const query& q) {
     if (q.address.empty()) {
         text = here.ask(ask_here(here.env(), q.state_dir));
     } else {
-        LONGHAUL_TRY_ASSIGN(auto ticket, net::parse_ticket(q.address));
+        LONGHAUL_TRY_ASSIGN(auto ticket, read_address(q.address));
         text = here.ask(query_status(here.env(), std::move(ticket), query_deadline));
     }
     LONGHAUL_TRY(text);
@@ -127,7 +127,7 @@ core::result<int> peers(const query& q) {
 void add(CLI::App& app, action& chosen, const char* name, const char* help, core::result<int> (*show)(const query&)) {
     auto* command = app.add_subcommand(name, help);
     const auto q = std::make_shared<query>();
-    command->add_option("ADDR", q->address, "a member's ticket or address; default: this machine's node");
+    command->add_option("ADDR", q->address, std::string(address_help) + "; default: this machine's node");
     command->add_option("--state-dir", q->state_dir, "of this machine's node; default: the one that started last");
     command->add_flag("--json", q->as_json, "for programs");
     command->callback([q, show, &chosen] { chosen = [q, show] { return show(*q); }; });

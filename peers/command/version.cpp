@@ -6,7 +6,17 @@
 
 namespace longhaul::peers::command {
 
+namespace {
+
+std::string version_line() {
+    return fmt::format("longhaul {}, wire versions {} to {}, built by {}", LONGHAUL_VERSION, net::wire_version_min,
+                       net::wire_version_max, LONGHAUL_COMPILER);
+}
+
+}  // namespace
+
 void add_version(CLI::App& app, action& chosen) {
+    app.set_version_flag("--version", version_line());
     auto* command = app.add_subcommand("version", "what this program is");
     const auto as_json = std::make_shared<bool>(false);
     command->add_flag("--json", *as_json, "for programs");
@@ -16,8 +26,7 @@ void add_version(CLI::App& app, action& chosen) {
                 fmt::print("{{\"version\":\"{}\",\"wire_min\":{},\"wire_max\":{},\"compiler\":\"{}\"}}\n",
                            LONGHAUL_VERSION, net::wire_version_min, net::wire_version_max, LONGHAUL_COMPILER);
             } else {
-                fmt::print("longhaul {}, wire versions {} to {}, built by {}\n", LONGHAUL_VERSION,
-                           net::wire_version_min, net::wire_version_max, LONGHAUL_COMPILER);
+                std::puts(version_line().c_str());
             }
             return 0;
         };

@@ -59,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--kill", action="append", default=[], metavar=when, help="kill -9 it then")
     one.add_argument("--join-late", action="append", default=[], metavar=when, help="start it only then")
     one.add_argument("--restart", action="append", default=[], metavar=when, help="start it again then")
+    least = "members before the first round (default: as RUN.toml says, else all that do not join late)"
+    one.add_argument("--min-peers", type=int, metavar="N", help=least)
     one.add_argument("--max-seconds", type=float, metavar="S", help="end the run after so long")
     one.add_argument("--peer-arg", action="append", default=[], metavar="ARG", help="an argument for every daemon")
     one.add_argument("--binary", metavar="FILE", help="the daemon (default: build/release/longhaul, or the PATH)")
@@ -73,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     two.set_defaults(handler=do_plot)
 
     three = commands.add_parser("top", help="watch a run, by its directory or by the address of a member")
-    three.add_argument("target", metavar="RUN_DIR|ADDR")
+    three.add_argument("target", metavar="RUN_DIR|ADDR", help="- reads the address from stdin")
     three.add_argument("--once", action="store_true", help="show it once and end")
     three.add_argument("--plain", action="store_true", help="lines instead of a table")
     three.add_argument("--binary", metavar="FILE", help="the daemon's program, which asks ADDR")
@@ -84,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
 def do_launch(options: argparse.Namespace) -> int:
     if not 1 <= options.peers <= 64:
         raise launch.LaunchError(f"--peers {options.peers} is not between 1 and 64", EXIT_USAGE)
+    if options.min_peers is not None and not 1 <= options.min_peers <= options.peers:
+        raise launch.LaunchError(f"--min-peers {options.min_peers} is not between 1 and {options.peers}", EXIT_USAGE)
     directory = options.dir or launch.default_directory()
     settings = launch.Options(
         config=options.config,
@@ -96,6 +100,7 @@ def do_launch(options: argparse.Namespace) -> int:
         late=[launch.parse_trigger(t) for t in options.join_late],
         restarts=[launch.parse_trigger(t) for t in options.restart],
         max_seconds=options.max_seconds,
+        min_peers=options.min_peers,
     )
     screen = table.make_screen(sys.stderr if options.json else sys.stdout, options.plain)
     launcher = launch.Launcher(settings, screen)
@@ -162,14 +167,15 @@ def watch_directory(path: pathlib.Path, options: argparse.Namespace) -> int:
 
 
 def watch_address(options: argparse.Namespace) -> int:
-    """Asks a member for its status every second, and prints what it says."""
+    """Asks a member for its status every second, and prints what it says. The ticket, a password, goes by stdin."""
+    target = sys.stdin.readline().strip() if options.target == "-" else options.target
     binary = launch.find_binary(options.binary)
     table_wanted = sys.stdout.isatty() and not options.plain
-    command = [str(binary), "status", options.target, *([] if table_wanted else ["--json"])]
+    command = [str(binary), "status", "-", *([] if table_wanted else ["--json"])]
     while True:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, input=f"{target}\n", capture_output=True, text=True)
         if done.returncode != 0:
-            print(done.stderr.strip() or f"{options.target} does not answer", file=sys.stderr)
+            print(done.stderr.strip() or "nobody answers there", file=sys.stderr)
             return done.returncode
         if table_wanted and not options.once:
             print("\033[H\033[2J", end="")

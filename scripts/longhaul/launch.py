@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from typing import IO, Any
 
 from longhaul.events import LAUNCHER, LAUNCHER_FILE, Happening, RunDirectory, RunView
@@ -80,6 +81,7 @@ class Options:
     late: list[Trigger] = dataclasses.field(default_factory=list)
     restarts: list[Trigger] = dataclasses.field(default_factory=list)
     max_seconds: float | None = None
+    min_peers: int | None = None  # None: as wanted_peers says
 
 
 def find_binary(named: str | None = None) -> pathlib.Path:
@@ -106,12 +108,15 @@ class Daemon:
         self.stderr = directory / "stderr.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.command: list[str] = []
+        self.ticket = ""  # given to a joiner on its stdin
         self.killed = False
+        self.kills = 0  # in all its lives
         self.asked = False  # to end, by SIGTERM
         self.code: int | None = None  # of the ended process; 128 + n for signal n
         self.ready: dict[str, Any] | None = None
 
     def spawn(self, command: list[str], pipe: int) -> None:
+        """Starts `command`, which reads the ticket from its stdin: other users can read a command line."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # the ticket in stdout.log is a password
         self.command, self.killed, self.asked, self.code, self.ready = command, False, False, None, None
         parent = os.getpid()
@@ -125,13 +130,16 @@ class Daemon:
         with self.stdout.open("wb") as out, self.stderr.open("ab") as err:
             self.process = subprocess.Popen(
                 [*command, "--die-with-fd", str(pipe)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 pass_fds=(pipe,),
                 process_group=0,
                 preexec_fn=die_with_parent,
             )
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+            stdin.write(self.ticket.encode() + b"\n")  # far less than a pipe holds
 
     @property
     def running(self) -> bool:
@@ -221,7 +229,9 @@ class Launcher:
 
     def _found(self) -> None:
         command = [str(self.options.binary), "run", str(self.options.config), "--listen", "127.0.0.1:0"]
-        self._spawn(self.daemons[0], command, self.options.founder_args)
+        least = wanted_peers(self.options)
+        members = [] if least is None else ["--min-peers", str(least)]
+        self._spawn(self.daemons[0], command, [*members, *self.options.founder_args])
         self._wait_ready(self.daemons[0])
 
     def _join_all(self) -> None:
@@ -231,8 +241,8 @@ class Launcher:
                 self._join(daemon)
 
     def _join(self, daemon: Daemon) -> None:
-        ready = self.daemons[0].ready or {}
-        self._spawn(daemon, [str(self.options.binary), "join", str(ready["ticket"]), "--listen", "127.0.0.1:0"], [])
+        daemon.ticket = str((self.daemons[0].ready or {})["ticket"])
+        self._spawn(daemon, [str(self.options.binary), "join", "-", "--listen", "127.0.0.1:0"], [])
 
     def _spawn(self, daemon: Daemon, command: list[str], more: list[str]) -> None:
         again = daemon.process is not None
@@ -287,6 +297,10 @@ class Launcher:
                     if daemon.code:
                         self._tell_all(signal.SIGTERM)
                     self._begin_stop()
+                elif daemon.code and not daemon.killed and self.view.round == 0 and self._stopping_since is None:
+                    # The first round waits for it, for ever.
+                    self._tell_all(signal.SIGTERM)
+                    self._begin_stop()
 
     def _restart_pending(self, daemon: Daemon) -> bool:
         return any(t.peer == daemon.name and not t.done for t in self.options.restarts)
@@ -303,7 +317,7 @@ class Launcher:
         for trigger in self.options.kills:
             daemon = by_name[trigger.peer]
             if trigger.due(self.view, elapsed) and daemon.running:
-                trigger.done, daemon.killed = True, True
+                trigger.done, daemon.killed, daemon.kills = True, True, daemon.kills + 1
                 daemon.signal(signal.SIGKILL)
                 assert daemon.process is not None
                 daemon.process.wait()
@@ -376,6 +390,7 @@ class Launcher:
             peers[daemon.name] = {
                 "exit": daemon.code,
                 "killed": daemon.killed,
+                "kills": daemon.kills,
                 "applied": node.round if node else 0,
                 "root": node.root if node else "",
                 "loss": node.loss if node else None,
@@ -401,6 +416,7 @@ def sentence(launcher: Launcher) -> str:
     view = launcher.view
     joined = [h for h in view.happenings if h.kind == "join"]
     killed = [d.name for d in launcher.daemons if d.killed]
+    returned = [d.name for d in launcher.daemons if d.kills and not d.killed]
     text = f"{len(launcher.daemons)} peers trained {view.round} rounds in {units.span(view.seconds)}"
     if view.evals:
         text += f": held-out loss {units.loss(view.evals[0].loss)} → {units.loss(view.evals[-1].loss)}"
@@ -409,6 +425,8 @@ def sentence(launcher: Launcher) -> str:
         text += f" ({units.ratio(view.ratio)} less than raw f32 gradients of every step)"
     if killed:
         text += f"; {' and '.join(killed)} {'was' if len(killed) == 1 else 'were'} killed and the others went on"
+    if returned:
+        text += f"; {' and '.join(returned)} {'was' if len(returned) == 1 else 'were'} killed and started again"
     late = [t.peer for t in launcher.options.late if any(h.node == t.peer for h in joined)]
     if late:
         text += f"; {' and '.join(late)} joined late"
@@ -422,6 +440,27 @@ def sentence(launcher: Launcher) -> str:
 def without_secret(command: list[str]) -> str:
     """A command line for a log: a ticket's key is a password."""
     return shlex.join(re.sub(r"^(longhaul://[^#]*#).*", r"\1…", word) for word in command)
+
+
+def wanted_peers(options: Options) -> int | None:
+    """How many members the first round waits for: all that are there from the start. None where somebody said so
+    already: RUN.toml, an argument for `longhaul run`, the environment. A run that exists keeps what it was founded
+    with."""
+    if options.min_peers is not None:
+        return options.min_peers
+    arguments = [*options.founder_args, *options.peer_args]
+    if any(word.startswith(("--min-peers", "peers.min=", "--set=peers.min=")) for word in arguments):
+        return None
+    earlier = options.directory / LAUNCHER_FILE
+    if (options.directory / "peer-0" / "run" / "manifest").exists() and earlier.exists():
+        pattern = r'"peer": "peer-0", "command": "[^"]* --min-peers (\d+)'
+        found = re.findall(pattern, earlier.read_text(errors="replace"))
+        return int(found[-1]) if found else None
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if "LONGHAUL_PEERS_MIN" in os.environ or "min" in tomllib.loads(options.config.read_text()).get("peers", {}):
+            return None
+    gone_early = {t.peer for t in options.late} | {t.peer for t in options.kills if t.kind == "seconds"}
+    return max(1, options.peers - len(gone_early - {"peer-0"}))
 
 
 def default_directory() -> pathlib.Path:

@@ -2,7 +2,8 @@
 """Stands in for the daemon where a test is about the launcher alone: same command line, same files, no network.
 
 It writes the events of DESIGN §8 at a pace that the environment sets, and fails on request:
-FAKE_ROUNDS, FAKE_ROUND_SECONDS, FAKE_FAIL="peer-1@3=78:words", FAKE_DEAF=1 (ignores SIGTERM).
+FAKE_ROUNDS, FAKE_ROUND_SECONDS, FAKE_FAIL="peer-1@3=78:words", FAKE_DEAF=1 (ignores SIGTERM), FAKE_WAITS="peer-0"
+(begins no round).
 """
 
 import hashlib
@@ -16,6 +17,9 @@ import threading
 import time
 
 
+TICKET = "longhaul://127.0.0.1:1/fake#AAAA"
+
+
 def option(name: str, default: str = "") -> str:
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
@@ -26,6 +30,9 @@ def main() -> int:
     rounds = int(os.environ.get("FAKE_ROUNDS", "20"))
     pace = float(os.environ.get("FAKE_ROUND_SECONDS", "0.05"))
     failure = os.environ.get("FAKE_FAIL", "")
+    if sys.argv[1] == "join" and (sys.argv[2] != "-" or sys.stdin.readline() != f"{TICKET}\n"):
+        print("no ticket on stdin", file=sys.stderr)
+        return 77
     if sys.argv[1] == "run" and not pathlib.Path(sys.argv[2]).exists():
         print(f"{sys.argv[2]} does not exist; name a run file", file=sys.stderr)
         return 78
@@ -44,10 +51,13 @@ def main() -> int:
             file.flush()
 
         emit("started", run="00", name=name, parameters=1000, rounds=rounds, H=30)
-        ready = {"ready": True, "ticket": "longhaul://127.0.0.1:1/fake#AAAA", "listen": "127.0.0.1:1", "key": "k"}
+        ready = {"ready": True, "ticket": TICKET, "listen": "127.0.0.1:1", "key": "k"}
         print(json.dumps(ready), flush=True)
         if sys.argv[1] == "join":
             emit("joined", name=name, number=int(name.removeprefix("peer-")))
+        if os.environ.get("FAKE_WAITS") == name:
+            leaving.wait()
+            rounds = 0
         for round_ in range(1, rounds + 1):
             if leaving.wait(pace):
                 emit("left", reason="asked to stop")

@@ -117,6 +117,14 @@ class Node:
         code = pace.exit_code(self.process, patience)
         return Done(code, self.out.read_text(), self.err.read_text())
 
+    def end(self) -> dict[str, Any]:
+        """What the last line of stdout says of the end."""
+        done = self.wait()
+        assert done.code == 0, done.err
+        told = json.loads(done.out.splitlines()[-1])
+        assert told["ended"] is True
+        return told
+
     def stop(self) -> Done:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
@@ -148,10 +156,9 @@ class World:
         self.environment = clean_environment(folder)
         self.nodes: list[Node] = []
 
-    def run(self, *arguments: object, **environment: str) -> Done:
+    def run(self, *arguments: object, stdin: str = "", **environment: str) -> Done:
         command = [str(self.binary), *map(str, arguments)]
-        environment = self.environment | environment
-        done = pace.run(command, PATIENCE, stdin=subprocess.DEVNULL, cwd=self.folder, env=environment)
+        done = pace.run(command, PATIENCE, input=stdin, cwd=self.folder, env=self.environment | environment)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def config(self, admission: str = "invite", min_peers: int = 1, rounds: int = 1000000) -> pathlib.Path:

@@ -50,15 +50,18 @@ def exit_code(process: subprocess.Popen, seconds: float) -> int:
                 raise
 
 
-def run(command: list, seconds: float, **more) -> subprocess.CompletedProcess:
+def run(command: list, seconds: float, input: str | None = None, **more) -> subprocess.CompletedProcess:
     """subprocess.run with its output as text and a deadline of the machine's pace."""
     deadline = Deadline(seconds)
+    if input is not None:
+        more["stdin"] = subprocess.PIPE
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more) as process:
         while True:
             try:
-                out, err = process.communicate(timeout=5)
+                out, err = process.communicate(input, timeout=5)
                 return subprocess.CompletedProcess(command, process.returncode, out, err)
             except subprocess.TimeoutExpired:
+                input = None  # it is on its way
                 if deadline.passed():
                     process.kill()
                     raise

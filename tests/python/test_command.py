@@ -1,10 +1,11 @@
 """The command line where no daemon is needed: what it accepts, what it refuses, and how it says so."""
 
 import json
+import re
 import stat
 
 import pytest
-from nodes import World
+from nodes import ROOT, World
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def test_version(world):
     assert done.code == 0 and done.out.startswith("longhaul ")
     told = world.run("version", "--json").json
     assert told["wire_min"] <= told["wire_max"]
+    assert world.run("--version").out == done.out
 
 
 def test_help_names_every_command(world):
@@ -26,6 +28,59 @@ def test_help_names_every_command(world):
     for command in words.split():
         assert f" {command} " in done.out
     assert "--listen" in world.run("run", "--help").out
+    for command in ["run", "join", "status", "ckpt inspect"]:
+        assert f"Usage: longhaul {command} " in world.run(*command.split(), "--help").out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["statsu"], ['"longhaul statsu"', 'did you mean "status"?', '"longhaul --help"']),
+        (["foo"], ['"longhaul foo"', '"longhaul --help"']),
+        (["ckpt", "exprot", "x"], ['"longhaul ckpt exprot"', 'did you mean "export"?', '"longhaul ckpt --help"']),
+    ],
+)
+def test_a_command_that_does_not_exist_is_named(world, line, words):
+    done = world.run(*line)
+    assert done.code == 2
+    for word in words:
+        assert word in done.sentence
+    assert ("did you mean" in done.sentence) == any("did you mean" in word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("LONGHAUL_INNER_LRR", "LONGHAUL_INNER_LR"),
+        ("LONGHAUL_STATE_DRI", "LONGHAUL_STATE_DIR"),
+        ("LONGHAUL_NODE_THREAD", "LONGHAUL_NODE_THREADS"),
+        ("LONGHAUL_XYZZY", None),
+    ],
+)
+@pytest.mark.parametrize("line", [["run", "--print-config"], ["status"], ["doctor"]])
+def test_an_unknown_variable_is_an_error(world, line, wrong, right):
+    done = world.run(*line, **{wrong: "3"})
+    assert done.code == 78 and done.out == ""
+    assert f'"{wrong}"' in done.sentence
+    assert ("did you mean" in done.sentence) == (right is not None)
+    if right is not None:
+        assert f"did you mean {right}?" in done.sentence
+
+
+def test_every_variable_that_something_reads_is_known(world):
+    """Those of the configuration are known by their keys; the others stand in one list, which --help shows."""
+    read = set()
+    pattern = re.compile(r"""(?:getenv\(|environ(?:\.get)?[(\[]|\$\{?)\s*["']?(LONGHAUL_[A-Z_]+)""")
+    folders = ["core", "net", "compress", "optim", "peers", "sim", "scripts", "tests"]
+    for path in (p for folder in folders for p in (ROOT / folder).rglob("*")):
+        if path.is_file() and (path.suffix in {".cpp", ".hpp", ".py", ".sh"} or path.parent.name == "scripts"):
+            read |= set(pattern.findall(path.read_text(errors="replace")))
+    assert read >= {"LONGHAUL_STATE_DIR", "LONGHAUL_PYTHON", "LONGHAUL_BINARY"}, "the pattern finds nothing any more"
+    done = world.run("version", **{name: "x" for name in read})
+    assert done.code == 0, done.err
+    shown = world.run("--help").out
+    for name in (n for n in read if not n.startswith(("LONGHAUL_PEERS_", "LONGHAUL_NODE_"))):
+        assert name in shown
 
 
 @pytest.mark.parametrize(
@@ -69,6 +124,7 @@ def test_precedence_and_origins(world):
     assert done.code == 0, done.err
     section, shown = "", {}
     for line in done.out.splitlines():
+        line = line.removeprefix("# ")  # the node's part
         if line.startswith("["):
             section = line.strip("[]") + "."
         elif "=" in line:
@@ -139,6 +195,9 @@ def test_keygen_writes_once(world):
     assert made.code == 0 and len(made.json["key"]) == 64
     path = world.folder / "identity"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert world.run("keygen", "--state-dir", "new/node").code == 0
+    assert stat.S_IMODE((world.folder / "new/node").stat().st_mode) == 0o700
+    assert stat.S_IMODE((world.folder / "new/node/identity").stat().st_mode) == 0o600
     before = path.read_bytes()
     again = world.run("keygen", "--out", "identity")
     assert again.code == 78 and "identity" in again.sentence
@@ -204,16 +263,73 @@ def test_python_commands_hand_over(world):
     assert "/nonexistent/python" in done.sentence
 
 
+def without_origins(text):
+    """The lines that mean something."""
+    return [line.split(" #")[0].rstrip() for line in text.splitlines() if line and not line.startswith("#")]
+
+
 def test_print_config_reads_back(world):
-    first = world.run("run", world.config(), "--print-config")
-    assert first.code == 0
-    run_part = first.out.split("[node]")[0]
-    path = world.folder / "again.toml"
-    path.write_text("\n".join(line for line in run_part.splitlines() if not line.startswith("node.")))
-    second = world.run("run", path, "--print-config")
+    """As it stands, from another folder: the path of a file in it still leads there."""
+    near = world.config()
+    near.write_text(near.read_text() + '[data]\nkind = "quadratic"\npath = "corpus/text.txt"\n')
+    first = world.run("run", near, "--print-config", "--name", "somebody")
+    assert first.code == 0, first.err
+    far = world.folder / "far" / "again.toml"
+    far.parent.mkdir()
+    far.write_text(first.out)
+    second = world.run("run", far, "--print-config")
     assert second.code == 0, second.err
-    strip = lambda text: [line.split("#")[0].rstrip() for line in text.splitlines()]  # noqa: E731
-    assert strip(second.out) == strip(first.out)
+    assert without_origins(second.out) == without_origins(first.out)
+    assert f'path = "{world.folder}/corpus/text.txt"' in without_origins(second.out)
+    assert "# name = \"somebody\"" in first.out and "somebody" not in second.out, "the node's part is shown as comments"
+
+
+def test_print_config_of_a_joiner_reads_back_as_node_toml(world):
+    first = world.run("join", "127.0.0.1:7400", "--print-config", "--threads", "3", "--memory", "2 GiB")
+    assert first.code == 0 and "threads = 3" in first.out
+    again = world.folder / "node.toml"
+    again.write_text(first.out)
+    second = world.run("join", "127.0.0.1:7400", "--print-config", "--node-config", again)
+    assert second.code == 0, second.err
+    assert without_origins(second.out) == without_origins(first.out)
+
+
+def readme_example(title):
+    """The first block of TOML that begins so."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return next(block for block in blocks if block.startswith(title))
+
+
+def test_the_readmes_files_are_accepted_as_printed(world):
+    """Every key of node.toml is in the example, and the values of RUN.toml's are taken."""
+    (world.folder / "run.toml").write_text(readme_example("name = "))
+    (world.folder / "node.toml").write_text(readme_example("[node]"))
+    done = world.run("run", "run.toml", "--node-config", "node.toml", "--print-config")
+    assert done.code == 0, done.err
+    for value, origin in [('kind = "stdlib"', "run.toml:"), ("min = 2 ", "run.toml:")]:
+        assert re.search(re.escape(value) + rf" *# {origin}", done.out), done.out
+    node = done.out.partition("[node]")[2].strip().splitlines()
+    assert len(node) >= 8
+    assert all(" # node.toml:" in line for line in node), "a key that the README does not name"
+
+
+def test_an_address_is_read_from_stdin(world):
+    """A ticket on a command line is seen by all users of the machine."""
+    for command in ["join", "status", "peers", "probe"]:
+        done = world.run(command, "-", stdin="no-such-host.invalid:7400\n")
+        assert done.code == 69, (command, done.err)
+        assert "no-such-host.invalid" in done.sentence
+        done = world.run(command, "-", stdin="")
+        assert done.code == 2 and "stdin" in done.sentence
+        done = world.run(command, "-", stdin="longhaul://host/name\n")
+        assert done.code == 2
+
+
+@pytest.mark.parametrize("listen", ["foo", "foo.invalid:0", "192.0.2.1:0"])
+def test_an_address_of_another_machine_to_listen_on_is_78(world, listen):
+    done = world.run("run", world.config(), "--listen", listen, "--state-dir", world.folder / "s")
+    assert done.code == 78, done.err
+    assert listen.split(":")[0] in done.sentence and "--listen" in done.sentence
 
 
 def test_json_is_one_line(world):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import stat
@@ -11,7 +12,7 @@ import struct
 import subprocess
 
 import pytest
-from nodes import PATIENCE, World, listener, port_of, wait_for
+from nodes import PATIENCE, ROOT, World, listener, port_of, wait_for
 from pace import exit_code
 
 WIRE_VERSION = 1
@@ -67,6 +68,8 @@ def test_two_commands_train_one_model(world):
     assert inspected[0]["model_hash"] == inspected[1]["model_hash"]
     assert world.run("ckpt", "export", founder.folder, "-o", "model.safetensors").code == 0
     assert (world.folder / "model.safetensors").read_bytes() == models[0].read_bytes()
+    again = world.run("ckpt", "export", founder.folder, "-o", "model.safetensors")
+    assert again.code == 2 and "model.safetensors exists already" in again.sentence and "-o" in again.sentence
 
 
 def test_status_and_peers_here_and_from_afar(world):
@@ -183,6 +186,72 @@ def test_a_founder_says_whom_it_waits_for(world):
     assert still_serves(world, founder)["waiting_for"] == waiting["reason"]
     assert waiting["reason"] in founder.err.read_text()
     assert waiting["reason"] in world.run("status", "--state-dir", founder.folder).out
+
+
+def test_the_end_names_the_loss_and_the_checkpoint(world):
+    founder = world.found(rounds=20)
+    told = founder.end()
+    assert (told["complete"], told["round"], told["rounds_total"]) == (True, 20, 20)
+    assert told["reason"] == "the run is over"
+    last = founder.events("round_committed")[-1]
+    assert told["root"] == last["root"] and told["train_loss"] == pytest.approx(last["loss"])
+    assert told["eval_loss"] == pytest.approx(founder.events("eval")[-1]["loss"])
+    assert pathlib.Path(told["checkpoint"]) == founder.folder / "checkpoints" / "round-000000020"
+    assert world.run("ckpt", "inspect", told["checkpoint"]).code == 0
+
+
+def test_people_read_the_loss_and_the_checkpoint_at_the_end(world):
+    folder = world.folder / "human"
+    done = world.run("run", world.config(rounds=20), "--listen", "127.0.0.1:0", "--state-dir", folder)
+    assert done.code == 0, done.err
+    loss, checkpoint = done.out.splitlines()[-2:]
+    assert loss.startswith("complete after round 20 of 20, held-out loss ")
+    assert float(loss.rsplit(" ", 1)[1]) >= 0
+    assert checkpoint == f"checkpoint: {folder}/checkpoints/round-000000020"
+
+
+def test_an_interrupted_end_says_how_to_go_on(world):
+    folder = world.folder / "human"
+    command = [world.binary, "run", world.config(), "--listen", "127.0.0.1:0", "--state-dir", folder]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=world.environment, text=True
+    )
+    wait_for(lambda: list(folder.glob("checkpoints/round-*")), "a checkpoint")
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=60)[0].splitlines()
+    assert process.returncode == 0
+    assert out[-3].startswith("stopped after round ") and out[-3].count(" of 1000000") == 1
+    assert out[-2].startswith(f"checkpoint: {folder}/checkpoints/round-")
+    assert out[-1] == "the same command goes on from there"
+
+
+def test_the_same_commands_after_a_complete_run_end_at_once(world):
+    """A member alone does not wait ten minutes for a coordinator that has nothing left to coordinate."""
+    founder = world.found(min_peers=2, rounds=8)
+    ticket = founder.ready()["ticket"]
+    joiner = world.join("joiner", ticket)
+    root = founder.end()["root"]
+    assert joiner.end()["root"] == root
+    alone = world.join("joiner", ticket).end()
+    assert (alone["complete"], alone["round"], alone["root"]) == (True, 8, root)
+    assert "complete" in alone["reason"]
+    again = world.found(min_peers=2, rounds=8).end()
+    assert (again["complete"], again["root"]) == (True, root)
+
+
+def test_a_member_whose_coordinator_is_away_says_that_it_tries_again(world):
+    founder = world.found(min_peers=2)
+    ticket = founder.ready()["ticket"]
+    joiner = world.join("joiner", ticket)
+    joiner.ready()
+    joiner.wait_for_round(3)
+    joiner.stop()
+    founder.kill()
+    again = world.join("joiner", ticket)
+    (first, *_) = wait_for(lambda: again.events("error"), "a word on the wait")
+    assert "trying again for 10 min" in first["message"], first
+    assert again.alive()
+    assert again.stop().code == 0
 
 
 def test_waiting_for_peers_can_be_interrupted(world):
@@ -453,6 +522,73 @@ def test_a_missing_data_file(world):
     assert "absent.txt" in done.sentence
 
 
+TEXT_RUN = """
+name = "text-run"
+[model]
+layers = 1
+width = 8
+heads = 1
+context = 8
+[data]
+kind = "{kind}"
+path = "{path}"
+eval_batches = 1
+[inner]
+steps = 1
+batch = 2
+"""
+
+
+def found_text_run(world, kind):
+    """A founder that trains on a text of its own, and the text."""
+    if not (world.binary.parent / "liblonghaul_torch.so").exists():
+        pytest.skip("the LibTorch trainers are not built")
+    text = world.folder / "poem.txt"
+    text.write_bytes(b"To be, or not to be, that is the question.\n" * 2000)
+    config = world.folder / "text.toml"
+    config.write_text(TEXT_RUN.format(kind=kind, path=text))
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
+    return founder, founder.ready()["ticket"], text
+
+
+def test_a_joiner_without_the_text_is_told_which_one_the_run_wants(world):
+    founder, ticket, text = found_text_run(world, "text")
+    done = world.join("joiner", ticket).wait()
+    assert done.code == 78, done.err
+    description = founder.events("started")[0]["data"]
+    assert description in done.sentence and "poem.txt" in description and "hash" in description
+    assert "--data" in done.sentence
+    other = world.folder / "prose.txt"
+    other.write_bytes(text.read_bytes().replace(b"question", b"quibble?"))
+    done = world.join("joiner", ticket, "--data", other).wait()
+    assert done.code == 76, done.err
+    assert "prose.txt" in done.sentence and description in done.sentence
+    assert still_serves(world, founder)["alive"] == 1
+    copy = world.folder / "copy.txt"
+    copy.write_bytes(text.read_bytes())
+    world.join("joiner", ticket, "--data", copy, "--threads", "1").ready()
+
+
+def test_a_joiner_whose_default_text_differs_is_told_so_by_name(world):
+    """data.kind = "auto": a joiner that names nothing takes the default, Python's standard library."""
+    founder, ticket, _ = found_text_run(world, "auto")
+    done = world.join("joiner", ticket).wait()
+    assert done.code == 76, done.err
+    assert "standard library" in done.sentence and "poem.txt" in done.sentence
+    assert still_serves(world, founder)["alive"] == 1
+
+
+def test_the_readmes_run_starts_as_printed(world):
+    """Somebody without any data copies it and founds the run."""
+    if not (world.binary.parent / "liblonghaul_torch.so").exists():
+        pytest.skip("the LibTorch trainers are not built")
+    config = world.folder / "readme.toml"
+    config.write_text(re.search(r"```toml\n(name = .*?)```", (ROOT / "README.md").read_text(), re.S).group(1))
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
+    founder.ready()
+    wait_for(lambda: founder.events("waiting"), "the founder waiting for the second peer")
+
+
 def test_a_trainer_that_does_not_fit_the_model(world):
     config = world.folder / "gpt.toml"
     config.write_text("")
@@ -463,8 +599,8 @@ def test_a_trainer_that_does_not_fit_the_model(world):
 
 def test_not_enough_memory(world):
     done = world.found("founder", "--memory", "1 kB").wait()
-    assert done.code == 1
-    assert "memory" in done.sentence
+    assert done.code == 78
+    assert "memory" in done.sentence and "--memory" in done.sentence
 
 
 def damage(path: pathlib.Path, how: str) -> None:

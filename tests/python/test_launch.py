@@ -72,6 +72,8 @@ def test_kill_late_and_restart(tmp_path):
     rounds_before = [e for e in map(json.loads, founded) if e["event"] == "round_committed" and e["t"] < late["t"]]
     assert len(rounds_before) >= 4
     assert "peer-1 was killed (signal 9) in round" in done.stdout
+    assert "3 peers trained" in done.stdout.splitlines()[-2] + done.stdout.splitlines()[-1]
+    assert "peer-1 was killed and started again" in done.stdout
     assert "peer-2 joined late" in done.stdout
 
 
@@ -146,11 +148,66 @@ def test_missing_binary_says_how_to_build(tmp_path):
     assert done.returncode == 69 and "cmake --build" in done.stderr
 
 
-def test_the_ticket_stays_out_of_the_log(tmp_path):
-    assert run(tmp_path, "--peers", "2", "--json").returncode == 0
-    log = (tmp_path / "run" / "launcher.jsonl").read_text()
-    assert "longhaul://127.0.0.1:1/fake#" in log and "#AAAA" not in log
+def test_the_ticket_is_in_no_command_line_and_no_log(tmp_path):
+    """Every user of the machine can read the command lines of all processes."""
+    process = subprocess.Popen(command(tmp_path, "--peers", "3", "--plain"), env=environment(FAKE_ROUNDS="9999"))
+    try:
+        events = [tmp_path / "run" / f"peer-{i}" / "events.jsonl" for i in range(3)]
+        assert wait_until(lambda: all(e.exists() and "round_committed" in e.read_text() for e in events), PATIENCE)
+        running = pids(tmp_path)
+        assert len(running) == 3
+        for pid in running:
+            assert b"#AAAA" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"#AAAA" not in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert pace.exit_code(process, PATIENCE) == 0
+    assert "#AAAA" not in (tmp_path / "run" / "launcher.jsonl").read_text()
     assert (tmp_path / "run" / "peer-0").stat().st_mode & 0o077 == 0
+
+
+def test_the_ticket_of_a_logged_command_line_is_cut():
+    """Somebody's own arguments may hold one."""
+    assert launch.without_secret(["join", "longhaul://a:1/b#SECRET"]) == "join 'longhaul://a:1/b#…'"
+
+
+def least(tmp_path: pathlib.Path, toml: str = "", **more: object) -> int | None:
+    config = tmp_path / "min.toml"
+    config.write_text(toml)
+    return launch.wanted_peers(launch.Options(config, 4, tmp_path / "run", FAKE, **more))
+
+
+def test_rounds_wait_for_all_that_do_not_join_late(tmp_path, monkeypatch):
+    late, dead = launch.parse_trigger("peer-3@percent:15"), launch.parse_trigger("peer-2@seconds:1")
+    assert least(tmp_path) == 4
+    assert least(tmp_path, late=[late]) == 3
+    assert least(tmp_path, late=[late], kills=[dead, launch.parse_trigger("peer-1@round:5")]) == 2
+    assert least(tmp_path, min_peers=2) == 2
+    # Whoever said something already is right.
+    assert least(tmp_path, "[peers]\nmin = 2\n") is None
+    assert least(tmp_path, founder_args=["--min-peers", "1"]) is None
+    assert least(tmp_path, founder_args=["--set", "peers.min=1"]) is None
+    for toml in ["not [ toml", "peers = 3"]:
+        assert least(tmp_path, toml) == 4, "the daemon says what is wrong with the file"
+    monkeypatch.setenv("LONGHAUL_PEERS_MIN", "2")
+    assert least(tmp_path) is None
+
+
+def test_a_second_launch_keeps_the_least_number_of_the_first(tmp_path):
+    assert run(tmp_path, "--peers", "3").returncode == 0
+    first = json.loads((tmp_path / "run" / "launcher.jsonl").read_text().splitlines()[0])
+    assert " --min-peers 3" in first["command"]
+    manifest = tmp_path / "run" / "peer-0" / "run" / "manifest"
+    manifest.parent.mkdir()
+    manifest.touch()
+    assert least(tmp_path) == 3, "the run's settings never change"
+
+
+def test_a_peer_that_fails_before_the_first_round_ends_the_launch(tmp_path):
+    """The first round would wait for it for ever."""
+    done = run(tmp_path, "--peers", "2", "--plain", FAKE_FAIL="peer-1@1=78:no such data", FAKE_WAITS="peer-0")
+    assert done.returncode == 78
+    assert "peer-1 ended with 78: no such data" in done.stderr
 
 
 def test_trigger():

@@ -56,3 +56,13 @@ def test_top_shows_a_finished_run_once(run_directory, capsys):
 
 def test_top_of_an_empty_directory(tmp_path, capsys):
     assert cli.main(["top", str(tmp_path), "--once"]) == 69
+
+
+def test_top_gives_the_address_by_stdin(tmp_path, capfd):
+    """What stands on a command line can be read by every user of the machine."""
+    program = tmp_path / "longhaul"
+    program.write_text('#!/bin/sh\nread -r line\necho "$@" "$line"\n')
+    program.chmod(0o700)
+    ticket = "longhaul://127.0.0.1:1/run#SECRET"
+    assert cli.main(["top", ticket, "--once", "--plain", "--binary", str(program)]) == 0
+    assert capfd.readouterr().out == f"status - --json {ticket}\n"

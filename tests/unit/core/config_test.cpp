@@ -239,6 +239,24 @@ codec = "bf16"                           # default
           "LONGHAUL_INNER_LR: inner.lr is \"x\"; it takes a number from 0 to 10");
 }
 
+TEST_CASE("a variable that nothing reads is an error that names the nearest") {
+    settings s;
+    const auto b = bound(s);
+    const auto checked = [&](const std::string& entry) {
+        return config_values::check_environment({"PATH=/bin", entry}, b.keys(), {"LONGHAUL_STATE_DIR"});
+    };
+    for (const auto* known : {"LONGHAUL_INNER_LR=", "LONGHAUL_NAME=x", "LONGHAUL_STATE_DIR=/x", "LONGHAULER=1", "X=1"})
+        CHECK(checked(known));
+    const auto mistyped = checked("LONGHAUL_INNER_LRR=3");
+    REQUIRE_FALSE(mistyped);
+    CHECK(mistyped.error().code == errc::config);
+    CHECK(mistyped.error().message.find("\"LONGHAUL_INNER_LRR\"") != std::string::npos);
+    CHECK(mistyped.error().message.find("did you mean LONGHAUL_INNER_LR?") != std::string::npos);
+    CHECK(checked("LONGHAUL_STATE_DRI=3").error().message.find("LONGHAUL_STATE_DIR?") != std::string::npos);
+    CHECK(checked("LONGHAUL_XYZZY=").error().message.find("did you mean") == std::string::npos);
+    CHECK_FALSE(checked("LONGHAUL_=1"));
+}
+
 TEST_CASE("the canonical form is sorted, exact, and reads back to itself") {
     settings s;
     s.name = "quo\"te \\ \xC3\xBC";

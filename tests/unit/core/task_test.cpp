@@ -129,6 +129,29 @@ TEST_CASE("a deadline around a scope ends its children before it returns") {
     CHECK(ended == 2);
 }
 
+TEST_CASE("a scope that is cancelled in the turn in which a child ends still ends its other children") {
+    world w;
+    scope outer(w.io.get_executor());
+    int ended = 0;
+    auto last_act = [](world& in, scope& all) -> task<result<void>> {
+        auto slept = co_await in.time.sleep_for(1s);
+        all.cancel();
+        co_return slept;
+    };
+    auto inner = [&last_act](world& in, scope& all, int& count) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        children.spawn("steady", counts_end(in.time, 100s, count));
+        children.spawn("cancelling", last_act(in, all));
+        co_return co_await children.join();
+    };
+    outer.spawn("inner", inner(w, outer, ended));
+    w.start_main(outer.join());
+    w.time.advance(1s);
+    CHECK(ended == 1);
+    CHECK(w.outcome.has_value());
+    w.time.advance(100s);  // so that a failure is one, and not an abort
+}
+
 TEST_CASE("an isolated child's failure ends only itself") {
     world w;
     std::string seen;
