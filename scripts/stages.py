@@ -89,8 +89,8 @@ def read_junit(report: pathlib.Path, label: str) -> Count:
 def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...] = (), unity: bool = False) -> bool:
     """Configures and builds; -k0 goes on after an error, so that one run shows all of them.
 
-    `unity`: a folder that is new compiles several files as one, which takes a third of the time. Where names of two
-    files clash by that, they are compiled one by one after all. A folder that somebody works in stays as it is.
+    `unity`: a folder that is new compiles several files as one, which is much less work. Where names of two files
+    clash by that, they are compiled one by one after all. A folder that somebody works in stays as it is.
     """
     cache = ROOT / "build" / (folder or preset) / "CMakeCache.txt"
     if unity and not cache.exists():
