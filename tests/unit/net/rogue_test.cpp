@@ -95,6 +95,7 @@ std::vector<crime> crimes() {
     all.push_back(on_control("done before accepted", wire::transfer_done{1}));
     all.push_back(on_control("progress before accepted", wire::transfer_progress{1, {{0, 1}}}));
     all.push_back(on_control("refuse the unknown", wire::transfer_refuse{9, ""}));
+    all.push_back(on_control("connections asked for by their dialler", wire::streams_wanted{2}));
     all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
     all.push_back({"control record on bulk", true, message_type, 0, {}});
     all.push_back({"idle with payload", true, idle_type, 0, byte_vector(1)});
