@@ -1,7 +1,5 @@
 #include "net/asio_network.hpp"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,9 +15,12 @@
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <type_traits>
+
+#include "net/kernel_tcp.hpp"
 
 namespace longhaul::net {
 
@@ -34,7 +35,6 @@ namespace {
 using asio::ip::tcp;
 using unix_socket = asio::local::stream_protocol;
 using any_socket = asio::generic::stream_protocol::socket;
-using int_option = asio::detail::socket_option::integer<IPPROTO_TCP, TCP_NOTSENT_LOWAT>;
 
 /// The next address of a name is tried this long after the one before it (RFC 8305 §5).
 constexpr auto stagger = std::chrono::milliseconds(250);
@@ -54,8 +54,12 @@ endpoint describe(const tcp::endpoint& e) {
 
 class socket_stream final : public stream {
 public:
-    socket_stream(any_socket socket, endpoint local, endpoint remote, stream_purpose purpose)
-        : socket_(std::move(socket)), local_(std::move(local)), remote_(std::move(remote)) {
+    socket_stream(any_socket socket, endpoint local, endpoint remote, stream_purpose purpose,
+                  std::string congestion_control)
+        : socket_(std::move(socket)),
+          local_(std::move(local)),
+          remote_(std::move(remote)),
+          congestion_control_(std::move(congestion_control)) {
         asio::error_code ignored;
         socket_.non_blocking(true, ignored);
         set_purpose(purpose);
@@ -74,6 +78,14 @@ public:
         }
         if (ec || closed_) co_return broken(ec);
         co_return n;
+    }
+
+    task<result<void>> writable() override {
+        if (closed_) co_return broken(asio::error::bad_descriptor);
+        asio::error_code ec;
+        co_await socket_.async_wait(any_socket::wait_write, asio::redirect_error(asio::use_awaitable, ec));
+        if (ec || closed_) co_return broken(ec);
+        co_return ok();
     }
 
     task<result<std::size_t>> write_some(core::const_bytes data) override {
@@ -103,14 +115,21 @@ public:
 
     std::optional<stream_info> info() const override {
         if (closed_ || !is_tcp()) return std::nullopt;
-        tcp_info raw{};
-        socklen_t size = sizeof raw;
-        if (::getsockopt(const_cast<any_socket&>(socket_).native_handle(), IPPROTO_TCP, TCP_INFO, &raw, &size) != 0) {
-            return std::nullopt;
-        }
-        return stream_info{.rtt = std::chrono::microseconds(raw.tcpi_rtt),
-                           .retransmits = raw.tcpi_total_retrans,
-                           .congestion_window_bytes = std::uint64_t{raw.tcpi_snd_cwnd} * raw.tcpi_snd_mss};
+        const auto facts = facts_of(const_cast<any_socket&>(socket_).native_handle());
+        if (!facts) return std::nullopt;
+        stream_info info;
+        info.rtt = std::chrono::microseconds(facts->rtt_microseconds);
+        info.segments_sent = facts->segments_sent;
+        info.retransmits = facts->retransmits;
+        info.congestion_window_bytes = facts->congestion_window_bytes;
+        info.window_limit_bytes = facts->window_limit_bytes;
+        info.delivered_bytes = facts->delivered_bytes;
+        info.queued_bytes = facts->queued_bytes;
+        return info;
+    }
+
+    void set_pace(double bytes_per_second) override {
+        if (!closed_ && is_tcp()) set_pacing_rate(socket_.native_handle(), bytes_per_second);
     }
 
     void set_purpose(stream_purpose purpose) override {
@@ -119,7 +138,10 @@ public:
         // Bulk writes whole segments, so that Nagle's algorithm could only delay their tails.
         asio::error_code ignored;
         socket_.set_option(tcp::no_delay(true), ignored);
-        if (purpose == stream_purpose::bulk) socket_.set_option(int_option(unsent_low_water), ignored);
+        if (purpose != stream_purpose::bulk) return;
+        set_unsent_low_water(socket_.native_handle(), unsent_low_water);
+        // Where it is refused the system's default stays: `doctor` says how to allow it.
+        if (!congestion_control_.empty()) set_congestion_control(socket_.native_handle(), congestion_control_);
     }
 
 private:
@@ -133,21 +155,23 @@ private:
 
     any_socket socket_;
     endpoint local_, remote_;
+    std::string congestion_control_;
     stream_purpose purpose_ = stream_purpose::control;
     bool closed_ = false;
     bool read_end_ = false;
 };
 
-std::unique_ptr<stream> make_stream(tcp::socket socket, stream_purpose purpose) {
+std::unique_ptr<stream> make_stream(tcp::socket socket, stream_purpose purpose, const std::string& congestion_control) {
     asio::error_code ignored;
     auto local = describe(socket.local_endpoint(ignored));
     auto remote = describe(socket.remote_endpoint(ignored));
-    return std::make_unique<socket_stream>(any_socket(std::move(socket)), std::move(local), std::move(remote), purpose);
+    return std::make_unique<socket_stream>(any_socket(std::move(socket)), std::move(local), std::move(remote), purpose,
+                                           congestion_control);
 }
 
 std::unique_ptr<stream> make_stream(unix_socket::socket socket, const std::string& path, stream_purpose purpose) {
-    return std::make_unique<socket_stream>(any_socket(std::move(socket)), endpoint{path, 0}, endpoint{path, 0},
-                                           purpose);
+    return std::make_unique<socket_stream>(any_socket(std::move(socket)), endpoint{path, 0}, endpoint{path, 0}, purpose,
+                                           std::string());
 }
 
 template <typename Protocol>
@@ -155,7 +179,8 @@ class socket_listener final : public listener {
 public:
     using acceptor = asio::basic_socket_acceptor<Protocol>;
 
-    socket_listener(acceptor a, endpoint local) : acceptor_(std::move(a)), local_(std::move(local)) {}
+    socket_listener(acceptor a, endpoint local, std::string congestion_control = {})
+        : acceptor_(std::move(a)), local_(std::move(local)), congestion_control_(std::move(congestion_control)) {}
     ~socket_listener() override { close(); }
 
     task<result<std::unique_ptr<stream>>> accept() override {
@@ -170,7 +195,7 @@ public:
                 co_return fail(errc::io, "cannot accept a connection on {}: {}", local_.text(), ec.message());
             }
             if constexpr (std::is_same_v<Protocol, tcp>) {
-                co_return make_stream(std::move(socket), stream_purpose::control);
+                co_return make_stream(std::move(socket), stream_purpose::control, congestion_control_);
             } else {
                 co_return make_stream(std::move(socket), local_.host, stream_purpose::control);
             }
@@ -191,6 +216,7 @@ public:
 private:
     acceptor acceptor_;
     endpoint local_;
+    std::string congestion_control_;
     bool closed_ = false;
 };
 
@@ -373,8 +399,8 @@ task<result<void>> asio_clock::sleep_until(core::time_point until) {
     co_return ok();
 }
 
-asio_network::asio_network(asio::any_io_executor executor, core::clock& clock)
-    : executor_(std::move(executor)), clock_(clock) {}
+asio_network::asio_network(asio::any_io_executor executor, core::clock& clock, std::string congestion_control)
+    : executor_(std::move(executor)), clock_(clock), congestion_control_(std::move(congestion_control)) {}
 
 task<result<std::unique_ptr<stream>>> asio_network::connect(endpoint to, stream_purpose purpose) {
     if (to.host.starts_with('/')) {
@@ -394,7 +420,7 @@ task<result<std::unique_ptr<stream>>> asio_network::connect(endpoint to, stream_
         co_return fail(errc::unreachable, "nobody answers at {}: {}", to.text(), socket.error().message);
     }
     LONGHAUL_CO_TRY(socket);
-    co_return make_stream(std::move(*socket), purpose);
+    co_return make_stream(std::move(*socket), purpose, congestion_control_);
 }
 
 result<std::unique_ptr<listener>> asio_network::listen(endpoint at) {
@@ -428,7 +454,7 @@ result<std::unique_ptr<listener>> asio_network::listen(endpoint at) {
     }
     if (ec) return fail(errc::io, "cannot listen on {}: {}", at.text(), ec.message());
     const auto bound = acceptor.local_endpoint(ec).port();
-    return std::make_unique<socket_listener<tcp>>(std::move(acceptor), endpoint{at.host, bound});
+    return std::make_unique<socket_listener<tcp>>(std::move(acceptor), endpoint{at.host, bound}, congestion_control_);
 }
 
 task<result<int>> wait_for_signal(asio::any_io_executor executor) {

@@ -28,14 +28,17 @@ private:
 /// one that nobody answers on is replaced, and it is removed when its listener closes.
 class asio_network final : public network {
 public:
-    /// `clock` must outlive the network.
-    asio_network(asio::any_io_executor executor, core::clock& clock);
+    /// `clock` must outlive the network. `congestion_control` is that of bulk connections; where the kernel does not
+    /// offer it, its own default stays; empty: always the default.
+    asio_network(asio::any_io_executor executor, core::clock& clock, std::string congestion_control = "bbr");
+    void set_congestion_control(std::string name) { congestion_control_ = std::move(name); }
     core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) override;
     core::result<std::unique_ptr<listener>> listen(endpoint at) override;
 
 private:
     asio::any_io_executor executor_;
     core::clock& clock_;
+    std::string congestion_control_;
 };
 
 /// Waits for SIGINT or SIGTERM and returns its number. While a call waits, these signals do not kill the process.

@@ -20,6 +20,7 @@ enum class channel_record : std::uint8_t {
     segment = 18,                      ///< bulk: data records of a segment follow
     idle = 19,                         ///< bulk: nothing, to show that the connection works
 };
+constexpr std::uint8_t code(channel_record type) { return static_cast<std::uint8_t>(type); }
 /// Flag of `channel_record::message`: more pieces of the same message follow.
 inline constexpr std::uint8_t more_follows = 1;
 

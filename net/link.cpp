@@ -17,27 +17,16 @@ namespace {
 constexpr std::size_t message_piece = 16 * 1024;
 /// Of one write on control.
 constexpr std::size_t control_write = 128 * 1024;
-/// Of one data record on bulk.
-constexpr std::size_t data_piece = 32 * 1024;
 /// Link messages queued for an end that does not read; it provokes them, so it must not choose how many.
 constexpr std::size_t max_link_messages = 4 * max_open_transfers;
 /// Confirmations of segments are gathered for this long.
 constexpr auto report_every = std::chrono::milliseconds(20);
 /// How long a goodbye may take.
 constexpr auto goodbye_time = std::chrono::seconds(1);
-constexpr auto redial_first = std::chrono::milliseconds(100);
-constexpr auto redial_most = std::chrono::seconds(5);
-
-constexpr std::size_t segment_wire =
-    segment_bytes + (segment_bytes / data_piece + 1) * data_overhead + record_overhead + 20;
-
-std::uint8_t code(channel_record type) { return static_cast<std::uint8_t>(type); }
-
-/// Whichever ends first ends both.
-task<result<void>> either(task<result<void>> a, task<result<void>> b) {
-    auto first = co_await core::race(std::move(a), std::move(b));
-    co_return first.index() == 0 ? std::get<0>(std::move(first)) : std::get<1>(std::move(first));
-}
+/// While this end sends bulk, round trips are measured so often, or each half round trip, if that is longer.
+constexpr auto probe_often = std::chrono::milliseconds(25);
+/// Heartbeats whose echo is waited for.
+constexpr std::size_t max_beats = 256;
 
 }  // namespace
 
@@ -53,8 +42,26 @@ link_impl::link_impl(environment& env, link_setup setup)
       outgoing_(env.executor),
       incoming_(env.executor),
       to_report_(env.executor),
-      to_send_(env.executor),
-      bulk_changed_(env.executor) {}
+      sending_(env.executor),
+      stripes_(env, outgoing_, incoming_, options_for_stripes()) {}
+
+stripe_options link_impl::options_for_stripes() {
+    stripe_options o;
+    o.silence_limit = setup_.silence_limit;
+    o.streams = setup_.streams;
+    if (setup_.mine == side::initiator) o.dial = std::move(setup_.dial_bulk);
+    o.ask = [this](unsigned count) { say(wire::streams_wanted{count}); };
+    o.on_bytes = [this](std::uint64_t n) { measure_down(n); };
+    o.on_segment = [this](const std::shared_ptr<incoming_transfer>& done) {
+        if (!done) return to_report_.notify();
+        say(wire::transfer_done{done->id});
+        measure_down(0);
+    };
+    o.on_crime = [this](const core::error& why) {
+        (void)down(why.within(fmt::format("{} broke the protocol", name())));
+    };
+    return o;
+}
 
 std::string link_impl::name() const {
     return setup_.remote.name.empty() ? setup_.remote.key.brief() : setup_.remote.name;
@@ -72,7 +79,8 @@ task<result<void>> link_impl::run() {
     children.spawn("heartbeat", beat());
     children.spawn("progress", report_progress());
     children.spawn("goodbye", end_after_goodbye());
-    children.spawn("bulk", keep_bulk());
+    children.spawn("bulk", stripes_.run());
+    children.spawn("round trips", probe_round_trips());
     auto ended = co_await children.join();
     fail(ended ? core::error(errc::closed, "the link ended") : ended.error());
     co_return ok();
@@ -81,12 +89,11 @@ task<result<void>> link_impl::run() {
 void link_impl::fail(core::error why, bool orderly) {
     if (!ended_) ended_.emplace(link_end{std::move(why), orderly});
     control_.stream->close();
-    if (bulk_) bulk_->stream->close();
-    next_bulk_.reset();
+    stripes_.close();
     const auto closed = down_error();
     outgoing_.fail_all(closed);
     incoming_.fail_all(closed);
-    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &to_send_, &bulk_changed_}) each->notify();
+    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &sending_}) each->notify();
 }
 
 core::error link_impl::down_error() const { return {errc::closed, ended_ ? ended_->why.message : "the link is down"}; }
@@ -109,11 +116,11 @@ void link_impl::close(std::string reason) {
     ended_.emplace(link_end{{errc::closed, fmt::format("this end said goodbye: {}", reason)}, true});
     saying_goodbye_ = true;
     goodbye_ = std::move(reason);
-    if (bulk_) bulk_->stream->close();
+    stripes_.close();
     const auto closed = down_error();
     outgoing_.fail_all(closed);
     incoming_.fail_all(closed);
-    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &to_send_, &bulk_changed_}) each->notify();
+    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &sending_}) each->notify();
 }
 
 task<result<void>> link_impl::end_after_goodbye() {
@@ -137,10 +144,7 @@ task<result<void>> link_impl::beat() {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
                                                        core::to_seconds(setup_.silence_limit))});
         }
-        if (beat_ == 0 || now - beat_at_ >= interval) {
-            beat_at_ = now;
-            say(wire::heartbeat{++beat_});
-        }
+        if (beat_ == 0 || now - beat_at_ >= interval) send_heartbeat();
         const auto wake_at = std::min(beat_at_ + interval, heard + setup_.silence_limit);
         auto slept = co_await env_.clock.sleep_until(wake_at);
         LONGHAUL_CO_TRY(slept);
@@ -148,6 +152,28 @@ task<result<void>> link_impl::beat() {
         const auto woken_at = env_.clock.now();
         if (woken_at - wake_at > interval) excused = woken_at - setup_.silence_limit + interval;
     }
+}
+
+void link_impl::send_heartbeat() {
+    beat_at_ = env_.clock.now();
+    beats_.emplace_back(++beat_, beat_at_);
+    if (beats_.size() > max_beats) beats_.pop_front();
+    say(wire::heartbeat{beat_});
+}
+
+/// Bulk must not delay control (DESIGN §4): whoever sends it looks.
+task<result<void>> link_impl::probe_round_trips() {
+    while (!ended_) {
+        if (outgoing_.active() == 0) {
+            auto woken = co_await sending_.wait();
+            LONGHAUL_CO_TRY(woken);
+            continue;
+        }
+        send_heartbeat();
+        auto slept = co_await env_.clock.sleep_for(std::max<core::duration>(probe_often, rtt_least_.least() / 2));
+        LONGHAUL_CO_TRY(slept);
+    }
+    co_return stopped();
 }
 
 // ---- control, outwards
@@ -310,28 +336,47 @@ result<void> link_impl::on(const wire::heartbeat& m) {
 
 result<void> link_impl::on(const wire::heartbeat_echo& m) {
     if (m.sequence > beat_) return core::fail(errc::protocol, "heartbeat {} was echoed before it was sent", m.sequence);
-    if (m.sequence != beat_) return ok();
-    rtt_last_ = env_.clock.now() - beat_at_;
-    rtt_min_ = rtt_min_ > core::duration{} ? std::min(rtt_min_, rtt_last_) : rtt_last_;
+    while (!beats_.empty() && beats_.front().first < m.sequence) beats_.pop_front();
+    if (beats_.empty() || beats_.front().first != m.sequence) return ok();
+    rtt_last_ = env_.clock.now() - beats_.front().second;
+    beats_.pop_front();
+    rtt_least_.add(env_.clock.now(), rtt_last_);
+    rtts_.add(core::to_seconds(rtt_last_));
+    stripes_.round_trip(rtt_last_, rtt_least_.least());
+    return ok();
+}
+
+result<void> link_impl::on(const wire::streams_wanted& m) {
+    if (setup_.mine != side::initiator) {
+        return core::fail(errc::protocol, "it asked for connections, and dials them itself");
+    }
+    stripes_.asked(m.count);
     return ok();
 }
 
 result<void> link_impl::on(const wire::transfer_offer& m) {
     LONGHAUL_TRY_ASSIGN(const auto t, incoming_.on(m));
+    stripes_.changed();
     if (offer_handler_) offer_handler_(t->tag, t->bytes);
+    return ok();
+}
+
+result<void> link_impl::on(const wire::transfer_withdraw& m) {
+    LONGHAUL_TRY(incoming_.on(m));
+    measure_down(0);
     return ok();
 }
 
 template <typename Answer>
 result<void> link_impl::on(const Answer& m) {
-    if constexpr (std::is_same_v<Answer, wire::transfer_withdraw>) {
-        LONGHAUL_TRY(incoming_.on(m));
-        measure_down(0);
+    if constexpr (requires { outgoing_.on(m, env_.clock.now()); }) {
+        LONGHAUL_TRY(outgoing_.on(m, env_.clock.now()));
     } else {
         LONGHAUL_TRY(outgoing_.on(m));
-        measure_up();
-        to_send_.notify();
     }
+    measure_up();
+    stripes_.changed();
+    sending_.notify();
     return ok();
 }
 
@@ -350,24 +395,42 @@ struct link_impl::outgoing_guard {
 };
 
 task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
-                                            std::shared_ptr<const std::uint64_t> ready) {
+                                            std::shared_ptr<const std::uint64_t> ready, transfer_priority priority) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto offered = outgoing_.offer(std::move(tag), std::move(data), std::move(ready));
+    auto offered = outgoing_.offer(std::move(tag), std::move(data), std::move(ready), priority);
     LONGHAUL_CO_TRY(offered);
     const outgoing_guard guard{*this, *offered};
     const auto& t = *guard.transfer;
+    const auto begun = env_.clock.now();
     say(wire::transfer_offer{t.id, t.tag, t.data->size()});
+    stripes_.changed();
     while (!t.outcome) {
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
+    if (*t.outcome) report_transfer("up", t.data->size(), begun, t.resent);
     co_return *t.outcome;
 }
 
 void link_impl::data_ready() {
     measure_up();
-    to_send_.notify();
+    stripes_.changed();
+    sending_.notify();
+}
+
+/// The event of a transfer that is complete: small ones say nothing of a link.
+void link_impl::report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun,
+                                std::uint64_t resent) {
+    resent_ += resent;
+    const double seconds = core::to_seconds(env_.clock.now() - begun);
+    if (bytes < segment_bytes || seconds <= 0) return;
+    core::event e("transfer");
+    e.with("peer", setup_.remote.key.hex()).with("direction", std::string(direction)).with("bytes", bytes);
+    e.with("seconds", seconds).with("goodput", 8 * static_cast<double>(bytes) / seconds);
+    e.with("streams", std::uint64_t{stripes_.open()}).with("rtt_seconds", core::to_seconds(rtt_last_));
+    if (resent > 0) e.with("resent", resent);
+    env_.events.emit(e);
 }
 
 void link_impl::on_offer(offer_handler handler) {
@@ -402,18 +465,20 @@ task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_by
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;
+    const auto begun = env_.clock.now();
     say(wire::transfer_accept{t.id, t.bytes});
     if (t.bytes == 0) say(wire::transfer_done{t.id});
     while (!t.outcome) {
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
+    if (*t.outcome) report_transfer("down", t.bytes, begun, 0);
     co_return *t.outcome;
 }
 
 std::uint64_t link_impl::received_of(const std::string& tag) const {
     const auto t = incoming_.find(tag);
-    return t ? t->received + t->partial : 0;
+    return t ? t->verified() : 0;
 }
 
 void link_impl::refuse_transfer(const std::string& tag, std::string why) {
@@ -452,14 +517,27 @@ void link_impl::measure_down(std::uint64_t bytes) {
 }
 
 link_stats link_impl::stats() const {
+    const auto bulk = stripes_.totals();
     link_stats s;
-    s.rtt_min = rtt_min_;
+    s.rtt_min = rtt_least_.least();
     s.rtt_last = rtt_last_;
-    s.wire_sent = control_.count.sent + past_bulk_.sent + (bulk_ ? bulk_->count.sent : 0);
-    s.wire_received = control_.count.received + past_bulk_.received + (bulk_ ? bulk_->count.received : 0);
+    s.rtt_median = core::from_seconds(rtts_.at(0.5));
+    s.rtt_p99 = core::from_seconds(rtts_.at(0.99));
+    s.wire_sent = control_.count.sent + bulk.wire.sent;
+    s.wire_received = control_.count.received + bulk.wire.received;
     s.goodput_up = up_.bytes_per_second();
     s.goodput_down = down_.bytes_per_second();
-    s.streams = bulk_ && !ended_ ? 1 : 0;
+    s.goodput_up_cautious = up_.cautious();
+    s.goodput_down_cautious = down_.cautious();
+    if (bulk.segments_sent > 0) {
+        s.loss = static_cast<double>(bulk.retransmits) / static_cast<double>(bulk.segments_sent);
+    }
+    s.window = bulk.window;
+    s.streams = ended_ ? 0 : stripes_.open();
+    s.streams_used = ended_ ? 0 : stripes_.in_use();
+    s.streams_wanted = stripes_.wanted();
+    s.pace = stripes_.pace_limit();
+    s.resent = resent_;
     s.last_heard = last_heard_;
     return s;
 }
@@ -468,166 +546,12 @@ link_stats link_impl::stats() const {
 
 result<noise::secret_key> link_impl::key_of_bulk(std::uint32_t number) {
     if (ended_) return core::fail(down_error());
-    if (setup_.mine != side::responder || number <= bulk_number_) {
-        return core::fail(errc::protocol, "bulk connection {} is not expected", number);
-    }
-    bulk_number_ = number;
+    LONGHAUL_TRY(stripes_.expect(number));
     return connection_key(setup_.exporter, side::initiator, number);
 }
 
-void link_impl::adopt_bulk(std::unique_ptr<channel> connection) {
-    if (ended_) return;
-    next_bulk_ = std::move(connection);
-    if (bulk_) bulk_->stream->close();
-    bulk_changed_.notify();
-}
-
-/// Keeps one bulk connection as long as control lives.
-task<result<void>> link_impl::keep_bulk() {
-    core::duration pause{};
-    while (!ended_) {
-        if (setup_.mine == side::initiator) {
-            if (pause > core::duration{}) {
-                const auto jitter = 0.75 + env_.entropy.unit() / 2;
-                auto slept = co_await env_.clock.sleep_for(core::from_seconds(core::to_seconds(pause) * jitter));
-                LONGHAUL_CO_TRY(slept);
-            }
-            pause = std::clamp<core::duration>(pause * 2, redial_first, redial_most);
-            auto dialling = setup_.dial_bulk(++bulk_number_);
-            auto dialled = co_await std::move(dialling);
-            if (!dialled) continue;
-            next_bulk_ = std::move(*dialled);
-        }
-        while (!next_bulk_ && !ended_) {
-            auto woken = co_await bulk_changed_.wait();
-            LONGHAUL_CO_TRY(woken);
-        }
-        if (ended_) break;
-        ++carrier_;
-        bulk_ = std::move(next_bulk_);
-        const auto opened_at = env_.clock.now();
-        auto served = co_await serve_bulk();
-        if (env_.clock.now() - opened_at > redial_most) pause = redial_first;
-        past_bulk_.sent += bulk_->count.sent;
-        past_bulk_.received += bulk_->count.received;
-        bulk_.reset();
-        outgoing_.connection_lost(carrier_);
-        incoming_.connection_lost();
-        if (!served && (served.error().code == errc::protocol || served.error().code == errc::limit)) {
-            co_return down(served.error().within(fmt::format("{} broke the protocol", name())));
-        }
-    }
-    co_return stopped();
-}
-
-/// Until the present bulk connection ends; its error.
-task<result<void>> link_impl::serve_bulk() {
-    auto moving = either(read_bulk(), write_bulk());
-    return either(std::move(moving), watch_bulk());
-}
-
-task<result<void>> link_impl::watch_bulk() {
-    const auto& c = *bulk_;
-    auto received = c.count.received;
-    // Looks are counted, not time: a process that was held up itself must look again first.
-    for (int quiet = 0; quiet < 3; ++quiet) {
-        auto slept = co_await env_.clock.sleep_for(setup_.silence_limit / 3);
-        LONGHAUL_CO_TRY(slept);
-        if (c.count.received == received) continue;
-        received = c.count.received;
-        quiet = -1;
-    }
-    co_return core::fail(errc::timeout, "nothing was heard on the bulk connection");
-}
-
-/// Writes the announcement and the data records of a segment; returns their size.
-std::size_t link_impl::seal_segment(const outgoing_transfers::work& work, core::mutable_bytes out) {
-    auto& sealer = bulk_->sealer;
-    auto used = sealer.seal(code(channel_record::segment), 0, work.what.encode(), out);
-    LONGHAUL_ENSURE(used, "a segment header does not fit its buffer");
-    auto rest = work.bytes;
-    while (!rest.empty()) {
-        const auto piece = rest.first(std::min(rest.size(), data_piece));
-        const auto n = sealer.seal_data(piece, out.subspan(*used));
-        LONGHAUL_ENSURE(n, "a data record does not fit its buffer");
-        *used += *n;
-        rest = rest.subspan(piece.size());
-    }
-    return *used;
-}
-
-task<result<void>> link_impl::write_bulk() {
-    auto& c = *bulk_;
-    core::byte_vector out(segment_wire);
-    const auto interval = setup_.silence_limit / 3;
-    auto next_idle = env_.clock.now();
-    for (bool first = true;; first = false) {
-        std::size_t n = 0;
-        // The first record is always an idle one: the responder uses the connection only after it.
-        if (const auto work = first ? std::nullopt : outgoing_.next(carrier_)) {
-            n = seal_segment(*work, out);
-        } else if (first || env_.clock.now() >= next_idle) {
-            const auto idle = c.sealer.seal(code(channel_record::idle), 0, {}, out);
-            LONGHAUL_CO_TRY(idle);
-            n = *idle;
-        } else {
-            auto woken = co_await core::with_deadline(env_.clock, to_send_.wait(), next_idle);
-            if (!woken && woken.error().code != errc::timeout) co_return core::fail(woken.error());
-            continue;
-        }
-        auto written = co_await c.write(core::const_bytes(out).first(n));
-        LONGHAUL_CO_TRY(written);
-        next_idle = env_.clock.now() + interval;
-    }
-}
-
-task<result<void>> link_impl::read_bulk() {
-    auto& c = *bulk_;
-    for (;;) {
-        auto next = co_await c.next_record();
-        LONGHAUL_CO_TRY(next);
-        if (next->is(record_type::end)) co_return core::fail(errc::closed, "the bulk connection ended");
-        if (next->type == code(channel_record::idle) && next->payload.empty()) continue;
-        if (next->type != code(channel_record::segment)) {
-            co_return core::fail(errc::protocol, "a record of type {} with {} bytes came on a bulk connection",
-                                 next->type, next->payload.size());
-        }
-        const auto what = segment::parse(next->payload);
-        LONGHAUL_CO_TRY(what);
-        auto got = co_await read_segment(*what);
-        LONGHAUL_CO_TRY(got);
-    }
-}
-
-task<result<void>> link_impl::read_segment(segment what) {
-    auto& c = *bulk_;
-    const auto wanted = incoming_.begin(what);
-    LONGHAUL_CO_TRY(wanted);
-    for (std::uint32_t at = 0; at < what.length;) {
-        auto ciphertext = co_await c.next_ciphertext();
-        LONGHAUL_CO_TRY(ciphertext);
-        const auto n = ciphertext->size() - std::min(ciphertext->size(), noise::tag_size);
-        if (n == 0 || n > what.length - at) {
-            co_return core::fail(errc::protocol, "a data record of {} bytes came where {} were announced", n,
-                                 what.length - at);
-        }
-        // The transfer may have ended while we waited: then its bytes are verified in place and dropped.
-        const auto place = *wanted ? incoming_.place(what, at, n) : core::mutable_bytes{};
-        const auto opened = c.opener.open_data(*ciphertext, place.empty() ? ciphertext->first(n) : place);
-        LONGHAUL_CO_TRY(opened);
-        at += static_cast<std::uint32_t>(n);
-        if (place.empty()) continue;
-        incoming_.verified(what, n);
-        measure_down(n);
-    }
-    if (!*wanted) co_return ok();
-    if (const auto done = incoming_.finish(what)) {
-        say(wire::transfer_done{done->id});
-        measure_down(0);
-    } else {
-        to_report_.notify();
-    }
-    co_return ok();
+void link_impl::adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection) {
+    if (!ended_) stripes_.adopt(number, std::move(connection));
 }
 
 }  // namespace longhaul::net

@@ -1,6 +1,6 @@
 #pragma once
-/// An authenticated pair of peers: one control channel for small messages, and bulk connections for large ones
-/// (one here; striping widens this behind the same interface).
+/// An authenticated pair of peers: one control connection for small messages, and k bulk connections for large ones,
+/// over which every transfer is striped; k is found by the link itself.
 ///
 /// Control messages are opaque bytes of the layer above, delivered in order. Transfers are credit-based: the sender
 /// offers a tag and a size, the receiver accepts with a destination when it is ready (or refuses), and only then bytes
@@ -26,6 +26,12 @@ inline constexpr std::size_t max_transfer_tag = 128;
 /// Largest transfer.
 inline constexpr std::uint64_t max_transfer_bytes = std::uint64_t{1} << 40;
 
+/// Which transfers go first when several have bytes to send; within a class they take turns.
+enum class transfer_priority : std::uint8_t {
+    payload,  ///< a round waits for it
+    state,    ///< catch-up: takes what payloads leave
+};
+
 /// What the other end said of itself inside the handshake, authenticated.
 struct remote_peer {
     peer_key key;
@@ -37,15 +43,23 @@ struct remote_peer {
     endpoint observed;                  ///< the address its control connection has
 };
 
-/// Passive measurements of a link. Bytes are all bytes given to sockets: framing and handshakes included.
+/// Passive measurements of a link. Bytes are all bytes given to sockets: framing and handshakes included. Goodput is
+/// payload bytes per second while transfers were under way; 0: not measured yet.
 struct link_stats {
-    core::duration rtt_min{};  ///< zero: not measured yet
+    core::duration rtt_min{};  ///< of control; zero: not measured yet
     core::duration rtt_last{};
+    core::duration rtt_median{}, rtt_p99{};  ///< of the latest 128
     std::uint64_t wire_sent = 0;
     std::uint64_t wire_received = 0;
-    double goodput_up = 0;  ///< payload bytes per second of recent transfers; 0: not measured yet
-    double goodput_down = 0;
-    unsigned streams = 0;         ///< bulk connections in use
+    double goodput_up = 0, goodput_down = 0;                    ///< medians of the latest windows, for people
+    double goodput_up_cautious = 0, goodput_down_cautious = 0;  ///< 25th percentiles, for plans
+    double loss = 0;              ///< share of our bulk's TCP segments that were sent again
+    std::uint64_t window = 0;     ///< bytes: the largest congestion window of our bulk connections
+    unsigned streams = 0;         ///< bulk connections that are open
+    unsigned streams_used = 0;    ///< of them, those that carry what this end sends
+    unsigned streams_wanted = 0;  ///< that this end found to pay
+    double pace = 0;              ///< bytes per second that bulk is held to, for control's sake; 0: not held
+    std::uint64_t resent = 0;     ///< segments that a second connection carried, too
     core::time_point last_heard;  ///< any authenticated byte on control
 };
 
@@ -75,7 +89,8 @@ public:
     /// `ready` (optional) says how many bytes from the front are final and may go: the rest is still being made.
     /// Whoever makes them raises it and then calls `data_ready`; so an offer can be answered before its bytes exist.
     virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
-                                                         std::shared_ptr<const std::uint64_t> ready = nullptr) = 0;
+                                                         std::shared_ptr<const std::uint64_t> ready = nullptr,
+                                                         transfer_priority priority = transfer_priority::payload) = 0;
     /// More bytes of a transfer that is still being made may go.
     virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.

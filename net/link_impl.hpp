@@ -3,9 +3,8 @@
 
 #include <deque>
 
-#include "net/channel.hpp"
+#include "net/stripes.hpp"
 #include "net/telemetry.hpp"
-#include "net/transfers.hpp"
 
 namespace longhaul::net {
 
@@ -17,6 +16,7 @@ struct link_setup {
     std::unique_ptr<channel> control;
     core::byte_vector preface;  ///< sealed records that go out before anything else (the responder's verdict)
     core::duration silence_limit = std::chrono::seconds(10);
+    unsigned streams = 0;  ///< bulk connections; 0: found by measurement
     /// Initiator: opens bulk connection `number`. Called only while `run` runs.
     std::function<core::task<core::result<std::unique_ptr<channel>>>(std::uint32_t number)> dial_bulk;
 };
@@ -34,10 +34,10 @@ public:
 
     /// Serves the link until it is down; run once. Never fails: `ended` tells why.
     core::task<core::result<void>> run();
-    /// Responder: the key of bulk connection `number`; errc::protocol unless it is greater than all before it.
+    /// Responder: the key of bulk connection `number`; errc::protocol when it was here before, errc::limit.
     core::result<noise::secret_key> key_of_bulk(std::uint32_t number);
-    /// Responder: uses this connection, whose first record opened, instead of the present one.
-    void adopt_bulk(std::unique_ptr<channel> connection);
+    /// Responder: uses this connection, whose first record opened.
+    void adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection);
     /// Ends the link at once.
     void fail(core::error why, bool orderly = false);
     side mine() const { return setup_.mine; }
@@ -49,11 +49,12 @@ public:
     core::task<core::result<void>> send(core::byte_vector message) override;
     core::task<core::result<core::byte_vector>> receive() override;
     core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
-                                                 std::shared_ptr<const std::uint64_t> ready = nullptr) override;
+                                                 std::shared_ptr<const std::uint64_t> ready,
+                                                 transfer_priority priority) override;
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                    arrival_handler on_arrival = {}) override;
+                                                    arrival_handler on_arrival) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     link_stats stats() const override;
@@ -67,12 +68,7 @@ private:
     core::task<core::result<void>> beat();
     core::task<core::result<void>> report_progress();
     core::task<core::result<void>> end_after_goodbye();
-    core::task<core::result<void>> keep_bulk();
-    core::task<core::result<void>> read_bulk();
-    core::task<core::result<void>> write_bulk();
-    core::task<core::result<void>> watch_bulk();
-    core::task<core::result<void>> read_segment(segment what);
-    core::task<core::result<void>> serve_bulk();
+    core::task<core::result<void>> probe_round_trips();
 
     core::result<void> take(const record& r);
     core::result<void> take_message_piece(const record& r);
@@ -80,11 +76,15 @@ private:
     core::result<void> on(const wire::heartbeat& m);
     core::result<void> on(const wire::heartbeat_echo& m);
     core::result<void> on(const wire::transfer_offer& m);
+    core::result<void> on(const wire::transfer_withdraw& m);
+    core::result<void> on(const wire::streams_wanted& m);
     template <typename Answer>
     core::result<void> on(const Answer& m);
     void say(const wire::control& message);
     std::size_t fill(core::mutable_bytes out);
-    std::size_t seal_segment(const outgoing_transfers::work& work, core::mutable_bytes out);
+    void send_heartbeat();
+    void report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun, std::uint64_t resent);
+    stripe_options options_for_stripes();
     void measure_up();
     void measure_down(std::uint64_t bytes);
     /// Ends the link and passes the error on.
@@ -118,7 +118,10 @@ private:
 
     std::uint64_t beat_ = 0;
     core::time_point beat_at_{};
-    core::duration rtt_min_{}, rtt_last_{};
+    std::deque<std::pair<std::uint64_t, core::time_point>> beats_;  ///< not echoed yet
+    core::duration rtt_last_{};
+    least_round_trip rtt_least_;
+    quantiles rtts_;
 
     outgoing_transfers outgoing_;
     incoming_transfers incoming_;
@@ -126,14 +129,10 @@ private:
     core::wakeup to_report_;
     goodput_meter up_, down_;
     std::uint64_t counted_up_ = 0;
+    std::uint64_t resent_ = 0;
 
-    // Bulk.
-    std::unique_ptr<channel> bulk_, next_bulk_;
-    std::uint32_t bulk_number_ = 0;
-    std::uint32_t carrier_ = 0;  ///< names the present connection to the transfers
-    core::wakeup to_send_;       ///< there may be a segment to send
-    core::wakeup bulk_changed_;  ///< a new connection was adopted
-    wire_count past_bulk_;       ///< of connections that ended
+    core::wakeup sending_;  ///< a transfer to send began
+    stripes stripes_;
 };
 
 }  // namespace longhaul::net

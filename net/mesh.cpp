@@ -109,6 +109,7 @@ std::shared_ptr<link_impl> mesh::impl::add(link_setup setup) {
     const auto key = setup.remote.key;
     const auto session = session_of(setup.exporter);
     setup.silence_limit = options.silence_limit;
+    setup.streams = options.streams;
     auto made = std::make_shared<link_impl>(env, std::move(setup));
     if (const auto old = links.find(key); old != links.end()) {
         old->second->fail({errc::closed, "a newer connection of the same peer replaced this one"});
@@ -269,7 +270,7 @@ task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g)
     if (first->type != static_cast<std::uint8_t>(channel_record::idle)) {
         co_return fail(errc::protocol, "a bulk connection began with a record of type {}", first->type);
     }
-    owner->adopt_bulk(std::move(secured));
+    owner->adopt_bulk(g.theirs.connection, std::move(secured));
     co_return ok();
 }
 

@@ -25,6 +25,7 @@ struct mesh_options {
     core::duration connect_deadline = std::chrono::seconds(10);
     /// Silence on control after which a link is down; heartbeats are sent at a third of it. EOF is noticed at once.
     core::duration silence_limit = std::chrono::seconds(10);
+    unsigned streams = 0;  ///< bulk connections a link, at most 64; 0: found by measurement
     std::size_t max_links = 512;
     std::size_t max_pending_handshakes = 256;
     std::size_t max_pending_per_source = 16;  ///< of one address; more are hung up on before they are read

@@ -24,8 +24,12 @@ struct endpoint {
 /// What the kernel knows of a connection; absent where there is no kernel.
 struct stream_info {
     core::duration rtt{};
-    std::uint64_t retransmits = 0;
+    std::uint64_t segments_sent = 0;  ///< TCP segments with data, repetitions included
+    std::uint64_t retransmits = 0;    ///< of them, repetitions
     std::uint64_t congestion_window_bytes = 0;
+    std::uint64_t window_limit_bytes = 0;  ///< that can be in flight at most, by buffers and losses; 0: not known
+    std::uint64_t delivered_bytes = 0;     ///< that have arrived, about; 0: not known
+    std::uint64_t queued_bytes = 0;        ///< given to the kernel and not acknowledged
 };
 
 /// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).
@@ -40,6 +44,8 @@ public:
     virtual core::task<core::result<std::size_t>> read_some(core::mutable_bytes out) = 0;
     /// Writes at least one byte and at most data.size(). Accepts while the socket wants data: little is queued below.
     virtual core::task<core::result<std::size_t>> write_some(core::const_bytes data) = 0;
+    /// Returns when a write would be accepted at once; the stream of a bulk connection then has little unsent data.
+    virtual core::task<core::result<void>> writable() = 0;
     /// Ends both directions at once; pending reads and writes return errc::closed. May be called twice.
     virtual void close() = 0;
     virtual endpoint local() const = 0;
@@ -47,6 +53,8 @@ public:
     virtual std::optional<stream_info> info() const { return std::nullopt; }
     /// Tells an accepted stream what it turned out to be for. Accepted streams begin as control.
     virtual void set_purpose(stream_purpose) {}
+    /// Sends no faster than that, bytes per second; 0: as fast as it goes. Where there is no kernel it has no effect.
+    virtual void set_pace(double) {}
 };
 
 /// Reads exactly out.size() bytes; errc::closed if the stream ends before.

@@ -1,56 +1,68 @@
 #pragma once
 /// Passive measurement of what a link carries (DESIGN §4): no probe traffic.
 
-#include <algorithm>
 #include <cstdint>
+#include <deque>
+#include <utility>
 
 #include "core/clock.hpp"
 
 namespace longhaul::net {
 
+/// Quantiles of the latest samples.
+class quantiles {
+public:
+    explicit quantiles(std::size_t most = 128) : most_(most) {}
+    void add(double sample);
+    /// The smallest sample that at least the share `q` of them does not exceed; 0 without samples.
+    double at(double q) const;
+    bool empty() const { return samples_.empty(); }
+
+private:
+    std::size_t most_;
+    std::deque<double> samples_;
+};
+
+/// The least round trip of the latest ten minutes: a path may become longer for good, and a queue that stands for a
+/// while must not pass for the path (as LEDBAT keeps its base delay, RFC 6817).
+class least_round_trip {
+public:
+    static constexpr std::size_t minutes = 10;
+    void add(core::time_point now, core::duration rtt);
+    /// Zero: not measured yet.
+    core::duration least() const;
+
+private:
+    std::deque<std::pair<core::time_point, core::duration>> by_minute_;  ///< its beginning, its least
+};
+
 /// Payload bytes per second of one direction, counted only while some transfer was under way: idle time is not
-/// slowness. A smoothed value over windows of busy time.
+/// slowness. Quantiles over windows of busy time.
 class goodput_meter {
 public:
     /// Busy seconds after which a window becomes a sample; shorter ones count when the direction falls idle.
     static constexpr double window_seconds = 1.0;
     /// A window with fewer bytes measures latency, not goodput.
     static constexpr std::uint64_t least_bytes = 128 * 1024;
+    /// Samples that count.
+    static constexpr std::size_t samples = 32;
 
     /// Some transfer is under way from now on.
-    void busy(core::time_point now) {
-        if (busy_) return;
-        busy_ = true;
-        since_ = now;
-        bytes_ = 0;
-    }
-    void add(std::uint64_t bytes, core::time_point now) {
-        bytes_ += bytes;
-        if (busy_ && core::to_seconds(now - since_) >= window_seconds) sample(now);
-    }
+    void busy(core::time_point now);
+    void add(std::uint64_t bytes, core::time_point now);
     /// No transfer is under way any more.
-    void idle(core::time_point now) {
-        if (busy_) sample(now);
-        busy_ = false;
-    }
-    /// 0: not measured yet.
-    double bytes_per_second() const { return rate_; }
+    void idle(core::time_point now);
+    /// The median; 0: not measured yet.
+    double bytes_per_second() const { return rates_.at(0.5); }
+    /// The 25th percentile: what a plan may count on.
+    double cautious() const { return rates_.at(0.25); }
 
 private:
-    void sample(core::time_point now) {
-        const double seconds = core::to_seconds(now - since_);
-        if (bytes_ >= least_bytes && seconds > 0) {
-            const double rate = static_cast<double>(bytes_) / seconds;
-            rate_ = rate_ > 0 ? (rate_ + rate) / 2 : rate;
-        }
-        since_ = now;
-        bytes_ = 0;
-    }
-
+    void sample(core::time_point now);
     bool busy_ = false;
     core::time_point since_{};
     std::uint64_t bytes_ = 0;
-    double rate_ = 0;
+    quantiles rates_{samples};
 };
 
 }  // namespace longhaul::net

@@ -1,6 +1,7 @@
 #include "net/transfers.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace longhaul::net {
 
@@ -43,7 +44,8 @@ segment outgoing_transfer::piece(std::uint64_t index) const {
 
 result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string tag,
                                                                      std::shared_ptr<const core::byte_vector> data,
-                                                                     std::shared_ptr<const std::uint64_t> ready) {
+                                                                     std::shared_ptr<const std::uint64_t> ready,
+                                                                     transfer_priority priority) {
     if (tag.empty() || tag.size() > max_transfer_tag) {
         return fail(errc::limit, "a transfer's tag has {} bytes, not 1 to {}", tag.size(), max_transfer_tag);
     }
@@ -54,11 +56,16 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
     for (const auto& [id, t] : open_) {
         if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
     }
-    auto t =
-        std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready), executor_);
-    t->where.assign(segments_of(t->data->size()), outgoing_transfer::to_send);
+    auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready),
+                                                 priority, executor_);
+    t->where.assign(segments_of(t->data->size()), outgoing_transfer::place::to_send);
     open_.emplace(t->id, t);
     return t;
+}
+
+std::size_t outgoing_transfers::active() const {
+    return static_cast<std::size_t>(std::ranges::count_if(
+        open_, [](const auto& t) { return t.second->accepted && t.second->confirmed_bytes < t.second->sendable(); }));
 }
 
 void outgoing_transfers::fail_all(const core::error& why) {
@@ -71,20 +78,16 @@ void outgoing_transfers::end(outgoing_transfer& t, result<void> outcome) {
     withdraw(t.id);
 }
 
-void outgoing_transfers::withdraw(std::uint64_t id) { open_.erase(id); }
-
-std::size_t outgoing_transfers::active() const {
-    return static_cast<std::size_t>(std::ranges::count_if(
-        open_, [](const auto& t) { return t.second->accepted && t.second->confirmed_bytes < t.second->sendable(); }));
-}
-
-void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t first, std::uint64_t count) {
-    for (auto i = first; i < first + count; ++i) {
-        if (t.where[i] == outgoing_transfer::confirmed) continue;
-        t.where[i] = outgoing_transfer::confirmed;
-        t.confirmed_bytes += t.piece(i).length;
-        confirmed_bytes_ += t.piece(i).length;
+void outgoing_transfers::withdraw(std::uint64_t id) {
+    const auto it = open_.find(id);
+    if (it == open_.end()) return;
+    auto& t = *it->second;
+    for (const auto& [index, number] : t.in_flight) {
+        leave(flights_.at(number));
+        flights_.erase(number);
     }
+    t.in_flight.clear();
+    open_.erase(it);
 }
 
 /// nullptr: it is over.
@@ -119,7 +122,37 @@ result<void> outgoing_transfers::on(const wire::transfer_abandon& m) {
     return refuse(m.id, "the receiver abandoned the transfer");
 }
 
-result<void> outgoing_transfers::on(const wire::transfer_progress& m) {
+void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core::time_point now) {
+    auto& place = t.where[index];
+    if (place == outgoing_transfer::place::confirmed) return;
+    place = outgoing_transfer::place::confirmed;
+    t.confirmed_bytes += t.piece(index).length;
+    confirmed_bytes_ += t.piece(index).length;
+    const auto carried = t.in_flight.find(index);
+    if (carried == t.in_flight.end()) return;
+    const auto it = flights_.find(carried->second);
+    const auto& f = it->second;
+    leave(f);
+    // Of a segment on two connections nobody knows which one delivered it.
+    if (!f.resent) {
+        segment_time_.add(now - f.given);
+        auto& by = carriers_[f.carrier];
+        by.overtook = std::max(by.overtook, f.given);
+    }
+    flights_.erase(it);
+    t.in_flight.erase(carried);
+}
+
+/// The connections of a flight carry it no more.
+void outgoing_transfers::leave(const flight& f) {
+    for (const auto number : {f.carrier, f.second}) {
+        if (const auto it = carriers_.find(number); it != carriers_.end() && it->second.carries > 0) {
+            --it->second.carries;
+        }
+    }
+}
+
+result<void> outgoing_transfers::on(const wire::transfer_progress& m, core::time_point now) {
     LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
     if (!t) return ok();
     if (!t->accepted) return fail(errc::protocol, "transfer {} was confirmed before it was accepted", m.id);
@@ -127,43 +160,130 @@ result<void> outgoing_transfers::on(const wire::transfer_progress& m) {
         if (first >= t->where.size() || count > t->where.size() - first) {
             return fail(errc::protocol, "transfer {} has no segments {} to {}", m.id, first, first + count - 1);
         }
-        confirm(*t, first, count);
+        for (auto i = first; i < first + count; ++i) confirm(*t, i, now);
     }
     return ok();
 }
 
-result<void> outgoing_transfers::on(const wire::transfer_done& m) {
+result<void> outgoing_transfers::on(const wire::transfer_done& m, core::time_point now) {
     LONGHAUL_TRY_ASSIGN(const auto t, find(m.id));
     if (!t) return ok();
     if (!t->accepted) return fail(errc::protocol, "transfer {} was confirmed before it was accepted", m.id);
-    confirm(*t, 0, t->where.size());
+    for (std::uint64_t i = 0; i < t->where.size(); ++i) confirm(*t, i, now);
     end(*t, ok());
     return ok();
 }
 
-std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t number) {
-    auto it = open_.upper_bound(last_served_);
+void segment_time::add(core::duration taken) {
+    const double seconds = std::max(core::to_seconds(taken), 1e-6);
+    if (!known()) {
+        mean_ = seconds;
+        deviation_ = seconds / 2;
+        return;
+    }
+    deviation_ += (std::abs(seconds - mean_) - deviation_) / 4;
+    mean_ += (seconds - mean_) / 8;
+}
+
+core::duration segment_time::patience() const {
+    return core::from_seconds(mean_ + std::max(4 * deviation_, mean_ / 4) + 0.01);
+}
+
+bool outgoing_transfers::backlog() const {
+    return std::ranges::any_of(open_, [](const auto& entry) {
+        const auto& t = *entry.second;
+        const auto i = t.next_index;
+        return i < t.where.size() && std::min<std::uint64_t>((i + 1) * segment_bytes, t.data->size()) <= t.sendable();
+    });
+}
+
+outgoing_transfers::work outgoing_transfers::give(const std::shared_ptr<outgoing_transfer>& t, std::uint64_t index,
+                                                  std::uint32_t number, core::time_point now) {
+    t->where[index] = outgoing_transfer::place::in_flight;
+    flight f;
+    f.transfer = t;
+    f.index = index;
+    f.carrier = number;
+    f.given = now;
+    flights_.emplace(++last_flight_, std::move(f));
+    t->in_flight[index] = last_flight_;
+    ++carriers_[number].carries;
+    const auto what = t->piece(index);
+    return {t, what, core::const_bytes(*t->data).subspan(what.offset, what.length)};
+}
+
+std::optional<outgoing_transfers::work> outgoing_transfers::fresh(std::uint32_t number, transfer_priority priority,
+                                                                  core::time_point now) {
+    auto& last = last_served_[static_cast<std::size_t>(priority)];
+    auto it = open_.upper_bound(last);
     for (std::size_t looked = 0; looked < open_.size(); ++looked, ++it) {
         if (it == open_.end()) it = open_.begin();
         auto& t = *it->second;
-        while (t.next_index < t.where.size() && t.where[t.next_index] != outgoing_transfer::to_send) ++t.next_index;
+        if (t.priority != priority) continue;
+        while (t.next_index < t.where.size() && t.where[t.next_index] != outgoing_transfer::place::to_send) {
+            ++t.next_index;
+        }
         if (t.next_index == t.where.size()) continue;
         const auto what = t.piece(t.next_index);
         if (what.offset + what.length > t.sendable()) continue;
-        t.where[t.next_index++] = number;
-        last_served_ = t.id;
-        return work{it->second, what, core::const_bytes(*t.data).subspan(what.offset, what.length)};
+        last = t.id;
+        return give(it->second, t.next_index++, number, now);
+    }
+    return std::nullopt;
+}
+
+/// The oldest segment of other connections that was given to them before then, and to one of them only.
+std::optional<outgoing_transfers::work> outgoing_transfers::held_up(std::uint32_t number,
+                                                                    core::time_point given_before) {
+    for (auto& [order, f] : flights_) {
+        if (f.given >= given_before) break;
+        if (f.resent || f.carrier == number) continue;
+        f.resent = true;
+        f.second = number;
+        ++f.transfer->resent;
+        ++carriers_[number].carries;
+        const auto what = f.transfer->piece(f.index);
+        return work{f.transfer, what, core::const_bytes(*f.transfer->data).subspan(what.offset, what.length)};
+    }
+    return std::nullopt;
+}
+
+std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t number, core::time_point now) {
+    const auto& mine = carriers_[number];
+    const bool judges = segment_time_.known();
+    const auto patience = segment_time_.patience();
+    if (judges && mine.overtook > core::time_point{} + patience) {
+        if (auto found = held_up(number, mine.overtook - patience)) return found;
+    }
+    if (auto found = fresh(number, transfer_priority::payload, now)) return found;
+    if (auto found = fresh(number, transfer_priority::state, now)) return found;
+    if (judges && mine.carries == 0) return held_up(number, now - patience);
+    return std::nullopt;
+}
+
+std::optional<core::time_point> outgoing_transfers::next_overdue(std::uint32_t number) const {
+    const auto mine = carriers_.find(number);
+    if (!segment_time_.known() || (mine != carriers_.end() && mine->second.carries > 0)) return std::nullopt;
+    for (const auto& [order, f] : flights_) {
+        if (!f.resent) return f.given + segment_time_.patience();
     }
     return std::nullopt;
 }
 
 void outgoing_transfers::connection_lost(std::uint32_t number) {
-    for (const auto& [id, t] : open_) {
-        for (std::uint64_t i = t->where.size(); i-- > 0;) {
-            if (t->where[i] != number) continue;
-            t->where[i] = outgoing_transfer::to_send;
-            t->next_index = std::min(t->next_index, i);
+    carriers_.erase(number);
+    for (auto it = flights_.begin(); it != flights_.end();) {
+        auto& f = it->second;
+        if (f.carrier == number) f.carrier = std::exchange(f.second, 0);
+        if (f.second == number) f.second = 0;
+        if (f.carrier != 0) {
+            ++it;
+            continue;
         }
+        f.transfer->where[f.index] = outgoing_transfer::place::to_send;
+        f.transfer->next_index = std::min(f.transfer->next_index, f.index);
+        f.transfer->in_flight.erase(f.index);
+        it = flights_.erase(it);
     }
 }
 
@@ -225,7 +345,7 @@ void incoming_transfers::forget(std::uint64_t id) {
     const auto t = find_id(id);
     if (!t) return;
     if (!t->unreported.empty()) --unreported_;
-    if (t->received + t->partial > 0) --active_;
+    if (t->begun()) --active_;
     t->destination = {};
     t->on_arrival = {};
     by_tag_.erase(t->tag);
@@ -250,22 +370,34 @@ result<bool> incoming_transfers::begin(const segment& s) const {
 
 core::mutable_bytes incoming_transfers::place(const segment& s, std::uint32_t at, std::size_t n) const {
     const auto t = find_id(s.transfer);
-    return t ? t->destination.subspan(s.offset + at, n) : core::mutable_bytes{};
+    if (!t || t->have[s.index()]) return {};
+    return t->destination.subspan(s.offset + at, n);
 }
 
-void incoming_transfers::verified(const segment& s, std::size_t n) {
+void incoming_transfers::verified(std::uint32_t number, const segment& s, std::size_t n) {
     const auto t = find_id(s.transfer);
     if (!t) return;
-    if (t->received + t->partial == 0) ++active_;
-    t->partial += n;
+    if (!t->begun()) ++active_;
+    auto& part = t->partial[number];
+    if (part.index != s.index()) part = {s.index(), 0};
+    part.bytes += n;
+}
+
+std::uint64_t incoming_transfer::verified() const {
+    std::map<std::uint64_t, std::uint64_t> most;
+    for (const auto& [number, part] : partial) most[part.index] = std::max(most[part.index], part.bytes);
+    auto sum = received;
+    for (const auto& [index, n] : most) sum += n;
+    return sum;
 }
 
 std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
     auto t = find_id(s.transfer);
-    if (!t || t->have[s.index()]) return nullptr;
+    if (!t) return nullptr;
+    if (t->have[s.index()]) return nullptr;  // the other connection's finish has dropped this one's part
+    std::erase_if(t->partial, [&s](const auto& p) { return p.second.index == s.index(); });
     t->have[s.index()] = true;
     t->received += s.length;
-    t->partial -= std::min<std::uint64_t>(t->partial, s.length);
     // A copy: the handler may end the transfer.
     if (const auto arrived = t->on_arrival) arrived(s.offset, s.length);
     if (!find_id(t->id)) return nullptr;
@@ -282,10 +414,9 @@ std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) 
     return nullptr;
 }
 
-void incoming_transfers::connection_lost() {
+void incoming_transfers::connection_lost(std::uint32_t number) {
     for (const auto& [id, t] : open_) {
-        if (t->partial > 0 && t->received == 0) --active_;
-        t->partial = 0;
+        if (t->partial.erase(number) > 0 && !t->begun()) --active_;
     }
 }
 

@@ -2,6 +2,7 @@
 /// The open transfers of one link, sans I/O: what may be sent next, what has arrived, what is illegal. Both tables
 /// know nothing of connections but their numbers, so that several can pull segments of one transfer.
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -34,30 +35,46 @@ inline std::uint64_t segments_of(std::uint64_t bytes) { return (bytes + segment_
 /// A transfer that this end offered.
 struct outgoing_transfer {
     outgoing_transfer(std::uint64_t number, std::string name, std::shared_ptr<const core::byte_vector> bytes,
-                      std::shared_ptr<const std::uint64_t> ready_bytes, asio::any_io_executor executor)
+                      std::shared_ptr<const std::uint64_t> ready_bytes, transfer_priority class_,
+                      asio::any_io_executor executor)
         : id(number),
           tag(std::move(name)),
           data(std::move(bytes)),
           ready(std::move(ready_bytes)),
+          priority(class_),
           changed(std::move(executor)) {}
     std::uint64_t id;
     std::string tag;
     std::shared_ptr<const core::byte_vector> data;
     std::shared_ptr<const std::uint64_t> ready;  ///< null: all of `data` is
+    transfer_priority priority;
     bool accepted = false;
     std::uint64_t credit = 0;
     std::optional<core::result<void>> outcome;
     core::wakeup changed;  ///< notified when there is an outcome
 
-    static constexpr std::uint32_t to_send = 0, confirmed = ~std::uint32_t{0};
-    /// Of each segment: to_send, confirmed, or the number of the connection that carries it.
-    std::vector<std::uint32_t> where;
-    std::uint64_t next_index = 0;  ///< no segment before it is to be sent
+    enum class place : std::uint8_t { to_send, in_flight, confirmed };
+    std::vector<place> where;                          ///< of each segment
+    std::map<std::uint64_t, std::uint64_t> in_flight;  ///< segment to its flight
+    std::uint64_t next_index = 0;                      ///< no segment before it is to be sent
+    std::uint64_t resent = 0;                          ///< segments that were given to a second connection
     std::uint64_t confirmed_bytes = 0;
 
     segment piece(std::uint64_t index) const;
     /// Bytes from the front that may go: against credit, and made already.
     std::uint64_t sendable() const { return std::min(credit, ready ? *ready : data->size()); }
+};
+
+/// How long segments take from their connection to the confirmation, as RFC 6298 estimates round trips.
+class segment_time {
+public:
+    void add(core::duration taken);
+    bool known() const { return mean_ > 0; }
+    /// A segment without confirmation for longer is overdue.
+    core::duration patience() const;
+
+private:
+    double mean_ = 0, deviation_ = 0;
 };
 
 /// The sending half.
@@ -68,7 +85,8 @@ public:
     /// errc::limit (tag, size, too many open), errc::usage (the tag is open already).
     core::result<std::shared_ptr<outgoing_transfer>> offer(std::string tag,
                                                            std::shared_ptr<const core::byte_vector> data,
-                                                           std::shared_ptr<const std::uint64_t> ready = nullptr);
+                                                           std::shared_ptr<const std::uint64_t> ready = nullptr,
+                                                           transfer_priority priority = transfer_priority::payload);
     /// Forgets a transfer without an outcome.
     void withdraw(std::uint64_t id);
     /// Ends all of them.
@@ -77,35 +95,74 @@ public:
     /// The receiver's words. errc::protocol; words about a transfer that is over are late, not wrong.
     core::result<void> on(const wire::transfer_accept& m);
     core::result<void> on(const wire::transfer_refuse& m);
-    core::result<void> on(const wire::transfer_progress& m);
-    core::result<void> on(const wire::transfer_done& m);
+    core::result<void> on(const wire::transfer_progress& m, core::time_point now);
+    core::result<void> on(const wire::transfer_done& m, core::time_point now);
     core::result<void> on(const wire::transfer_abandon& m);
 
-    /// The next segment to send on connection `number` (not 0), from the open transfers in turn.
+    /// The next segment to send on connection `number` (not 0): payloads first, the open transfers of a class in turn.
+    ///
+    /// A segment that a connection holds up is given to a second one, once: by a connection that has nothing else to
+    /// do, when it is overdue; by a busy one, when that has overtaken it by more than the patience (as RFC 8985 finds
+    /// lost packets: what was sent later has arrived).
     struct work {
         std::shared_ptr<outgoing_transfer> transfer;
         segment what;
         core::const_bytes bytes;
     };
-    std::optional<work> next(std::uint32_t number);
-    /// A connection died: what it carried and nobody confirmed is to be sent again.
+    std::optional<work> next(std::uint32_t number, core::time_point now);
+    /// After that moment `next` may have something for a connection that carries nothing, although nothing else
+    /// happened.
+    std::optional<core::time_point> next_overdue(std::uint32_t number) const;
+    /// A connection died: what it alone carried and nobody confirmed is to be sent again.
     void connection_lost(std::uint32_t number);
     /// Accepted transfers with bytes that may go and are not confirmed: while there is one, the link limits us.
     std::size_t active() const;
+    /// Nothing is offered.
+    bool empty() const { return open_.empty(); }
+    /// Whether some transfer has a segment that no connection carries yet.
+    bool backlog() const;
     /// Bytes of all transfers, past ones included, that receivers confirmed.
     std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
 
 private:
+    /// A segment on its way.
+    struct flight {
+        std::shared_ptr<outgoing_transfer> transfer;
+        std::uint64_t index = 0;
+        std::uint32_t carrier = 0, second = 0;  ///< connections; 0: none
+        core::time_point given;
+        bool resent = false;
+    };
+    /// What is known of a connection.
+    struct carrier {
+        std::size_t carries = 0;      ///< segments without confirmation
+        core::time_point overtook{};  ///< of the segments that it delivered, when the latest was given to it
+    };
     core::result<std::shared_ptr<outgoing_transfer>> find(std::uint64_t id) const;
     core::result<void> refuse(std::uint64_t id, std::string why);
-    void confirm(outgoing_transfer& t, std::uint64_t first, std::uint64_t count);
     void end(outgoing_transfer& t, core::result<void> outcome);
+    work give(const std::shared_ptr<outgoing_transfer>& t, std::uint64_t index, std::uint32_t number,
+              core::time_point now);
+    std::optional<work> fresh(std::uint32_t number, transfer_priority priority, core::time_point now);
+    std::optional<work> held_up(std::uint32_t number, core::time_point given_before);
+    void confirm(outgoing_transfer& t, std::uint64_t index, core::time_point now);
+    void leave(const flight& f);
 
     asio::any_io_executor executor_;
     std::map<std::uint64_t, std::shared_ptr<outgoing_transfer>> open_;
+    std::map<std::uint64_t, flight> flights_;  ///< in the order in which they were given
+    std::map<std::uint32_t, carrier> carriers_;
+    segment_time segment_time_;
     std::uint64_t last_id_ = 0;
-    std::uint64_t last_served_ = 0;
+    std::uint64_t last_flight_ = 0;
+    std::array<std::uint64_t, 2> last_served_{};  ///< of each class
     std::uint64_t confirmed_bytes_ = 0;
+};
+
+/// A segment under way on a connection.
+struct segment_part {
+    std::uint64_t index = 0;
+    std::uint64_t bytes = 0;  ///< verified
 };
 
 /// A transfer that the other end offered.
@@ -119,15 +176,20 @@ struct incoming_transfer {
     core::mutable_bytes destination;
     std::vector<bool> have;                                           ///< of each segment
     std::uint64_t received = 0;                                       ///< bytes of whole segments
-    std::uint64_t partial = 0;                                        ///< verified bytes of the segment under way
+    std::map<std::uint32_t, segment_part> partial;                    ///< of each connection, the segment under way
     std::uint64_t arrived = 0;                                        ///< segments
     std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
     link::arrival_handler on_arrival;
     std::optional<core::result<void>> outcome;
     core::wakeup changed;  ///< notified when there is an outcome
+
+    /// Bytes that have arrived and verified, each place counted once.
+    std::uint64_t verified() const;
+    bool begun() const { return received > 0 || !partial.empty(); }
 };
 
-/// The receiving half.
+/// The receiving half. Two connections may carry the same segment: the first to finish it counts, and until then both
+/// write the same bytes to the same place.
 class incoming_transfers {
 public:
     explicit incoming_transfers(asio::any_io_executor executor) : executor_(std::move(executor)) {}
@@ -148,14 +210,15 @@ public:
 
     /// Whether this segment is wanted; otherwise its data is a duplicate or late, and is dropped. errc::protocol.
     core::result<bool> begin(const segment& s) const;
-    /// Where `n` bytes at `at` inside a wanted segment go; empty if the transfer ended meanwhile.
+    /// Where `n` bytes at `at` inside a segment go; empty if it is not wanted any more: the transfer ended, or another
+    /// connection was first.
     core::mutable_bytes place(const segment& s, std::uint32_t at, std::size_t n) const;
-    /// These bytes have verified.
-    void verified(const segment& s, std::size_t n);
+    /// These bytes have verified on connection `number`.
+    void verified(std::uint32_t number, const segment& s, std::size_t n);
     /// All of the segment has. Returns the transfer if this completed it.
     std::shared_ptr<incoming_transfer> finish(const segment& s);
-    /// A connection died: segments under way on it begin again.
-    void connection_lost();
+    /// A connection died: the segment under way on it begins again.
+    void connection_lost(std::uint32_t number);
     /// The next report to send, if some segment is unreported.
     std::optional<wire::transfer_progress> report();
     bool has_report() const { return unreported_ > 0; }
@@ -171,7 +234,7 @@ private:
     std::map<std::string, std::uint64_t> by_tag_;
     std::uint64_t last_id_ = 0;
     std::size_t unreported_ = 0;  ///< transfers with unreported segments
-    std::size_t active_ = 0;
+    std::size_t active_ = 0;      ///< kept, because each data record asks
 };
 
 }  // namespace longhaul::net

@@ -84,6 +84,13 @@ result<control> checked(const TransferProgress& m) {
     return control(std::move(out));
 }
 
+result<control> checked(const StreamsWanted& m) {
+    if (m.count() == 0 || m.count() > max_streams) {
+        return fail(errc::protocol, "{} bulk connections are asked for, not 1 to {}", m.count(), max_streams);
+    }
+    return control(streams_wanted{m.count()});
+}
+
 result<control> checked(const Control& m) {
     switch (m.body_case()) {
         case Control::kHeartbeat: return control(heartbeat{m.heartbeat().sequence()});
@@ -95,6 +102,7 @@ result<control> checked(const Control& m) {
         case Control::kTransferDone: return only_id(m.transfer_done(), transfer_done{});
         case Control::kTransferAbandon: return only_id(m.transfer_abandon(), transfer_abandon{});
         case Control::kTransferWithdraw: return only_id(m.transfer_withdraw(), transfer_withdraw{});
+        case Control::kStreamsWanted: return checked(m.streams_wanted());
         case Control::BODY_NOT_SET: break;
     }
     return fail(errc::protocol, "a link message has no body that this version knows");
@@ -129,6 +137,7 @@ struct filler {
     void operator()(const transfer_done& m) const { out.mutable_transfer_done()->set_id(m.id); }
     void operator()(const transfer_abandon& m) const { out.mutable_transfer_abandon()->set_id(m.id); }
     void operator()(const transfer_withdraw& m) const { out.mutable_transfer_withdraw()->set_id(m.id); }
+    void operator()(const streams_wanted& m) const { out.mutable_streams_wanted()->set_count(m.count); }
 };
 
 }  // namespace

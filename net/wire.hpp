@@ -50,13 +50,19 @@ struct transfer_abandon {
 struct transfer_withdraw {
     std::uint64_t id = 0;
 };
+/// By the end that does not dial bulk connections: how many would serve what it sends.
+struct streams_wanted {
+    std::uint32_t count = 0;
+};
 using control = std::variant<heartbeat, heartbeat_echo, transfer_offer, transfer_accept, transfer_refuse,
-                             transfer_progress, transfer_done, transfer_abandon, transfer_withdraw>;
+                             transfer_progress, transfer_done, transfer_abandon, transfer_withdraw, streams_wanted>;
 
 /// A link message is never larger than one record.
 inline constexpr std::size_t max_control_bytes = 16 * 1024;
 /// Longest text for people; longer ones are cut before they are sent.
 inline constexpr std::size_t max_reason = 512;
+/// Bulk connections of a link.
+inline constexpr std::uint32_t max_streams = 64;
 /// Most pairs in one transfer_progress.
 inline constexpr std::size_t max_progress_ranges = 256;
 

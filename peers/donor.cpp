@@ -10,7 +10,7 @@ namespace {
 constexpr std::size_t max_serving = 4;
 
 core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes) {
-    auto sent = co_await to->link->send_transfer(tag, std::move(bytes));
+    auto sent = co_await to->link->send_transfer(tag, std::move(bytes), nullptr, net::transfer_priority::state);
     to->serving.erase(tag);
     // A receiver that changed its mind or went away is no error of ours.
     if (!sent && (sent.error().code == errc::closed || sent.error().code == errc::not_admitted)) co_return core::ok();

@@ -30,6 +30,10 @@ void bind(core::config_binder& b, node_config& c) {
     b.bind("node.device", c.device, "auto, cpu or cuda:N");
     b.bind("node.threads", c.threads, "of the trainer; 0: all cores", 0, 4096);
     b.bind_bytes("node.memory", c.memory, "limit of all buffers together; 0 B: three quarters of the machine's memory");
+    b.bind("node.up_limit", c.up_limit, "of all links together, like 50 Mbit/s; 0 bit/s: none");
+    b.bind("node.down_limit", c.down_limit, "of all links together; 0 bit/s: none");
+    b.bind("node.congestion_control", c.congestion_control,
+           "of bulk connections, where the kernel offers it; empty: the kernel's default");
     b.bind_choice("node.log_format", c.log_format, {"console", "logfmt", "json"}, "of the log on stderr");
 }
 
@@ -41,6 +45,14 @@ core::result<void> validate(const node_config& c) {
     if (!is_device(c.device)) {
         return core::fail(core::errc::config, "node.device = \"{}\" is not a device: use auto, cpu or cuda:0",
                           c.device);
+    }
+    constexpr double least_limit = 64e3;
+    for (const auto& [key, rate] : {std::pair("up_limit", c.up_limit), std::pair("down_limit", c.down_limit)}) {
+        if (rate.bits_per_second != 0 && rate.bits_per_second < least_limit) {
+            return core::fail(core::errc::config,
+                              "node.{} = {} is too little to take part: give at least {}, or 0 bit/s", key,
+                              core::format_rate(rate), core::format_rate({least_limit}));
+        }
     }
     LONGHAUL_TRY(listen_endpoint(c));
     LONGHAUL_TRY(advertised_endpoints(c, {}));

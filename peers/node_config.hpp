@@ -12,14 +12,16 @@ namespace longhaul::peers {
 
 /// The [node] table of node.toml; every key also as LONGHAUL_NODE_<KEY> and as a flag of `run` and `join`.
 struct node_config {
-    std::string name;                    ///< for people; empty: the host's name
-    std::string listen = ":7400";        ///< HOST:PORT; no host: all addresses; port 0: any free one
-    std::vector<std::string> advertise;  ///< how others reach this node; empty: found out
-    std::string data;                    ///< this node's copy of the data
-    std::string device = "auto";         ///< auto | cpu | cuda:N
-    std::int64_t threads = 0;            ///< of the trainer; 0: all cores
-    std::uint64_t memory = 0;            ///< bytes of declared buffers; 0: three quarters of the machine's
-    std::string log_format = "console";  ///< console | logfmt | json
+    std::string name;                        ///< for people; empty: the host's name
+    std::string listen = ":7400";            ///< HOST:PORT; no host: all addresses; port 0: any free one
+    std::vector<std::string> advertise;      ///< how others reach this node; empty: found out
+    std::string data;                        ///< this node's copy of the data
+    std::string device = "auto";             ///< auto | cpu | cuda:N
+    std::int64_t threads = 0;                ///< of the trainer; 0: all cores
+    std::uint64_t memory = 0;                ///< bytes of declared buffers; 0: three quarters of the machine's
+    core::bit_rate up_limit, down_limit;     ///< of all links together, headers included; 0: none
+    std::string congestion_control = "bbr";  ///< of bulk connections, where the kernel offers it; empty: its default
+    std::string log_format = "console";      ///< console | logfmt | json
 };
 
 void bind(core::config_binder& binder, node_config& c);

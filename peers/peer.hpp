@@ -10,6 +10,7 @@
 
 #include "core/task.hpp"
 #include "net/environment.hpp"
+#include "net/link.hpp"
 #include "net/ticket.hpp"
 #include "optim/trainer.hpp"
 #include "peers/run_manifest.hpp"
@@ -67,6 +68,7 @@ struct peer_row {
     std::uint64_t applied = 0;   ///< as last reported
     double rtt_seconds = 0;
     std::uint64_t wire_sent = 0, wire_received = 0;
+    std::optional<net::link_stats> link;  ///< while a link is up
 };
 
 /// What `longhaul status` shows. Alive, participating and merged are three different numbers.

@@ -69,6 +69,7 @@ peer_status status_of(const node& n) {
             row.rtt_seconds = core::to_seconds(stats.rtt_last);
             row.wire_sent = stats.wire_sent;
             row.wire_received = stats.wire_received;
+            row.link = stats;
         }
         s.alive += row.alive ? 1 : 0;
         s.participating += row.participating ? 1 : 0;
@@ -77,6 +78,29 @@ peer_status status_of(const node& n) {
     }
     return s;
 }
+
+namespace {
+
+/// Rates in bits per second.
+nlohmann::ordered_json link_json(const net::link_stats& s) {
+    nlohmann::ordered_json j;
+    j["rtt_min_seconds"] = core::to_seconds(s.rtt_min);
+    j["rtt_median_seconds"] = core::to_seconds(s.rtt_median);
+    j["rtt_p99_seconds"] = core::to_seconds(s.rtt_p99);
+    j["goodput_up"] = 8 * s.goodput_up;
+    j["goodput_down"] = 8 * s.goodput_down;
+    j["goodput_up_p25"] = 8 * s.goodput_up_cautious;
+    j["goodput_down_p25"] = 8 * s.goodput_down_cautious;
+    j["loss"] = s.loss;
+    j["window"] = s.window;
+    j["streams"] = s.streams;
+    j["streams_used"] = s.streams_used;
+    j["pace"] = 8 * s.pace;
+    j["resent"] = s.resent;
+    return j;
+}
+
+}  // namespace
 
 std::string to_json(const peer_status& s) {
     nlohmann::ordered_json j;
@@ -115,6 +139,7 @@ std::string to_json(const peer_status& s) {
         row["rtt_seconds"] = p.rtt_seconds;
         row["wire_sent"] = p.wire_sent;
         row["wire_received"] = p.wire_received;
+        if (p.link) row["link"] = link_json(*p.link);
         j["peers"].push_back(std::move(row));
     }
     // Names come from strangers: what is not UTF-8 is replaced rather than thrown about.

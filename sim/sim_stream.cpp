@@ -80,6 +80,18 @@ core::task<core::result<std::size_t>> write_to(fabric& f, held c, int side, core
     }
 }
 
+core::task<core::result<void>> until_writable(fabric& f, held c, int side) {
+    end& self = c->ends[side];
+    for (;;) {
+        if (self.closed) co_return core::fail(closed_here());
+        if (self.reset) co_return core::fail(core::errc::closed, "{}", self.why);
+        if (c->ways[side].unsent < f.options.send_buffer) co_return core::ok();
+        self.writing = true;
+        auto woken = co_await self.writable->wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+}
+
 class sim_stream final : public net::stream {
 public:
     sim_stream(fabric& f, held c, int side) : fabric_(f), connection_(std::move(c)), side_(side) {}
@@ -93,6 +105,7 @@ public:
     core::task<core::result<std::size_t>> write_some(core::const_bytes data) override {
         return write_to(fabric_, connection_, side_, data);
     }
+    core::task<core::result<void>> writable() override { return until_writable(fabric_, connection_, side_); }
     void close() override { fabric_.close_end(connection_, side_); }
     net::endpoint local() const override { return connection_->ends[side_].address; }
     net::endpoint remote() const override { return connection_->ends[1 - side_].address; }
@@ -101,6 +114,7 @@ public:
         i.rtt = connection_->rtt();
         i.retransmits = connection_->ways[side_].retransmits;
         i.congestion_window_bytes = fabric_.options.receive_window;
+        i.window_limit_bytes = fabric_.options.receive_window;
         return i;
     }
 

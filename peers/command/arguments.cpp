@@ -24,6 +24,8 @@ constexpr named_flag node_flags[] = {
     {"--data", "node.data", "this node's copy of the data"},
     {"--device", "node.device", "auto, cpu or cuda:N"},
     {"--threads", "node.threads", "threads of the trainer; 0: all cores"},
+    {"--up-limit", "node.up_limit", "most that this node sends, like \"50 Mbit/s\""},
+    {"--down-limit", "node.down_limit", "most that this node receives"},
     {"--name", "node.name", "of this node, for people"},
     {"--log-format", "node.log_format", "console, logfmt or json"},
     {"--memory", "node.memory", "limit of all buffers together, for example \"4 GiB\""},

@@ -15,6 +15,7 @@
 #include "core/json.hpp"
 #include "core/posix_storage.hpp"
 #include "core/units.hpp"
+#include "net/paced_network.hpp"
 #include "peers/checkpoint_tools.hpp"
 #include "peers/command/console.hpp"
 #include "peers/command/control.hpp"
@@ -68,6 +69,7 @@ private:
     std::optional<founding> found_;
     std::optional<joining> join_;
     machine host_{worker_threads};
+    std::optional<net::paced_network> network_;
     std::unique_ptr<core::posix_storage> storage_;
     std::unique_ptr<core::event_file> file_;
     std::optional<console> console_;
@@ -98,7 +100,9 @@ core::result<void> daemon::open() {
         console_->show(e);
         if (e.name == "left" && e.find("number") == nullptr) left_ = e;
     });
-    env_.emplace(net::environment{host_.io.get_executor(), host_.clock, host_.entropy, host_.network, *storage_,
+    host_.network.set_congestion_control(node.congestion_control);
+    network_.emplace(host_.network, host_.clock, node.up_limit, node.down_limit);
+    env_.emplace(net::environment{host_.io.get_executor(), host_.clock, host_.entropy, *network_, *storage_,
                                   host_.workers, *log_});
     handlers_.status_json = [this] { return status_json(); };
     handlers_.act = [this](const std::string& what) { return act(what); };

@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
     peers::command::add_queries(app, chosen);
     peers::command::add_probe(app, chosen);
     peers::command::add_requests(app, chosen);
+    peers::command::add_bench(app, chosen);
     peers::command::add_lab(app, chosen);
     peers::command::add_ckpt(app, chosen);
     peers::command::add_keygen(app, chosen);

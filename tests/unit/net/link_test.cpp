@@ -141,7 +141,7 @@ LINK_TEST("transfers of all sizes arrive intact in both directions while control
         const auto up = c.ab->stats(), down = c.ba->stats();
         CHECK(up.goodput_up > 0);
         CHECK(up.goodput_down > 0);
-        CHECK(up.streams == 1);
+        CHECK(up.streams >= 1);
         // Framing costs little, and both ends count the same bytes but for what is under way.
         constexpr double payload = (32 << 20) + 5000000 + 3 * 262144 + 1001;
         CHECK(static_cast<double>(up.wire_sent) > payload);
@@ -280,7 +280,7 @@ LINK_TEST("a transfer outlives the death of its bulk connection, again and again
         MUST(co_await all.join());
         CHECK(c.ab->up());
         CHECK(c.ba->up());
-        MUST(co_await eventually(in, [&c] { return c.ab->stats().streams == 1 && c.ba->stats().streams == 1; }));
+        MUST(co_await eventually(in, [&c] { return c.ab->stats().streams >= 1 && c.ba->stats().streams >= 1; }));
         co_return ok();
     };
     co_return co_await with_couple(w, patience::usual, body);
@@ -295,7 +295,7 @@ LINK_TEST("the death of the control connection is told to everybody who waits, a
         MUST(co_await send_text(*c.ab, "last words"));
         all.spawn_isolated("offer", give(*c.ab, "never accepted", 10, 3), note);
         all.spawn_isolated("receive", expect_text(*c.ab, "nothing"), note);
-        MUST(co_await eventually(in, [&c] { return c.ab->stats().streams == 1; }));
+        MUST(co_await eventually(in, [&c] { return c.ab->stats().streams >= 1; }));
         c.a.network.kill(stream_purpose::control);
         MUST(co_await all.join());
         CHECK(told == std::multiset<errc>{errc::closed, errc::closed});
@@ -360,7 +360,7 @@ LINK_TEST("a stopped peer is down after the silence limit, not never") {
 TEST_CASE("a process that was held up itself does not accuse the others") {
     run_real([](world& w) -> task<result<void>> {
         auto body = [](world& in, couple& c) -> task<result<void>> {
-            MUST(co_await eventually(in, [&c] { return c.ab->stats().streams == 1; }));
+            MUST(co_await eventually(in, [&c] { return c.ab->stats().streams >= 1; }));
             for (int i = 0; i < 3; ++i) {
                 const auto until = in.env.clock.now() + 500ms;  // beyond the limit of 300 ms
                 while (in.env.clock.now() < until) continue;
@@ -368,7 +368,7 @@ TEST_CASE("a process that was held up itself does not accuse the others") {
                 MUST(calm);
             }
             CHECK(c.ab->up());
-            CHECK(c.ab->stats().streams == 1);
+            CHECK(c.ab->stats().streams >= 1);
             co_return ok();
         };
         co_return co_await with_couple(w, patience::little, body);

@@ -58,12 +58,15 @@ public:
     ~faulty_stream() override;
     task<result<std::size_t>> read_some(core::mutable_bytes out) override;
     task<result<std::size_t>> write_some(core::const_bytes data) override;
+    task<result<void>> writable() override { return under_->writable(); }
     void close() override {
         closed_ = true;
         under_->close();
     }
     endpoint local() const override { return under_->local(); }
     endpoint remote() const override { return under_->remote(); }
+    std::optional<stream_info> info() const override { return under_->info(); }
+    void set_pace(double bytes_per_second) override { under_->set_pace(bytes_per_second); }
     void set_purpose(stream_purpose purpose) override {
         purpose_ = purpose;
         under_->set_purpose(purpose);
@@ -77,6 +80,8 @@ private:
     faulty_network& owner_;
     stream_purpose purpose_;
     bool closed_ = false;
+    bool frozen_ = false;
+    friend class faulty_network;
 };
 
 class faulty_network final : public network {
@@ -92,6 +97,12 @@ public:
             if (s->purpose() == purpose) s->close();
         }
     }
+    /// Breaks the oldest of them.
+    void kill_one(stream_purpose purpose) {
+        if (auto* s = oldest(purpose)) s->close();
+    }
+    /// From now on nothing passes on the oldest of them, either way.
+    void freeze_one(stream_purpose purpose);
     /// Open streams of that purpose.
     std::size_t count(stream_purpose purpose) const {
         return static_cast<std::size_t>(
@@ -128,11 +139,21 @@ private:
         faulty_network& owner_;
     };
 
+    faulty_stream* oldest(stream_purpose purpose) const {
+        const auto found =
+            std::ranges::find_if(alive_, [&](auto* s) { return s->purpose() == purpose && !s->closed(); });
+        return found == alive_.end() ? nullptr : *found;
+    }
+
     network& under_;
     core::clock& clock_;
     core::entropy& entropy_;
     std::vector<faulty_stream*> alive_;
 };
+
+inline void faulty_network::freeze_one(stream_purpose purpose) {
+    if (auto* s = oldest(purpose)) s->frozen_ = true;
+}
 
 inline faulty_stream::faulty_stream(std::unique_ptr<stream> under, faulty_network& owner, stream_purpose purpose)
     : under_(std::move(under)), owner_(owner), purpose_(purpose) {
@@ -145,14 +166,14 @@ inline std::size_t faulty_stream::portion(std::size_t most, std::size_t asked) {
 }
 inline task<result<std::size_t>> faulty_stream::read_some(core::mutable_bytes out) {
     auto got = co_await under_->read_some(out.first(portion(owner_.now.most_read, out.size())));
-    while (owner_.now.frozen) {
+    while (owner_.now.frozen || (frozen_ && !closed_)) {
         auto slept = co_await owner_.clock_.sleep_for(5ms);
         LONGHAUL_CO_TRY(slept);
     }
     co_return got;
 }
 inline task<result<std::size_t>> faulty_stream::write_some(core::const_bytes data) {
-    while (owner_.now.frozen) {
+    while (owner_.now.frozen || (frozen_ && !closed_)) {
         auto slept = co_await owner_.clock_.sleep_for(5ms);
         LONGHAUL_CO_TRY(slept);
     }

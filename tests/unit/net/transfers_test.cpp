@@ -12,7 +12,12 @@ using namespace longhaul;
 using namespace longhaul::net;
 using core::errc;
 
+using namespace std::chrono_literals;
+
 namespace {
+
+/// When nothing depends on time.
+constexpr core::time_point noon{};
 
 /// Two ends of a link without a network: the test carries their words and segments.
 struct pair_of_tables {
@@ -20,8 +25,9 @@ struct pair_of_tables {
     outgoing_transfers out{io.get_executor()};
     incoming_transfers in{io.get_executor()};
 
-    std::shared_ptr<outgoing_transfer> offer(const std::string& tag, std::size_t n) {
-        auto made = out.offer(tag, std::make_shared<const core::byte_vector>(n, std::byte{1}));
+    std::shared_ptr<outgoing_transfer> offer(const std::string& tag, std::size_t n,
+                                             transfer_priority priority = transfer_priority::payload) {
+        auto made = out.offer(tag, std::make_shared<const core::byte_vector>(n, std::byte{1}), nullptr, priority);
         REQUIRE(made);
         REQUIRE(in.on(wire::transfer_offer{(*made)->id, tag, n}));
         return *made;
@@ -38,11 +44,11 @@ TEST_CASE("open transfers are served in turn, and only against credit") {
     pair_of_tables p;
     core::byte_vector a(3 * segment_bytes), b(2 * segment_bytes + 5);
     const auto ta = p.offer("a", a.size()), tb = p.offer("b", b.size()), waiting = p.offer("waiting", 100);
-    CHECK_FALSE(p.out.next(1));
+    CHECK_FALSE(p.out.next(1, noon));
     p.accept(*ta, a);
     p.accept(*tb, b);
     std::vector<std::pair<std::string, std::uint64_t>> order;
-    while (const auto w = p.out.next(1)) order.emplace_back(w->transfer->tag, w->what.index());
+    while (const auto w = p.out.next(1, noon)) order.emplace_back(w->transfer->tag, w->what.index());
     CHECK(order == std::vector<std::pair<std::string, std::uint64_t>>{
                        {"a", 0}, {"b", 0}, {"a", 1}, {"b", 1}, {"a", 2}, {"b", 2}});
     CHECK(p.out.active() == 2);
@@ -59,21 +65,21 @@ TEST_CASE("a transfer that is still being made goes as far as it is ready, and w
     std::vector<std::pair<std::uint64_t, std::uint64_t>> told;
     REQUIRE(p.in.accept("t", into, [&told](std::uint64_t at, std::uint64_t n) { told.emplace_back(at, n); }));
     REQUIRE(p.out.on(wire::transfer_accept{(*made)->id, size}));
-    CHECK_FALSE(p.out.next(1));
+    CHECK_FALSE(p.out.next(1, noon));
     CHECK(p.out.active() == 0);  // nothing to send is no slowness of the link
     *ready = 2 * segment_bytes - 1;
-    const auto first = p.out.next(1);
+    const auto first = p.out.next(1, noon);
     REQUIRE(first);
-    CHECK_FALSE(p.out.next(1));
+    CHECK_FALSE(p.out.next(1, noon));
     CHECK(p.out.active() == 1);
     *ready = size;
     std::vector<segment> sent{first->what};
-    while (const auto w = p.out.next(1)) sent.push_back(w->what);
+    while (const auto w = p.out.next(1, noon)) sent.push_back(w->what);
     REQUIRE(sent.size() == 4);
     CHECK(p.in.active() == 0);
     for (const auto i : {2U, 0U, 3U, 1U}) {
         REQUIRE(p.in.begin(sent[i]));
-        p.in.verified(sent[i], sent[i].length);
+        p.in.verified(1, sent[i], sent[i].length);
         CHECK(p.in.active() == 1);
         p.in.finish(sent[i]);
     }
@@ -89,18 +95,87 @@ TEST_CASE("what a dead connection carried is sent again, but for what was confir
     core::byte_vector into(5 * segment_bytes);
     const auto t = p.offer("t", into.size());
     p.accept(*t, into);
-    for (const std::uint32_t number : {1U, 2U, 1U, 2U, 1U}) REQUIRE(p.out.next(number));
-    CHECK_FALSE(p.out.next(1));
-    REQUIRE(p.out.on(wire::transfer_progress{t->id, {{0, 1}}}));
+    for (const std::uint32_t number : {1U, 2U, 1U, 2U, 1U}) REQUIRE(p.out.next(number, noon));
+    CHECK_FALSE(p.out.next(1, noon));
+    REQUIRE(p.out.on(wire::transfer_progress{t->id, {{0, 1}}}, noon));
     CHECK(p.out.confirmed_bytes() == segment_bytes);
     p.out.connection_lost(1);
     std::vector<std::uint64_t> again;
-    while (const auto w = p.out.next(3)) again.push_back(w->what.index());
+    while (const auto w = p.out.next(3, noon)) again.push_back(w->what.index());
     CHECK(again == std::vector<std::uint64_t>{2, 4});
-    REQUIRE(p.out.on(wire::transfer_done{t->id}));
+    REQUIRE(p.out.on(wire::transfer_done{t->id}, noon));
     CHECK(p.out.confirmed_bytes() == into.size());
     CHECK((t->outcome && *t->outcome));
     CHECK(p.out.active() == 0);
+}
+
+TEST_CASE("payloads go before states, and a state goes on when the payloads are through") {
+    pair_of_tables p;
+    core::byte_vector a(2 * segment_bytes), b(2 * segment_bytes);
+    const auto state = p.offer("state", a.size(), transfer_priority::state);
+    const auto payload = p.offer("payload", b.size());
+    p.accept(*state, a);
+    REQUIRE(p.out.next(1, noon)->transfer == state);
+    p.accept(*payload, b);
+    CHECK(p.out.next(2, noon)->transfer == payload);
+    CHECK(p.out.next(1, noon)->transfer == payload);
+    CHECK(p.out.next(2, noon)->transfer == state);
+    CHECK_FALSE(p.out.backlog());
+}
+
+TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, and the first to arrive counts") {
+    pair_of_tables p;
+    core::byte_vector into(6 * segment_bytes);
+    const auto t = p.offer("t", into.size());
+    p.accept(*t, into);
+    // Connection 1 delivers in 100 ms what it is given; connection 2 keeps its one segment.
+    auto now = noon + 1s;
+    const auto stuck = p.out.next(2, now);
+    REQUIRE(stuck);
+    for (std::uint64_t i = 1; i < 5; ++i) {
+        REQUIRE(p.out.next(1, now)->what.index() == i);
+        now += 100ms;
+        REQUIRE(p.out.on(wire::transfer_progress{t->id, {{i, 1}}}, now));
+        CHECK((i > 2 || p.out.next_overdue(1) > now));
+    }
+    // It has overtaken connection 2 by far: the stuck one goes before what is fresh.
+    const auto again = p.out.next(1, now);
+    REQUIRE(again);
+    CHECK(again->what.index() == 0);
+    CHECK(t->resent == 1);
+    // Never a third time, not even to an idle connection much later.
+    for (std::uint32_t c = 3; const auto w = p.out.next(c, now + 1h); ++c) CHECK(w->what.index() != 0);
+    // Connection 2 was half through: both write the same place, and the second to finish is dropped.
+    const auto s = stuck->what;
+    const auto half = segment_bytes / 2;
+    REQUIRE(*p.in.begin(s));
+    CHECK(p.in.place(s, 0, half).data() == into.data());
+    p.in.verified(2, s, half);
+    CHECK(p.in.find("t")->verified() == half);
+    p.in.verified(1, s, segment_bytes - 1);
+    CHECK(p.in.find("t")->verified() == segment_bytes - 1);  // each place counts once
+    p.in.verified(1, s, 1);
+    CHECK_FALSE(p.in.finish(s));
+    CHECK(p.in.find("t")->verified() == segment_bytes);
+    CHECK(p.in.place(s, half, half).empty());  // the rest of connection 2's is not written any more
+    CHECK_FALSE(p.in.finish(s));
+    CHECK(p.in.find("t")->received == segment_bytes);
+    CHECK_FALSE(*p.in.begin(s));
+}
+
+TEST_CASE("when one of two carriers of a segment dies it is not sent again, when both do it is") {
+    pair_of_tables p;
+    core::byte_vector into(2 * segment_bytes);
+    const auto t = p.offer("t", into.size());
+    p.accept(*t, into);
+    REQUIRE(p.out.next(1, noon));
+    REQUIRE(p.out.next(2, noon));
+    REQUIRE(p.out.on(wire::transfer_progress{t->id, {{0, 1}}}, noon + 100ms));
+    REQUIRE(p.out.next(1, noon + 10s)->what.index() == 1);
+    p.out.connection_lost(2);
+    CHECK_FALSE(p.out.next(3, noon + 20s));
+    p.out.connection_lost(1);
+    REQUIRE(p.out.next(3, noon + 30s)->what.index() == 1);
 }
 
 TEST_CASE("over any connections that die at any time, every byte arrives, once") {
@@ -125,14 +200,16 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
         std::deque<wire::transfer_progress> reports;
         std::uint64_t arrived = 0;
         std::size_t done = 0;
+        auto now = noon + 1s;
         for (int steps = 0; done < into.size(); ++steps) {
+            now += std::chrono::milliseconds(random.below(10));
             REQUIRE(steps < 100000);
             auto& c = connections[random.below(connections.size())];
             switch (random.below(8)) {
                 case 0:
                 case 1:
                 case 2:
-                    if (const auto w = p.out.next(c.number)) c.under_way.push_back(w->what);
+                    if (const auto w = p.out.next(c.number, now)) c.under_way.push_back(w->what);
                     break;
                 case 3:
                 case 4:
@@ -147,10 +224,10 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
                     // Whatever is already there came twice.
                     REQUIRE(std::ranges::all_of(place, [](std::byte b) { return b == std::byte{0}; }));
                     std::ranges::fill(place, std::byte{1});
-                    p.in.verified(s, s.length);
+                    p.in.verified(c.number, s, s.length);
                     arrived += s.length;
                     if (const auto whole = p.in.finish(s)) {
-                        REQUIRE(p.out.on(wire::transfer_done{whole->id}));
+                        REQUIRE(p.out.on(wire::transfer_done{whole->id}, now));
                         ++done;
                     } else if (random.below(2) == 0) {
                         while (auto r = p.in.report()) reports.push_back(*r);
@@ -159,13 +236,13 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
                 }
                 case 6:
                     if (reports.empty()) break;
-                    REQUIRE(p.out.on(reports.front()));
+                    REQUIRE(p.out.on(reports.front(), now));
                     reports.pop_front();
                     break;
                 default:
                     if (random.below(4) != 0) break;
                     p.out.connection_lost(c.number);
-                    p.in.connection_lost();
+                    p.in.connection_lost(c.number);
                     c = {++numbers, {}};
                     break;
             }
@@ -196,7 +273,6 @@ TEST_CASE("no more transfers are open than a link may have") {
 }
 
 TEST_CASE("goodput counts busy time only") {
-    using namespace std::chrono_literals;
     const core::time_point start{};
     goodput_meter m;
     CHECK(m.bytes_per_second() == 0);
@@ -208,11 +284,40 @@ TEST_CASE("goodput counts busy time only") {
     m.add(2'000'000, start + 101s);
     CHECK(m.bytes_per_second() == Approx(2e6));
     m.add(4'000'000, start + 102s);
-    CHECK(m.bytes_per_second() == Approx(3e6));  // the mean of what was and what is
-    m.idle(start + 110s);                        // nothing more came: not a sample
-    CHECK(m.bytes_per_second() == Approx(3e6));
+    m.add(5'000'000, start + 103s);
+    CHECK(m.bytes_per_second() == Approx(2e6));  // of 2, 2, 4 and 5 the median, and the least quarter
+    m.add(5'000'000, start + 104s);
+    CHECK(m.bytes_per_second() == Approx(4e6));
+    CHECK(m.cautious() == Approx(2e6));
+    m.idle(start + 110s);  // nothing more came: not a sample
+    CHECK(m.bytes_per_second() == Approx(4e6));
     m.busy(start + 200s);
     m.add(1000, start + 200s + 10ms);  // too little to tell goodput from latency
     m.idle(start + 200s + 10ms);
-    CHECK(m.bytes_per_second() == Approx(3e6));
+    CHECK(m.bytes_per_second() == Approx(4e6));
+}
+
+TEST_CASE("quantiles are of the latest samples") {
+    quantiles q(100);
+    CHECK(q.at(0.5) == 0);
+    for (int i = 0; i < 50; ++i) q.add(1e9);
+    for (int i = 100; i >= 1; --i) q.add(i);
+    CHECK(q.at(0) == 1);
+    CHECK(q.at(0.25) == 25);
+    CHECK(q.at(0.5) == 50);
+    CHECK(q.at(0.99) == 99);
+    CHECK(q.at(1) == 100);
+}
+
+TEST_CASE("the least round trip is of ten minutes") {
+    least_round_trip r;
+    CHECK(r.least() == 0s);
+    auto now = noon;
+    r.add(now, 50ms);
+    for (int i = 0; i < 9 * 60; ++i) r.add(now += 1s, 120ms);
+    CHECK(r.least() == 50ms);
+    for (int i = 0; i < 2 * 60; ++i) r.add(now += 1s, 120ms);
+    CHECK(r.least() == 120ms);
+    r.add(now, 100ms);
+    CHECK(r.least() == 100ms);
 }

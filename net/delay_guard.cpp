@@ -1,0 +1,68 @@
+#include "net/delay_guard.hpp"
+
+#include <algorithm>
+
+namespace longhaul::net {
+
+namespace {
+
+/// Over which delivery is averaged.
+constexpr auto rate_window = std::chrono::milliseconds(100);
+/// The queue that draining aims for, and below which the rate is raised: enough to keep the wire busy.
+constexpr auto wanted_queueing = std::chrono::milliseconds(15);
+/// Draining takes this long, or a round trip if that is longer.
+constexpr double drain_seconds = 0.1;
+/// Pacing never takes more than this share away: a delay that has another cause must not stop bulk.
+constexpr double least_share = 0.5, most_share = 0.95;
+/// A round trip, by how much the rate is raised up to what the path has delivered with a queue, and beyond that.
+constexpr double raise_below = 1.25, raise_beyond = 1.02;
+/// Beyond this multiple of what the path delivers the limit means nothing and goes.
+constexpr double meaningless = 1.5;
+
+}  // namespace
+
+void delay_guard::delivered(core::time_point now, std::uint64_t total) {
+    if (!flowing_) {
+        flowing_ = true;
+        window_began_ = now;
+        window_total_ = total;
+        return;
+    }
+    if (now - window_began_ < rate_window) return;
+    rates_[next_rate_++ % rates_.size()] =
+        static_cast<double>(total - window_total_) / core::to_seconds(now - window_began_);
+    window_began_ = now;
+    window_total_ = total;
+}
+
+void delay_guard::idle() { flowing_ = false; }
+
+double delay_guard::capacity() const { return *std::ranges::max_element(rates_); }
+
+void delay_guard::round_trip(core::time_point now, core::duration last, core::duration least) {
+    // The smaller of two: a single late answer is jitter, a queue delays all.
+    const auto excess = std::min(last - least, std::exchange(excess_before_, last - least));
+    const bool before = std::exchange(queueing_, excess > most_queueing);
+    if (queueing_ && !before) crowded_since_ = now;
+    // The effect of the last change shows after a round trip, and what the path delivers after the queue formed.
+    if (!flowing_ || now - changed_ < last || capacity() <= 0) return;
+    if (queueing_) {
+        if (limit_ <= 0 && now - crowded_since_ < least / 2) return;
+        const double drain =
+            core::to_seconds(excess - wanted_queueing) / std::max(drain_seconds, core::to_seconds(last));
+        full_ = capacity();
+        limit_ = full_ * std::clamp(1 - drain, least_share, most_share);
+        changed_ = now;
+    } else if (limit_ > 0) {
+        if (excess > 2 * wanted_queueing) {
+            limit_ = capacity() * most_share;
+        } else {
+            const double now_at = std::max(limit_, capacity());
+            limit_ = now_at < full_ ? std::min(full_, now_at * raise_below) : now_at * raise_beyond;
+        }
+        if (limit_ > meaningless * capacity()) limit_ = 0;
+        changed_ = now;
+    }
+}
+
+}  // namespace longhaul::net

@@ -1,0 +1,139 @@
+// Transfers over several bulk connections that die, hang and are asked for by either end.
+
+#include "tests/unit/net/link_world.hpp"
+
+namespace longhaul::net::testing {
+
+namespace {
+
+struct striped {
+    node a, b;
+    std::shared_ptr<link> ab, ba;
+    striped(world& w, unsigned streams_a, unsigned streams_b)
+        : a(w, with_streams(streams_a)), b(w, with_streams(streams_b)) {}
+    static mesh_options with_streams(unsigned n) {
+        mesh_options o;
+        o.streams = n;
+        return o;
+    }
+};
+
+using case_body = task<result<void>> (*)(world&, striped&);
+
+task<result<void>> joined(world& w, striped& s, case_body body) {
+    MUST(s.b.listen());
+    auto dialling = s.a.net->dial(s.b.at);
+    auto dialled = co_await std::move(dialling);
+    MUST(dialled);
+    s.ab = *dialled;
+    MUST(co_await eventually(w, [&s] { return !s.b.ups.empty(); }));
+    s.ba = s.b.ups.front();
+    co_return co_await body(w, s);
+}
+
+task<result<void>> with_stripes(world& w, unsigned streams_a, unsigned streams_b, case_body body) {
+    striped s(w, streams_a, streams_b);
+    auto inner = joined(w, s, body);
+    std::vector<node*> both{&s.a, &s.b};
+    co_return co_await serving(w, std::move(both), std::move(inner));
+}
+
+task<result<void>> take(world& w, link& l, std::string_view tag, byte_vector& into) {
+    for (;;) {
+        auto receiving = l.receive_transfer(std::string(tag), into);
+        auto got = co_await std::move(receiving);
+        if (got || got.error().code != errc::not_found || !l.up()) co_return got;
+        auto slept = co_await w.env.clock.sleep_for(1ms);
+        LONGHAUL_CO_TRY(slept);
+    }
+}
+
+task<result<void>> give(link& l, std::string_view tag, std::size_t n, std::uint64_t seed) {
+    auto data = std::make_shared<const byte_vector>(pattern(n, seed));
+    auto sending = l.send_transfer(std::string(tag), std::move(data));
+    co_return co_await std::move(sending);
+}
+
+task<result<void>> move_one(world& w, link& from, link& to, std::string_view tag, std::size_t n, std::uint64_t seed) {
+    byte_vector got(n);
+    auto giving = give(from, tag, n, seed);
+    auto taking = take(w, to, tag, got);
+    auto moved = co_await core::both(std::move(giving), std::move(taking));
+    LONGHAUL_CO_TRY(moved.first);
+    LONGHAUL_CO_TRY(moved.second);
+    if (got != pattern(n, seed)) co_return fail(errc::internal, "transfer {} of {} bytes arrived changed", tag, n);
+    co_return ok();
+}
+
+}  // namespace
+
+LINK_TEST("as many connections are opened as either end wants, and a transfer uses them") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        MUST(co_await eventually(in, [&s] { return s.ab->stats().streams == 4 && s.ba->stats().streams == 4; }));
+        CHECK(s.ab->stats().streams_used == 2);
+        CHECK(s.ba->stats().streams_used == 4);
+        MUST(co_await move_one(in, *s.ab, *s.ba, "there", 8 << 20, 1));
+        MUST(co_await move_one(in, *s.ba, *s.ab, "back", 8 << 20, 2));
+        const auto seen = s.a.network.count(stream_purpose::bulk);
+        CHECK(seen == 4);
+        CHECK(s.ab->stats().goodput_up_cautious > 0);
+        CHECK(s.ab->stats().goodput_up >= s.ab->stats().goodput_up_cautious);
+        CHECK(s.ab->stats().rtt_p99 >= s.ab->stats().rtt_min);
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 2, 4, body);
+}
+
+LINK_TEST("one connection after another dies during a transfer, and every byte arrives, once") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        constexpr std::size_t size = 48 << 20;
+        core::scope all(in.env.executor);
+        bool done = false;
+        auto killer = [](world& inner, striped& both, bool& over) -> task<result<void>> {
+            for (std::uint64_t kills = 0, next = size / 20; !over; next += size / 20, ++kills) {
+                while (!over && both.ba->received_of("there") < next && both.ba->received_of("there") != 0) {
+                    auto slept = co_await inner.env.clock.sleep_for(1ms);
+                    LONGHAUL_CO_TRY(slept);
+                }
+                (kills % 2 == 0 ? both.a : both.b).network.kill_one(stream_purpose::bulk);
+                auto slept = co_await inner.env.clock.sleep_for(5ms);
+                LONGHAUL_CO_TRY(slept);
+            }
+            co_return ok();
+        };
+        auto mover = [](world& inner, striped& both, bool& over) -> task<result<void>> {
+            auto moved = co_await move_one(inner, *both.ab, *both.ba, "there", size, 1);
+            over = true;
+            co_return moved;
+        };
+        MUST(co_await eventually(in, [&s] { return s.ab->stats().streams == 4; }));
+        all.spawn("move", mover(in, s, done));
+        all.spawn("kill", killer(in, s, done));
+        MUST(co_await all.join());
+        CHECK(s.ab->up());
+        CHECK(s.ba->up());
+        MUST(co_await eventually(in, [&s] { return s.ab->stats().streams == 4; }, 30s));
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 4, 1, body);
+}
+
+LINK_TEST("a connection on which nothing passes any more does not stall a transfer") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        MUST(co_await eventually(in, [&s] { return s.ab->stats().streams == 3; }));
+        // What segments usually take must be known before one can be overdue.
+        MUST(co_await move_one(in, *s.ab, *s.ba, "first", 4 << 20, 1));
+        s.b.network.freeze_one(stream_purpose::bulk);
+        const auto begun = in.env.clock.now();
+        MUST(co_await move_one(in, *s.ab, *s.ba, "second", 4 << 20, 2));
+        // The silence limit, after which the connection is given up, is ten seconds.
+        CHECK(in.env.clock.now() - begun < 5s);
+        CHECK(s.ab->stats().resent > 0);
+        CHECK(s.ab->stats().resent <= 16);
+        CHECK(s.ab->stats().streams == 3);
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 3, 1, body);
+}
+
+}  // namespace longhaul::net::testing
