@@ -34,6 +34,7 @@ peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
 /// A run among simulated nodes. Declared before its world: nodes write here when the world ends.
 struct swarm {
     std::string ticket;
+    std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
     std::map<std::string, std::unique_ptr<peers::peer>> peers;
 
     sim::node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
@@ -55,16 +56,19 @@ struct swarm {
         }
         auto self = net::identity::parse(*saved);
         LONGHAUL_CO_TRY(self);
-        peers::peer_options o{
-            .self = *self,
-            .name = name,
-            .listen = {name, 7400},
-            .advertised = {},
-            .found = std::nullopt,
-            .join = std::nullopt,
-            .make_trainer = [](const optim::trainer_options& t) { return optim::make_quadratic_trainer(t); },
-            .data_path = {},
-            .on_ready = {}};
+        peers::peer_options o{.self = *self,
+                              .name = name,
+                              .listen = {name, 7400},
+                              .advertised = {},
+                              .found = std::nullopt,
+                              .join = std::nullopt,
+                              .make_trainer =
+                                  [this, name](optim::trainer_options t) {
+                                      if (other_widths.contains(name)) t.model.width = other_widths.at(name);
+                                      return optim::make_quadratic_trainer(t);
+                                  },
+                              .data_path = {},
+                              .on_ready = {}};
         if (found) {
             o.found = peers::founding{*found};
             o.on_ready = [this](const peers::ready_report& r) { ticket = r.ticket; };
@@ -184,6 +188,34 @@ TEST_CASE("two peers train a quadratic to its end, with equal roots", "[sim]") {
         CHECK(newest_round(w[name]) == 10);
     }
     CHECK(sim::check_invariants(w).broken.empty());
+}
+
+TEST_CASE("a joiner whose program builds another model is told the first tensor that differs", "[sim]") {
+    swarm s;
+    s.other_widths["b"] = 65;
+    sim::world w(1);
+    w.add_node("a");
+    w.add_node("b");
+    w.set_delay("a", "b", 20ms);
+    w["a"].start(s.main_of("a", quadratic_run(1000, 1)));
+    w.at(1s, [&] { w["b"].start(s.main_of("b", std::nullopt)); });
+    REQUIRE(w.run_while([&w] { return w.now() < 2s || w["b"].running(); }, 1min));
+    REQUIRE(w["b"].outcome().has_value());
+    REQUIRE_FALSE(*w["b"].outcome());
+    const auto& refused = w["b"].outcome()->error();
+    CHECK(refused.code == core::errc::run_mismatch);
+    const auto layout = [](std::int64_t width) {
+        optim::trainer_options t;
+        t.model = quadratic_run(1, 1).model;
+        t.model.width = width;
+        return (*optim::make_quadratic_trainer(t))->manifest();
+    };
+    const auto difference = layout(65).first_difference(layout(64));
+    REQUIRE(difference.find("64") != std::string::npos);
+    CHECK(refused.message == "this node's model differs from the run's: " + difference);
+    // Nobody was admitted, and the run goes on.
+    for (const auto& [at, e] : w["a"].events()) CHECK(e.name != "joined");
+    CHECK(w["a"].running());
 }
 
 TEST_CASE(

@@ -179,23 +179,34 @@ LINK_TEST("a bulk connection needs the session, a fresh number and the key") {
         MUST(co_await open_bulk(in, h.at, r, 3));
         MUST(co_await put(*r.bulk, idle_type, 0, nothing));
         MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 1; }));
-        for (const std::uint32_t used : {3U, 2U}) {
-            rogue again;
-            again.exporter = r.exporter;
-            const auto refused = co_await open_bulk(in, h.at, again, used);
-            CHECK_FALSE(refused);
-        }
+        const auto opens = [&in, &h, &r](rogue& by, std::uint32_t number) -> task<result<void>> {
+            by.exporter = r.exporter;
+            return open_bulk(in, h.at, by, number);
+        };
+        rogue again;
+        const auto used = co_await opens(again, 3);
+        CHECK_FALSE(used);
         rogue stranger;  // another session
         const auto refused = co_await open_bulk(in, h.at, stranger, 4);
         CHECK_FALSE(refused);
         CHECK(h.ups[0]->up());
         CHECK(h.ups[0]->stats().streams == 1);
-        // A newer one replaces the present one once it has shown that it holds the key.
-        rogue next;
-        next.exporter = r.exporter;
-        MUST(co_await open_bulk(in, h.at, next, 5));
-        MUST(co_await put(*next.bulk, idle_type, 0, nothing));
-        MUST(co_await hung_up(in, *r.bulk->stream));
+        // Dials overtake one another, but not by so much.
+        std::list<rogue> more(64);
+        MUST(co_await opens(more.front(), 2));
+        MUST(co_await put(*more.front().bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 2; }));
+        std::uint32_t number = 5000;
+        for (auto it = std::next(more.begin()); it != more.end(); ++it) {
+            MUST(co_await opens(*it, number++));
+            MUST(co_await put(*it->bulk, idle_type, 0, nothing));
+        }
+        rogue late;
+        const auto too_late = co_await opens(late, 4);
+        CHECK_FALSE(too_late);
+        // The 65th: the one with the smallest number gives way.
+        MUST(co_await hung_up(in, *more.front().bulk->stream));
+        MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 64; }));
         CHECK(h.ups[0]->up());
         co_return ok();
     };
