@@ -24,6 +24,14 @@ core::result<const codec*> find_codec(std::string_view name) {
                       fmt::join(names, ", "), near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near));
 }
 
+core::result<void> codec::encode_range(std::span<const float>, core::mutable_bytes) const {
+    return core::fail(core::errc::usage, "the codec {} has no ranges", name());
+}
+
+core::result<void> codec::decode_range(core::const_bytes, std::span<float>) const {
+    return core::fail(core::errc::usage, "the codec {} has no ranges", name());
+}
+
 std::vector<std::string> codec_names() {
     std::vector<std::string> out;
     for (const auto* c : all_codecs()) out.emplace_back(c->name());

@@ -29,6 +29,15 @@ public:
     /// error (errc::malformed, errc::run_mismatch) `out` is unchanged.
     virtual core::result<void> decode(const core::tensor_manifest& manifest, core::const_bytes payload,
                                       std::span<float> out) const = 0;
+
+    /// Dense codecs: wire bytes of one element, so that any range of elements travels alone, without a header. 0: this
+    /// codec has no ranges.
+    virtual std::size_t element_bytes() const { return 0; }
+    /// Encodes a range into exactly values.size() · element_bytes() bytes. errc::limit when a value is not finite.
+    virtual core::result<void> encode_range(std::span<const float> values, core::mutable_bytes out) const;
+    /// Decodes a range, hostile input. errc::malformed when the sizes do not match or a value is not finite; `out` is
+    /// then unchanged.
+    virtual core::result<void> decode_range(core::const_bytes in, std::span<float> out) const;
 };
 
 /// The codec of that name, or errc::config naming the nearest. The object lives for ever.

@@ -96,6 +96,28 @@ public:
         return core::ok();
     }
 
+    std::size_t element_bytes() const override { return sizeof(typename Form::word); }
+
+    core::result<void> encode_range(std::span<const float> values, core::mutable_bytes out) const override {
+        LONGHAUL_ENSURE(out.size() == values.size() * sizeof(typename Form::word), "a range has its codec's size");
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            const auto w = Form::pack(values[i]);
+            std::memcpy(out.data() + i * sizeof(w), &w, sizeof(w));
+        }
+        if (const auto at = first_not_finite<Form>(out, values.size()); at != values.size())
+            return core::fail(errc::limit, "element {} of a range is {}, which {} cannot carry", at, values[at], name_);
+        return core::ok();
+    }
+
+    core::result<void> decode_range(const_bytes in, std::span<float> out) const override {
+        if (in.size() != out.size() * sizeof(typename Form::word))
+            return core::fail(errc::malformed, "a range of {} elements has {} bytes", out.size(), in.size());
+        if (const auto at = first_not_finite<Form>(in, out.size()); at != out.size())
+            return core::fail(errc::malformed, "element {} of a range is not finite", at);
+        for (std::size_t i = 0; i < out.size(); ++i) out[i] = Form::unpack(word_at<Form>(in, i));
+        return core::ok();
+    }
+
 private:
     static std::uint64_t body_bytes(const tensor_manifest& manifest) {
         return manifest.elements() * sizeof(typename Form::word);

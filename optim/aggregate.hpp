@@ -29,6 +29,11 @@ public:
     /// errc::malformed when one has no steps or no tokens or claims more than the limits above.
     static core::result<aggregator> begin(const core::tensor_manifest& manifest,
                                           std::span<const contribution_weight> contributors);
+    /// Adds elements [first, first + decoded.size()) of contributor `i` to `sum`, which holds the same range: zeros
+    /// before i = 0, then every contributor in turn. Ranges are independent, so they may be summed on several threads;
+    /// the bits are those of the whole. errc::limit when a value is not finite: `sum` is then unchanged.
+    core::result<void> add_range(std::size_t i, std::uint64_t first, std::span<const float> decoded,
+                                 std::span<float> sum) const;
     /// Adds contributor `i`'s decoded payload (manifest.elements() floats). Must be called for i = 0, 1, 2, …
     /// errc::limit when a value is not finite: the sentence names the tensor, and the sum is unchanged.
     core::result<void> add(std::size_t i, std::span<const float> decoded);

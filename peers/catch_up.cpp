@@ -12,6 +12,8 @@ namespace {
 
 constexpr auto offer_deadline = 30s;
 constexpr auto retry_after = 500ms;
+/// While the rest of an aggregate arrives.
+constexpr auto look_again = 100ms;
 /// After a commit its holders say within a moment that they hold the aggregate; then, a whole state is the way.
 constexpr auto aggregate_patience = 3s;
 
@@ -54,18 +56,15 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
         kept && kept->root == done.commit.aggregate_root) {
         co_return kept;
     }
-    std::vector<payload> payloads;
-    for (const auto& c : done.commit.contributions) {
-        const auto* p = n.held.find(generation, done.commit.round, c.number);
-        if (p == nullptr || p->id != c.payload) break;
-        payloads.push_back(*p);
+    // The rest of it may be on its way: as long as it moves, nothing is faster.
+    while (n.held.arriving(generation, done.commit.round)) {
+        auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(look_again));
+        const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
+        LONGHAUL_CO_TRY(outcome);
     }
-    if (!payloads.empty() && payloads.size() == done.commit.contributions.size()) {
-        core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
-        const auto job = [&] { summed = sum(n.tensors(), payloads); };
-        auto ran = co_await n.env.workers.run(job, 0s);
-        LONGHAUL_CO_TRY(ran);
-        if (summed && (*summed)->root == done.commit.aggregate_root) co_return *summed;
+    if (const auto ours = n.held.result(generation, done.commit.round, done.commit.attempt);
+        ours && ours->root == done.commit.aggregate_root) {
+        co_return ours;
     }
     core::error last(errc::not_found, "no linked peer holds it");
     fetch_message what;

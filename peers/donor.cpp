@@ -55,13 +55,6 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
                                    give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end())));
             return;
         }
-        case fetch_kind::payload: {
-            const auto* p = n.held.find(what.generation, what.round, what.author);
-            if (p == nullptr) return refuse("that payload is not here");
-            to->serving.insert(tag);
-            n.tasks.spawn_isolated("donor", give(to, tag, p->bytes));
-            return;
-        }
     }
 }
 

@@ -1,124 +1,266 @@
 #include "peers/exchange.hpp"
 
-#include <cmath>
-#include <cstring>
+#include <algorithm>
 
-#include "compress/codec.hpp"
-#include "core/hash.hpp"
-#include "optim/aggregate.hpp"
+#include "peers/exchange_impl.hpp"
 
 namespace longhaul::peers {
 
 using core::errc;
 using core::fail;
+using namespace std::chrono_literals;
 
-core::digest root_of(const std::vector<contribution>& contributions, std::span<const float> values) {
-    core::byte_writer head;
-    head.u64(contributions.size());
-    for (const auto& c : contributions) {
-        head.u32(c.number).u64(c.tokens).u32(c.steps).u64(std::bit_cast<std::uint64_t>(c.loss)).raw(c.payload.bytes);
-    }
-    core::hasher h;
-    h.update(head.bytes()).update(core::bytes_of(values));
-    return h.finish();
+namespace {
+
+/// Without a byte for so long, an aggregate is rather fetched from somebody who has it.
+constexpr auto worth_waiting = 1s;
+
+bool is_in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
+
+std::pair<std::uint64_t, std::uint64_t> round_of(const exchange_terms& t) { return {t.generation, t.round}; }
+std::pair<std::uint64_t, std::uint64_t> round_of(const stream_name& s) { return {s.generation, s.round}; }
+
+}  // namespace
+
+chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks) {
+    if (plan.shards.empty()) return {0, chunks};
+    std::uint64_t first = 0;
+    for (std::uint32_t i = 0; i < shard; ++i) first += plan.shards[i].chunks;
+    chunk_range r;
+    r.first = static_cast<std::uint32_t>(std::min<std::uint64_t>(first, chunks));
+    const bool last = shard + 1 == plan.shards.size();
+    r.count = last ? chunks - r.first : std::min(plan.shards[shard].chunks, chunks - r.first);
+    return r;
 }
 
-core::result<shared_aggregate> sum(const core::tensor_manifest& manifest, const std::vector<payload>& payloads) {
-    auto out = std::make_shared<aggregate>();
-    out->values.assign(manifest.elements(), 0.0F);
-    std::vector<optim::contribution_weight> weights;
-    for (const auto& p : payloads) {
-        out->generation = p.header.generation;
-        out->round = p.header.round;
-        out->contributions.push_back({p.header.author, p.header.tokens, p.header.steps, p.header.loss, p.id});
-        weights.push_back({p.header.tokens, p.header.steps});
+std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
+                                           const std::vector<peer_number>& wanted) {
+    std::map<peer_number, peer_number> via;
+    for (const auto& r : plan.relays) {
+        if (r.source == source) via[r.to] = r.via;
     }
-    LONGHAUL_TRY_ASSIGN(auto mean, optim::aggregator::begin(manifest, weights));
-    core::flat_buffer decoded(manifest.elements());
-    for (std::size_t i = 0; i < payloads.size(); ++i) {
-        const auto& h = payloads[i].header;
-        LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(h.codec));
-        if (auto done = codec->decode(manifest, payloads[i].body(), decoded); !done) {
-            return fail(done.error().within(fmt::format("the payload of peer {}", h.author)));
+    const auto from = [&](peer_number to) {
+        const auto it = via.find(to);
+        return it == via.end() ? source : it->second;
+    };
+    std::map<peer_number, peer_number> tree;
+    for (const auto to : wanted) {
+        if (to == source) continue;
+        std::vector<peer_number> way{to};
+        while (way.back() != source && way.size() <= via.size() + 1) way.push_back(from(way.back()));
+        if (way.back() != source) {
+            tree[to] = source;
+            continue;
         }
-        LONGHAUL_TRY(mean.add(i, decoded));
+        for (std::size_t i = 0; i + 1 < way.size(); ++i) tree.try_emplace(way[i], way[i + 1]);
     }
-    mean.finish(out->values);
-    out->root = root_of(out->contributions, out->values);
-    return shared_aggregate(std::move(out));
+    return tree;
 }
 
-core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                               const commit_record& commit, core::const_bytes bytes) {
-    if (bytes.size() != manifest.elements() * sizeof(float)) {
-        return fail(errc::malformed, "an aggregate of {} bytes instead of {}", bytes.size(), manifest.elements() * 4);
+exchange::exchange(exchange_host& host) : host_(host), moved_(host.env().executor) {}
+
+// ---- which streams there are
+
+std::vector<peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
+    if (round_of(name) != round_of(t) || name.step != 0 || name.shard >= shards_of(t.plan)) return {};
+    if (range_of(t.plan, name.shard, chunk_grid::of(host_.tensors().elements()).count()).count == 0) return {};
+    const bool sharded = !t.plan.shards.empty();
+    if (name.kind == stream_kind::contribution) {
+        if (name.attempt != 0 || !is_in(t.contributors, name.author)) return {};
+        return sharded ? std::vector{t.plan.shards[name.shard].owner} : t.members;
     }
-    auto out = std::make_shared<aggregate>();
-    out->generation = generation;
-    out->round = commit.round;
-    out->contributions = commit.contributions;
-    out->values.resize(manifest.elements());
-    std::memcpy(out->values.data(), bytes.data(), bytes.size());
-    out->root = root_of(out->contributions, out->values);
-    if (out->root != commit.aggregate_root) {
-        return fail(errc::protocol, "the aggregate of round {} does not match its commit", commit.round);
-    }
-    return shared_aggregate(std::move(out));
+    const bool owners = sharded && name.attempt == t.attempt && name.author == t.plan.shards[name.shard].owner;
+    return owners ? t.members : std::vector<peer_number>{};
 }
 
-void exchange::open(std::uint64_t generation, std::uint64_t round) {
-    if (generation == now_.generation && round == now_.round) return;
-    before_ = std::exchange(now_, collection{generation, round, {}});
+std::optional<peer_number> exchange::sender_of(const exchange_terms& t, const stream_name& name) const {
+    const auto tree = tree_of(t.plan, name.author, receivers_of(t, name));
+    const auto it = tree.find(host_.self());
+    return it == tree.end() ? std::nullopt : std::optional(it->second);
 }
 
-exchange::collection* exchange::of(std::uint64_t generation, std::uint64_t round) {
-    for (auto* c : {&now_, &before_}) {
-        if (c->generation == generation && c->round == round) return c;
+bool exchange::needed(const stream& s) const {
+    if (s.dropped) return false;
+    if (round_of(s.name) == round_of(terms_)) return sender_of(terms_, s.name).has_value();
+    // A round that is settled without us is worth finishing as long as we lack its sum.
+    return previous_ && !previous_->over && !previous_->result && sender_of(previous_->terms, s.name).has_value();
+}
+
+exchange::shared_stream exchange::make_stream(const exchange_terms& t, const stream_name& name) {
+    auto s = std::make_shared<stream>(host_.env().executor);
+    const auto codec = compress::find_codec(t.codec);
+    LONGHAUL_ENSURE(codec, "terms without a codec have no streams");
+    s->name = name;
+    s->codec = (*codec)->wire_id();
+    auto& l = s->layout;
+    l.grid = chunk_grid::of(host_.tensors().elements());
+    const auto range = range_of(t.plan, name.shard, l.grid.count());
+    l.first = range.first;
+    l.count = range.count;
+    l.element_bytes = (*codec)->element_bytes();
+    if (name.kind == stream_kind::reduced) l.table = t.contributors.size() * table_line;
+    s->bytes = std::make_shared<core::byte_vector>(l.total());
+    s->arrived.assign(l.frames(), 0);
+    s->verified.assign(l.frames(), 0);
+    s->hashes.resize(l.frames());
+    streams_[name] = s;
+    return s;
+}
+
+exchange::shared_stream exchange::find(const stream_name& name) const {
+    const auto it = streams_.find(name);
+    return it == streams_.end() ? nullptr : it->second;
+}
+
+void exchange::forget(const shared_stream& s) {
+    s->dropped = true;
+    s->changed.notify();
+    if (find(s->name) == s) {
+        streams_.erase(s->name);
+        // What was checked binds its author; what was not may have been anybody's.
+        auto& known = former_[s->name];
+        known.resize(s->layout.frames());
+        for (std::uint32_t f = 0; f < s->layout.frames(); ++f) {
+            if (s->verified[f]) known[f] = s->hashes[f];
+        }
+    }
+    moved_.notify();
+}
+
+std::vector<exchange::shared_stream> exchange::own_streams() const {
+    std::vector<shared_stream> out;
+    for (const auto& [name, s] : streams_) {
+        const bool mine = name.kind == stream_kind::contribution && name.author == host_.self();
+        if (mine && round_of(name) == round_of(terms_)) out.push_back(s);
+    }
+    return out;
+}
+
+// ---- rounds
+
+void exchange::open(exchange_terms terms) {
+    if (terms == terms_) return;
+    const auto codec = compress::find_codec(terms.codec);
+    if (!codec || (*codec)->element_bytes() == 0) {
+        host_.report(core::error(errc::config, fmt::format("the codec {} cannot be exchanged by chunk", terms.codec)),
+                     "opening an exchange");
+        return;
+    }
+    std::vector<shared_stream> useless;
+    const bool fresh = round_of(terms) != round_of(terms_);
+    if (fresh) {
+        for (const auto& [name, s] : streams_) {
+            if (round_of(name) != round_of(terms_)) useless.push_back(s);
+        }
+        if (previous_) previous_->over = true;
+        previous_ = std::exchange(current_, nullptr);
+        refused_.clear();
+        arrived_bytes_ = 0;
+    } else {
+        for (const auto& [name, s] : streams_) {
+            const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
+            if (old && name.attempt < terms.attempt) useless.push_back(s);
+        }
+        if (current_) current_->over = true;
+    }
+    for (const auto& s : useless) forget(s);
+    if (fresh) former_.clear();
+    terms_ = std::move(terms);
+    start_attempt();
+    // What was arriving for an attempt that is over may be of no use any more.
+    useless.clear();
+    for (const auto& [name, s] : streams_) {
+        if (!s->own && !s->complete && !needed(*s)) useless.push_back(s);
+    }
+    for (const auto& s : useless) forget(s);
+    push_all();
+    moved_.notify();
+}
+
+void exchange::prepare() {
+    if (!is_in(terms_.contributors, host_.self())) return;
+    stream_name name;
+    name.generation = terms_.generation;
+    name.round = terms_.round;
+    name.author = host_.self();
+    for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
+        if (!receivers_of(terms_, name).empty() && !find(name)) make_stream(terms_, name)->own = true;
+    }
+    push_all();
+}
+
+void exchange::withdraw() {
+    for (const auto& s : own_streams()) {
+        if (s->prefix == 0) forget(s);
+    }
+}
+
+exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, peer_number sender, const std::string& tag,
+                                     std::uint64_t bytes) {
+    const auto refuse = [&](std::string why) {
+        from->refuse_transfer(tag, std::move(why));
+        return verdict::refused;
+    };
+    const auto offer = parse_stream_tag(tag);
+    if (!offer) return refuse("nobody asked for it");
+    const auto& name = offer->name;
+    const auto when = round_of(name);
+    if (when > round_of(terms_) || (when == round_of(terms_) && offer->attempt > terms_.attempt)) return verdict::later;
+    if (when != round_of(terms_)) return refuse("that round is settled");
+    if (refused_.contains(name)) return refuse("it was refused before");
+    if (sender_of(terms_, name) != sender) return refuse("not yours to send here");
+    if (const auto present = find(name)) {
+        if (present->complete) return refuse("already here");
+        return verdict::later;  // over an older link, whose end is about to be noticed
+    }
+    const auto s = make_stream(terms_, name);
+    if (s->layout.total() != bytes) {
+        host_.report(core::error(errc::protocol, fmt::format("{} bytes instead of {}", bytes, s->layout.total())),
+                     fmt::format("a stream of peer {}, offered by peer {}", name.author, sender));
+        forget(s);
+        return refuse("it has not the size that it must have");
+    }
+    ++receiving_;
+    run_isolated(receive(s, from, tag));
+    run_isolated(check(s, from, sender));
+    push_all();  // for whom this node helps
+    return verdict::taken;
+}
+
+// ---- what is known
+
+shared_aggregate exchange::result(std::uint64_t generation, std::uint64_t round, std::uint32_t attempt) const {
+    for (const auto& a : {current_, previous_}) {
+        if (!a || a->terms.attempt != attempt) continue;
+        if (a->terms.generation == generation && a->terms.round == round) return a->result;
     }
     return nullptr;
 }
 
-core::result<void> exchange::add(payload p) {
-    auto* collected = of(p.header.generation, p.header.round);
-    if (collected == nullptr) return core::ok();
-    const auto author = p.header.author;
-    const auto id = p.id;
-    const auto [it, fresh] = collected->payloads.try_emplace(author, std::move(p));
-    if (!fresh && it->second.id != id) {
-        return fail(errc::protocol, "peer {} signed two payloads for round {}", author, collected->round);
+bool exchange::arriving(std::uint64_t generation, std::uint64_t round) const {
+    for (const auto& a : {current_, previous_}) {
+        if (!a || a->over || a->result || round_of(a->terms) != std::pair(generation, round)) continue;
+        return host_.env().clock.now() - last_arrival_ < worth_waiting;
     }
-    return core::ok();
-}
-
-const payload* exchange::find(peer_number author) const { return find(now_.generation, now_.round, author); }
-
-const payload* exchange::find(std::uint64_t generation, std::uint64_t round, peer_number author) const {
-    for (const auto* c : {&now_, &before_}) {
-        if (c->generation != generation || c->round != round) continue;
-        const auto it = c->payloads.find(author);
-        return it == c->payloads.end() ? nullptr : &it->second;
-    }
-    return nullptr;
+    return false;
 }
 
 std::vector<peer_number> exchange::authors() const {
     std::vector<peer_number> out;
-    for (const auto& [author, p] : now_.payloads) out.push_back(author);
-    return out;
-}
-
-std::uint64_t exchange::bytes() const {
-    std::uint64_t total = 0;
-    for (const auto& [author, p] : now_.payloads) total += p.bytes->size();
-    return total;
-}
-
-std::vector<payload> exchange::complete(const std::vector<peer_number>& contributors) const {
-    std::vector<payload> out;
-    for (const auto c : contributors) {
-        const auto* p = find(c);
-        if (p == nullptr) return {};
-        out.push_back(*p);
+    for (const auto c : terms_.contributors) {
+        stream_name name;
+        name.generation = terms_.generation;
+        name.round = terms_.round;
+        name.author = c;
+        bool any = false, all = true;
+        for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
+            const auto wanted = receivers_of(terms_, name);
+            if (!is_in(wanted, host_.self()) && c != host_.self()) continue;
+            const auto s = find(name);
+            any = true;
+            all = all && (wanted.empty() || (s && s->complete));
+        }
+        if (any && all) out.push_back(c);
     }
     return out;
 }

@@ -1,72 +1,162 @@
 #pragma once
-/// What this node holds of the exchange: the payloads of the open round, and the aggregates of the last few, which it
-/// serves to whoever missed one. Data only; peers/transfers.cpp moves it.
+/// The exchange of one outer step: payloads as signed chunks, summed and passed on chunk by chunk while later ones are
+/// still under way (DESIGN §5, "Exchange modes"). It knows neither the log nor the training: peers/member.cpp and
+/// `bench allreduce` drive the same code. docs/EXCHANGE.md shows how the streams go.
 
 #include <deque>
+#include <functional>
 #include <map>
-#include <memory>
+#include <optional>
+#include <set>
 
-#include "core/tensor.hpp"
-#include "peers/payload.hpp"
+#include "core/task.hpp"
+#include "net/environment.hpp"
+#include "net/link.hpp"
+#include "peers/aggregate.hpp"
 
 namespace longhaul::peers {
 
-/// The averaged pseudo-gradient of a round, as every member applies it: the same bytes everywhere.
-struct aggregate {
+/// What the exchange needs of its node. Everything is called on the I/O thread.
+class exchange_host {
+public:
+    virtual ~exchange_host() = default;
+    virtual net::environment& env() = 0;
+    virtual const net::identity& identity() const = 0;
+    virtual core::digest run() const = 0;
+    virtual peer_number self() const = 0;
+    virtual const core::tensor_manifest& tensors() const = 0;
+    /// The link with that peer, or null.
+    virtual std::shared_ptr<net::link> link_of(peer_number who) const = 0;
+    /// Its key, or null for a stranger.
+    virtual const net::peer_key* key_of(peer_number who) const = 0;
+    /// Where the exchange's tasks live; it outlives the exchange's use.
+    virtual core::scope& tasks() = 0;
+    /// Notified when a payload or the aggregate is complete, and by the host when a link came up.
+    virtual core::wakeup& changed() = 0;
+    virtual void report(const core::error& e, std::string_view doing_what) = 0;
+    /// Offers that were left for later may be taken now.
+    virtual void reconsider() = 0;
+};
+
+/// One attempt of a round, as ROUND fixes it. `contributors` are summed in this order.
+struct exchange_terms {
     std::uint64_t generation = 0;
     std::uint64_t round = 0;
-    std::vector<contribution> contributions;  ///< in the order of summation
-    core::flat_buffer values;
-    core::digest root;  ///< of contributions and values
+    std::uint32_t attempt = 0;
+    std::vector<peer_number> members;  ///< sorted
+    std::vector<peer_number> contributors;
+    std::string codec;
+    exchange_plan plan;
+    std::uint64_t max_steps = ~std::uint64_t{0};  ///< that a contributor may claim
+    bool operator==(const exchange_terms&) const = default;
 };
-using shared_aggregate = std::shared_ptr<const aggregate>;
 
-/// Root of an aggregate: it covers who contributed what, so that one hash agrees on all of it.
-core::digest root_of(const std::vector<contribution>& contributions, std::span<const float> values);
-
-/// Decodes and sums `payloads` in the given order: Δ̄ = (Σ w_i H_i) · Σ w_i Δ_i / H_i with w the token shares (DESIGN
-/// §6). CPU work. Errors name the peer whose payload does not decode.
-core::result<shared_aggregate> sum(const core::tensor_manifest& manifest, const std::vector<payload>& payloads);
-
-/// A foreign aggregate's bytes (f32 values), checked against the commit that names it.
-core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                               const commit_record& commit, core::const_bytes bytes);
+/// The chunks of shard `shard` of a plan: all of the grid without shards; otherwise the shares in turn, cut off at its
+/// end, and the last one takes the rest.
+struct chunk_range {
+    std::uint32_t first = 0, count = 0;
+};
+chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks);
+inline std::uint32_t shards_of(const exchange_plan& plan) {
+    return plan.shards.empty() ? 1 : static_cast<std::uint32_t>(plan.shards.size());
+}
+/// Who gets a stream from whom, when all who are to hold it are `wanted`: to → from, helpers included. A plan whose
+/// relays run in a circle gives those directly.
+std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
+                                           const std::vector<peer_number>& wanted);
 
 class exchange {
 public:
     /// Aggregates kept for those who missed one.
     static constexpr std::size_t retained = 4;
+    /// Chunks that one job sums: few enough to go on soon, enough to be worth a job.
+    static constexpr std::uint32_t batch = 8;
 
-    /// Payloads are now collected for this round. Those of the round before stay until the next call: its commit may
-    /// arrive before we have summed it.
-    void open(std::uint64_t generation, std::uint64_t round);
-    std::uint64_t generation() const { return now_.generation; }
-    std::uint64_t round() const { return now_.round; }
-    /// Keeps a verified payload of the open round or the one before. errc::protocol when its author already sent
-    /// another one: the two signatures are the proof. Of any other round: not kept, and no error.
-    core::result<void> add(payload p);
-    /// A payload of the open round, or nullptr.
-    const payload* find(peer_number author) const;
-    /// A payload of the open round or the one before, or nullptr.
-    const payload* find(std::uint64_t generation, std::uint64_t round, peer_number author) const;
-    /// Authors of the open round's payloads, sorted.
+    /// `host` must outlive it.
+    explicit exchange(exchange_host& host);
+    exchange(const exchange&) = delete;
+    exchange& operator=(const exchange&) = delete;
+
+    /// This attempt is open now. Its round's streams are kept until the round after the next opens: a commit may come
+    /// before all of it is here.
+    void open(exchange_terms terms);
+    const exchange_terms& terms() const { return terms_; }
+
+    /// Offers this node's payload to those who are to have it, before there is one.
+    void prepare();
+    /// Encodes, signs and sends `values` (the manifest's elements), chunk by chunk; returns when all of it is signed.
+    /// `values` must live until then. errc::limit: a value that the codec cannot carry.
+    core::task<core::result<contribution>> contribute(std::span<const float> values, work_done work);
+    /// There will be no payload: takes the offers back. A payload that was made stays.
+    void withdraw();
+
+    enum class verdict { taken, later, refused };
+    /// A transfer that `sender` offers: accepts it, leaves it for later, or refuses it over the link.
+    verdict consider(const std::shared_ptr<net::link>& from, peer_number sender, const std::string& tag,
+                     std::uint64_t bytes);
+    /// The aggregate of the open attempt, or of the round before, when it is complete; null otherwise.
+    shared_aggregate result(std::uint64_t generation, std::uint64_t round, std::uint32_t attempt) const;
+    /// Something of that round is still on its way here: worth a moment before it is fetched elsewhere.
+    bool arriving(std::uint64_t generation, std::uint64_t round) const;
+    /// Of the open round: authors whose payloads are here as far as they are to be here, sorted.
     std::vector<peer_number> authors() const;
-    /// Bytes of the open round's payloads.
-    std::uint64_t bytes() const;
-    /// The open round's payloads of `contributors` in their order, or empty if one is missing.
-    std::vector<payload> complete(const std::vector<peer_number>& contributors) const;
+    /// Bytes of the open round that have arrived.
+    std::uint64_t arrived_bytes() const { return arrived_bytes_; }
+    /// When somebody last confirmed a stream of this node's payload.
+    core::time_point delivered_at() const { return delivered_at_; }
+    /// Streams are arriving.
+    bool receiving() const { return receiving_ > 0; }
 
     void retain(shared_aggregate a);
     shared_aggregate find_aggregate(std::uint64_t generation, std::uint64_t round) const;
 
 private:
-    struct collection {
-        std::uint64_t generation = 0, round = 0;
-        std::map<peer_number, payload> payloads;
-    };
-    collection* of(std::uint64_t generation, std::uint64_t round);
-    collection now_, before_;
+    struct stream;
+    struct attempt_state;
+    using shared_stream = std::shared_ptr<stream>;
+    using shared_attempt = std::shared_ptr<attempt_state>;
+
+    // exchange.cpp
+    /// Who is to hold a stream of these terms; empty for any other.
+    std::vector<peer_number> receivers_of(const exchange_terms& t, const stream_name& name) const;
+    /// From whom this node is to get it, if it is.
+    std::optional<peer_number> sender_of(const exchange_terms& t, const stream_name& name) const;
+    bool needed(const stream& s) const;
+    shared_stream make_stream(const exchange_terms& t, const stream_name& name);
+    shared_stream find(const stream_name& name) const;
+    void forget(const shared_stream& s);
+    std::vector<shared_stream> own_streams() const;
+    // exchange_moving.cpp
+    void push_all();
+    core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
+    core::task<core::result<void>> until_dropped(shared_stream s);
+    core::task<core::result<void>> receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag);
+    core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
+    void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes);
+    core::result<void> admit(stream& s, std::uint32_t frame, const chunk_header& h);
+    void verified(stream& s, std::uint32_t first, std::uint32_t count);
+    // exchange_sums.cpp
+    void start_attempt();
+    void run_isolated(core::task<core::result<void>> part);
+    core::task<core::result<void>> run_attempt(shared_attempt a);
+    core::task<core::result<void>> reduce(shared_attempt a, std::uint32_t shard);
+    core::task<core::result<void>> collect(shared_attempt a, std::uint32_t shard);
+    std::vector<shared_stream> inputs_of(const attempt_state& a, std::uint32_t shard) const;
+    void shard_done(attempt_state& a);
+
+    exchange_host& host_;
+    exchange_terms terms_;
+    std::optional<exchange_terms> before_;
+    std::map<stream_name, shared_stream> streams_;  ///< of the open round and the one before
+    shared_attempt current_, previous_;
+    std::set<stream_name> refused_;  ///< of the open round: signed twice, or not what they should be
+    /// Verified chunks of streams that broke off: whoever sends other ones the next time has signed both.
+    std::map<stream_name, std::vector<core::digest>> former_;
     std::deque<shared_aggregate> aggregates_;
+    core::wakeup moved_;  ///< chunks arrived, were made or dropped
+    std::uint64_t arrived_bytes_ = 0;
+    core::time_point last_arrival_{}, delivered_at_{};
+    std::size_t receiving_ = 0;
 };
 
 }  // namespace longhaul::peers

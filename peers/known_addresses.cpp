@@ -7,7 +7,7 @@ namespace longhaul::peers {
 namespace {
 
 constexpr const char* path = "run/addresses";
-constexpr std::uint64_t max_file = 64 * 1024;
+constexpr std::uint64_t max_known_bytes = 64 * 1024;
 constexpr std::size_t addresses_per_member = 2;
 
 }  // namespace
@@ -26,7 +26,7 @@ std::vector<net::endpoint> member_addresses(const ledger& run, const net::peer_k
 
 core::task<core::result<std::vector<net::endpoint>>> load_known_addresses(core::storage& storage) {
     std::vector<net::endpoint> known;
-    auto bytes = co_await storage.read(path, max_file);
+    auto bytes = co_await storage.read(path, max_known_bytes);
     if (!bytes && bytes.error().code == core::errc::not_found) co_return known;
     LONGHAUL_CO_TRY(bytes);
     auto rest = core::as_text(*bytes);

@@ -81,6 +81,9 @@ bool ledger::apply_one(const round_record& r) {
     // left out: payloads are immutable until settled, and who was left out may have begun something else.
     if (!subset(r.contributors, open_ ? open_->contributors : r.members)) return false;
     if (open_ && open_->plan != r.plan) return false;
+    // Nor are payloads cut anew: a shard may get another owner, never another size.
+    const auto as_large = [](const shard_share& a, const shard_share& b) { return a.chunks == b.chunks; };
+    if (open_ && !std::ranges::equal(open_->exchange.shards, r.exchange.shards, as_large)) return false;
     open_ = r;
     // Only what is committed can have been evaluated: a greater number would silence all later ones.
     if (r.eval_round > eval_round_ && r.eval_round <= committed_) {

@@ -138,6 +138,14 @@ struct dispatcher {
         }
         return core::ok();
     }
+    core::result<void> operator()(const lines_message& m) const {
+        LONGHAUL_TRY(only_members("LINES"));
+        if (n.coordinator && n.log_known) {
+            n.coordinator->lines(*number(), m, n.env.clock.now());
+            n.changed.notify();
+        }
+        return core::ok();
+    }
     core::result<void> operator()(const applied_message& m) const {
         LONGHAUL_TRY(only_members("APPLIED"));
         from->caught_up = true;
@@ -296,6 +304,28 @@ void node::report(const core::error& e, std::string_view doing_what) {
     emit(std::move(event));
 }
 
+void tell_lines(node& n) {
+    if (!n.log_known || n.number == 0) return;
+    lines_message m;
+    m.up = n.line_up;
+    m.down = n.line_down;
+    for (const auto& [number, member] : n.led().members()) {
+        const auto peer = n.find(number);
+        if (!peer) continue;
+        const auto s = peer->link->stats();
+        m.up = std::max(m.up, s.goodput_up_cautious);
+        m.down = std::max(m.down, s.goodput_down_cautious);
+        const auto us = core::to_seconds(s.rtt_min) * 1e6;
+        m.links.push_back({number, static_cast<std::uint32_t>(std::clamp(us, 0.0, 4e9))});
+    }
+    if (n.coordinator) {
+        n.coordinator->lines(n.number, m, n.env.clock.now());
+        n.changed.notify();
+    } else {
+        n.send(n.log->leader(), m);
+    }
+}
+
 core::result<void> admit_link(const node& n, const net::remote_peer& who) {
     if (n.log_known) {
         if (const auto* m = n.led().find(who.key)) {
@@ -328,6 +358,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     n.send(key, greeting_of(n));
     if (n.log && n.admitted) n.log->link_up(key);  // before that the other end owes us no log
     if (n.log_known && key == n.log->leader()) repeat_standing(n);
+    tell_lines(n);
     n.changed.notify();
 
     core::scope own(n.env.executor);
@@ -346,6 +377,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
     }
     if (current) {
+        tell_lines(n);
         if (n.log) n.log->link_down(key);
         if (n.log_known && n.log->leads() && !n.leaving && !n.finished) {
             n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving));

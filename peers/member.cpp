@@ -1,8 +1,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "compress/codec.hpp"
-#include "optim/aggregate.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -16,7 +14,7 @@ namespace {
 constexpr std::size_t max_open_offers = 256;  ///< of one peer
 
 /// What a member does next: a pure look at what it knows.
-enum class next_step { finish, catch_up, train, aggregate, wait };
+enum class next_step { finish, catch_up, train, report, wait };
 
 bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
@@ -34,10 +32,7 @@ next_step decide(const node& n) {
     const std::pair produced{l.generation(), open.round};
     if (in(open.contributors, n.number) && n.produced_for != produced) return next_step::train;
     const std::tuple wanted{l.generation(), open.round, open.attempt};
-    if (in(open.members, n.number) && n.ready_for != wanted && n.held.round() == open.round) {
-        const auto have = [&n](peer_number c) { return n.held.find(c) != nullptr; };
-        if (std::ranges::all_of(open.contributors, have)) return next_step::aggregate;
-    }
+    if (n.ready_for != wanted && n.held.result(l.generation(), open.round, open.attempt)) return next_step::report;
     return next_step::wait;
 }
 
@@ -50,13 +45,10 @@ bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round) 
 
 void send_progress(node& n) {
     progress_message p;
-    p.generation = n.held.generation();
-    p.round = n.held.round();
+    p.generation = n.held.terms().generation;
+    p.round = n.held.terms().round;
     p.steps = n.steps_done;
-    p.verified_bytes = n.held.bytes();
-    for (const auto& tag : n.receiving) {
-        for (const auto& [key, peer] : n.links) p.verified_bytes += peer->link->received_of(tag);
-    }
+    p.verified_bytes = n.held.arrived_bytes();
     p.payloads = n.held.authors();
     if (n.coordinator) {
         n.coordinator->progress(n.number, p, n.env.clock.now());
@@ -81,29 +73,6 @@ void send_ready(node& n, const round_record& open, const model_state& before) {
     } else {
         n.send(n.log->leader(), ready);
     }
-}
-
-/// Gives one member our payload, again after each new link, until it has it or the round is over.
-core::task<core::result<void>> push_payload(node& n, peer_number to, payload p) {
-    const auto tag = tag_of({fetch_kind::payload, p.header.generation, p.header.round, p.header.author});
-    const auto wanted = [&n, to, &p] {
-        return n.led().generation() == p.header.generation && n.led().committed() < p.header.round && n.led().open() &&
-               in(n.led().open()->members, to);
-    };
-    while (wanted()) {
-        if (const auto peer = n.find(to); peer && peer->link->up()) {
-            auto sent = co_await peer->link->send_transfer(tag, p.bytes);
-            // Refused means that it has the payload from elsewhere or needs none; otherwise the link broke: again.
-            if (sent && n.produced_for == std::pair(p.header.generation, p.header.round)) {
-                n.timing.send = std::max(n.timing.send, n.env.clock.now() - n.timing.encoded_at);
-            }
-            if (sent || sent.error().code == errc::not_admitted) co_return core::ok();
-            if (sent.error().code != errc::closed) co_return sent;
-        }
-        auto woken = co_await n.changed.wait();
-        LONGHAUL_CO_TRY(woken);
-    }
-    co_return core::ok();
 }
 
 struct trained {
@@ -166,7 +135,10 @@ core::task<core::result<void>> train(node& n) {
     n.timing = {};
     n.timing.started = n.env.clock.now();
 
+    // The others make room meanwhile: the payload can go as soon as there is some of it.
+    n.held.prepare();
     auto done = co_await inner_steps(n, start, generation, open);
+    if (!done || done->steps == 0) n.held.withdraw();
     LONGHAUL_CO_TRY(done);
     n.timing.compute = n.env.clock.now() - n.timing.started;
     if (done->steps == 0) co_return core::ok();
@@ -190,135 +162,87 @@ core::task<core::result<void>> train(node& n) {
     mass.steps = done->steps + carry.steps;
     mass.values.resize(n.tensors().elements());
     const auto begun = n.env.clock.now();
-    const auto codec = compress::find_codec(open.plan.codec);
-    LONGHAUL_CO_TRY(codec);
-    payload_header header;
-    header.run = n.run->run_id;
-    header.generation = generation;
-    header.round = open.round;
-    header.author = n.number;
-    header.codec = open.plan.codec;
-    header.tokens = mass.tokens;
-    header.steps = mass.steps;
-    header.loss = *n.train_loss;
-    core::result<payload> made = fail(errc::internal, "nothing was encoded");
-    const auto make = [&] {
+    const auto form = [&] {
         n.trainer->read(mass.values);
         optim::form_delta(start->anchor, mass.values, carry.values, mass.values);
-        auto body = (*codec)->encode(n.tensors(), mass.values);
-        if (!body) {
-            made = fail(body.error());
-            return;
-        }
-        made = make_payload(header, *body, n.options.self);
     };
-    auto encoded = co_await n.env.workers.run(make, 0s);
-    LONGHAUL_CO_TRY(encoded);
-    LONGHAUL_CO_TRY(made);
-    n.timing.encode = n.env.clock.now() - begun;
+    auto formed = co_await n.env.workers.run(form, 0s);
+    LONGHAUL_CO_TRY(formed);
     if (!still_wanted(n, generation, open.round)) {
         // Too late for this round: the mass goes into the next payload, once.
+        n.held.withdraw();
         n.mass.fold_back(std::move(mass));
         co_return core::ok();
     }
-    n.mass.sent({generation, open.round, made->id, std::move(mass)});
-    n.produced_for = {generation, open.round};
-    n.timing.encoded_at = n.env.clock.now();
-    LONGHAUL_CO_TRY(n.held.add(*made));
-    send_progress(n);
-    for (const auto m : open.members) {
-        if (m != n.number) n.tasks.spawn_isolated("payload", push_payload(n, m, *made));
-    }
     n.doing = member_state::exchanging;
-    co_return core::ok();
-}
-
-core::task<core::result<void>> aggregate_and_report(node& n) {
-    const auto open = *n.led().open();
-    const auto before = n.state;
-    const auto generation = n.led().generation();
-    const auto payloads = n.held.complete(open.contributors);
-    core::result<shared_aggregate> summed = fail(errc::internal, "nothing was summed");
-    const auto begun = n.env.clock.now();
-    const auto job = [&] { summed = sum(n.tensors(), payloads); };
-    auto ran = co_await n.env.workers.run(job, 0s);
-    LONGHAUL_CO_TRY(ran);
-    LONGHAUL_CO_TRY(summed);
-    n.timing.encode += n.env.clock.now() - begun;
-    // The log may have moved on while this was summed: then it is nobody's attempt any more.
-    if (n.led().generation() != generation || n.led().open() != open) co_return core::ok();
-    n.ready_for = {generation, open.round, open.attempt};
-    n.timing.ready_at = n.env.clock.now();
-    // A round without contributors has an empty aggregate of its own.
-    if (payloads.empty()) {
-        auto none = std::make_shared<aggregate>(**summed);
-        none->round = open.round;
-        none->generation = generation;
-        summed = shared_aggregate(none);
-    }
-    n.candidate = *summed;
-    send_ready(n, open, *before);
-    n.doing = member_state::waiting;
-    co_return core::ok();
-}
-
-/// A payload that was offered for the open round: received, checked as hostile, decoded once to see that it can be
-/// summed.
-core::task<core::result<void>> receive_payload(node& n, shared_linked from, fetch_message what, std::string tag,
-                                               std::uint64_t bytes) {
-    const auto release = [&n, &tag] {
-        n.receiving.erase(tag);
-        for (const auto& [key, peer] : n.links) consider_offers(n, peer);
-        n.changed.notify();
-    };
-    auto buffer = std::make_shared<core::byte_vector>(bytes);
-    auto got = co_await receive_steadily(n, from, tag, *buffer);
-    if (!got) {
-        // A lost link is told once, by its own event; the author sends again over the next one.
-        if (got.error().code != errc::closed) n.report(got.error(), "receiving a payload");
-        release();
-        co_return core::ok();
-    }
-    const auto* author = n.led().find(what.author);
-    LONGHAUL_ENSURE(author != nullptr, "an offer of a payload is accepted for known authors only");
-    const auto key = author->admitted.key;
-    core::result<payload> opened = fail(errc::internal, "nothing was checked");
-    const auto check = [&] {
-        opened = open_payload(std::move(buffer), key);
-        if (!opened) return;
-        core::flat_buffer scratch(n.tensors().elements());
-        const auto codec = compress::find_codec(opened->header.codec);
-        if (!codec) {
-            opened = fail(codec.error());
-        } else if (auto decoded = (*codec)->decode(n.tensors(), opened->body(), scratch); !decoded) {
-            opened = fail(decoded.error());
-        } else if (!std::ranges::all_of(scratch, [](float x) { return std::isfinite(x); })) {
-            opened = fail(errc::protocol, "it contains values that are not finite");
-        }
-    };
-    auto checked = co_await n.env.workers.run(check, 0s);
-    LONGHAUL_CO_TRY(checked);
-    if (opened) {
-        const auto& h = opened->header;
-        const bool right =
-            h.run == n.run->run_id && h.generation == what.generation && h.round == what.round &&
-            h.author == what.author && h.steps > 0 && h.steps <= max_steps_claimed(n) && h.tokens > 0 &&
-            h.tokens <= optim::max_contribution_tokens &&
-            (!n.led().open() || n.led().open()->round != what.round || h.codec == n.led().open()->plan.codec);
-        if (!right) opened = fail(errc::protocol, "its header names another run, round, author or codec");
-    }
-    if (opened) {
-        if (auto added = n.held.add(std::move(*opened)); !added) opened = fail(added.error());
-    }
-    if (!opened) {
-        // Whoever forwards what cannot be true is cut off; the round goes on without it.
-        n.report(opened.error(), fmt::format("the payload of peer {} for round {}", what.author, what.round));
-        n.refused.insert(tag);
-        from->link->close("it sent a payload that cannot be true");
-    }
-    release();
+    n.timing.sending_from = n.env.clock.now();
+    n.timing.wire_before = n.wire_bytes();
+    work_done work;
+    work.tokens = mass.tokens;
+    work.steps = mass.steps;
+    work.loss = *n.train_loss;
+    auto made = co_await n.held.contribute(mass.values, work);
+    LONGHAUL_CO_TRY(made);
+    // Between the last chunk and this line nothing waits: no commit can have taken what is not pending yet.
+    n.timing.encoded_at = n.env.clock.now();
+    n.timing.encode = n.timing.encoded_at - begun;
+    n.produced_for = {generation, open.round};
+    n.mass.sent({generation, open.round, made->payload, std::move(mass)});
     send_progress(n);
     co_return core::ok();
+}
+
+/// The aggregate of the open attempt is complete: tells the coordinator.
+void report_ready(node& n) {
+    const auto open = *n.led().open();
+    n.candidate = n.held.result(n.led().generation(), open.round, open.attempt);
+    n.ready_for = {n.led().generation(), open.round, open.attempt};
+    n.timing.ready_at = n.env.clock.now();
+    send_ready(n, open, *n.state);
+    n.doing = member_state::waiting;
+}
+
+/// The exchange as part of a node.
+class node_exchange final : public exchange_host {
+public:
+    explicit node_exchange(node& n) : n_(n) {}
+    net::environment& env() override { return n_.env; }
+    const net::identity& identity() const override { return n_.options.self; }
+    core::digest run() const override { return n_.run->run_id; }
+    peer_number self() const override { return n_.number; }
+    const core::tensor_manifest& tensors() const override { return n_.tensors(); }
+    std::shared_ptr<net::link> link_of(peer_number who) const override {
+        const auto peer = n_.find(who);
+        return peer ? peer->link : nullptr;
+    }
+    const net::peer_key* key_of(peer_number who) const override {
+        const auto* m = n_.led().find(who);
+        return m == nullptr ? nullptr : &m->admitted.key;
+    }
+    core::scope& tasks() override { return n_.tasks; }
+    core::wakeup& changed() override { return n_.changed; }
+    void report(const core::error& e, std::string_view doing_what) override { n_.report(e, doing_what); }
+    void reconsider() override {
+        for (const auto& [key, peer] : n_.links) consider_offers(n_, peer);
+    }
+
+private:
+    node& n_;
+};
+
+/// What a line carried in an exchange is what it can carry at least; old measurements fade.
+void measure_line(node& n) {
+    const auto& t = n.timing;
+    const auto nothing = core::time_point{};
+    if (t.sending_from == nothing || t.ready_at <= t.sending_from || n.held.delivered_at() <= t.sending_from) return;
+    constexpr double fade = 0.9, least_bytes = 128 * 1024;
+    const auto [sent, received] = n.wire_bytes();
+    const auto take = [](double& line, std::uint64_t now, std::uint64_t before, core::duration in) {
+        const double bytes = now > before ? static_cast<double>(now - before) : 0;
+        if (bytes >= least_bytes) line = std::max(bytes / core::to_seconds(in), fade * line);
+    };
+    take(n.line_up, sent, t.wire_before.first, n.held.delivered_at() - t.sending_from);
+    take(n.line_down, received, t.wire_before.second, t.ready_at - t.sending_from);
 }
 
 bool my_turn_to_evaluate(const node& n, const committed_round& done) {
@@ -357,7 +281,7 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 
 void repeat_standing(node& n) {
     const auto& open = n.led().open();
-    if (n.log->leads() || !open || n.held.round() != open->round) return;
+    if (n.log->leads() || !open || n.held.terms().round != open->round) return;
     send_progress(n);
     const std::tuple said{n.led().generation(), open->round, open->attempt};
     if (n.ready_for == said && n.candidate && n.state) send_ready(n, *open, *n.state);
@@ -365,62 +289,42 @@ void repeat_standing(node& n) {
 
 void consider_offers(node& n, const shared_linked& from) {
     if (!n.log_known) return;
-    const auto& l = n.led();
+    const auto* sender = n.led().find(from->link->remote().key);
     std::vector<std::pair<std::string, std::uint64_t>> offers(from->offers.begin(), from->offers.end());
     for (const auto& [tag, bytes] : offers) {
         if (from->expected.contains(tag)) continue;  // a fetch takes it
-        const auto refuse = [&](std::string why) {
-            from->offers.erase(tag);
-            from->link->refuse_transfer(tag, std::move(why));
-        };
-        const auto what = parse_tag(tag);
-        if (!what || what->kind != fetch_kind::payload) {
-            refuse("nobody asked for it");
-            continue;
+        auto verdict = exchange::verdict::refused;
+        if (sender == nullptr || from->offers.size() > max_open_offers) {
+            from->link->refuse_transfer(tag, sender == nullptr ? "you are not admitted" : "too many offers");
+        } else {
+            verdict = n.held.consider(from->link, sender->admitted.number, tag, bytes);
         }
-        const bool later = what->generation > l.generation() ||
-                           (what->generation == l.generation() &&
-                            (what->round > l.committed() + 1 || (what->round == l.committed() + 1 && !l.open())));
-        if (later) {
-            // We will hear of that round in a moment.
-            if (from->offers.size() > max_open_offers) refuse("too many offers");
-            continue;
-        }
-        if (what->generation < l.generation() || what->round <= l.committed()) {
-            refuse("that round is settled");
-            continue;
-        }
-        const auto* author = l.find(what->author);
-        if (author == nullptr || author->admitted.key != from->link->remote().key || n.refused.contains(tag)) {
-            refuse("not yours to send");
-            continue;
-        }
-        if (!in(l.open()->members, n.number) || !in(l.open()->contributors, what->author)) {
-            refuse("not part of that round");
-            continue;
-        }
-        if (n.held.find(what->author) != nullptr) {
-            refuse("already here");
-            continue;
-        }
-        if (n.receiving.contains(tag)) continue;  // over an older link, whose end is about to be noticed
-        const auto codec = compress::find_codec(l.open()->plan.codec);
-        if (!codec || bytes > (*codec)->max_payload_bytes(n.tensors()) + max_payload_header) {
-            refuse("larger than any payload of this model");
-            continue;
-        }
-        from->offers.erase(tag);
-        n.receiving.insert(tag);
-        n.tasks.spawn_isolated("payload", receive_payload(n, from, *what, tag, bytes),
-                               [&n](const core::error& e) { n.report(e, "receiving a payload"); });
+        if (verdict != exchange::verdict::later) from->offers.erase(tag);
     }
 }
+
+void open_exchange(node& n) {
+    const auto& open = n.led().open();
+    if (!open) return;
+    exchange_terms t;
+    t.generation = n.led().generation();
+    t.round = open->round;
+    t.attempt = open->attempt;
+    t.members = open->members;
+    t.contributors = open->contributors;
+    t.codec = open->plan.codec;
+    t.plan = open->exchange;
+    t.max_steps = max_steps_claimed(n);
+    n.held.open(std::move(t));
+}
+
+std::unique_ptr<exchange_host> make_exchange_host(node& n) { return std::make_unique<node_exchange>(n); }
 
 core::task<core::result<void>> report_progress(node& n) {
     for (;;) {
         auto slept = co_await n.env.clock.sleep_for(1s);
         LONGHAUL_CO_TRY(slept);
-        if (!n.receiving.empty()) send_progress(n);
+        if (n.held.receiving()) send_progress(n);
     }
 }
 
@@ -429,7 +333,9 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     const auto now = n.env.clock.now();
     const bool took_part = t.started != core::time_point{};
     if (t.ready_at != core::time_point{}) t.wait = now - t.ready_at;
+    if (t.encoded_at != core::time_point{}) t.send = std::max(core::duration{}, n.held.delivered_at() - t.encoded_at);
     const double seconds = took_part ? core::to_seconds(now - t.started) : 0;
+    measure_line(n);
     const auto [sent, received] = n.untold_wire_bytes();
     const auto elements = n.tensors().elements();
     const auto peers = done.commit.contributions.size();
@@ -459,6 +365,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     n.emit(std::move(e));
     t = {};
 
+    tell_lines(n);
     applied_message report;
     report.generation = n.state->generation;
     report.round = n.state->round;
@@ -481,6 +388,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
 }
 
 core::task<core::result<void>> take_part(node& n) {
+    std::vector<peer_number> told;  // payloads that were here when we last said so
     for (;;) {
         if (n.log_known) {
             (void)n.mass.settle(n.led(), n.number);
@@ -501,13 +409,17 @@ core::task<core::result<void>> take_part(node& n) {
                 LONGHAUL_CO_TRY(trained_now);
                 break;
             }
-            case next_step::aggregate: {
-                auto reported = co_await aggregate_and_report(n);
-                LONGHAUL_CO_TRY(reported);
+            case next_step::report: {
+                report_ready(n);
                 break;
             }
             case next_step::wait: {
                 if (n.doing == member_state::catching_up) n.doing = member_state::waiting;
+                // Who dies after full delivery stays in the round: the coordinator hears of it at once.
+                if (auto here = n.held.authors(); n.log_known && here != told) {
+                    told = std::move(here);
+                    send_progress(n);
+                }
                 auto woken = co_await n.changed.wait();
                 LONGHAUL_CO_TRY(woken);
                 break;

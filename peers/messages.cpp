@@ -20,19 +20,16 @@ wire::Fetch to_proto(const fetch_message& m) {
     p.set_kind(static_cast<std::uint32_t>(m.kind));
     p.set_generation(m.generation);
     p.set_round(m.round);
-    p.set_author(m.author);
     return p;
 }
 
 template <typename Proto>
 core::result<fetch_message> fetch_from(const Proto& p) {
-    if (p.kind() < 1 || p.kind() > 3) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
-    if (p.author() > max_members) return fail(errc::malformed, "fetch of a payload of peer {}", p.author());
+    if (p.kind() < 1 || p.kind() > 2) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
     fetch_message m;
     m.kind = static_cast<fetch_kind>(p.kind());
     m.generation = p.generation();
     m.round = p.round();
-    m.author = p.author();
     return m;
 }
 
@@ -97,6 +94,21 @@ core::result<message> from(const wire::Applied& p) {
     m.round = p.round();
     m.eval_round = p.eval_round();
     m.eval_loss = p.eval_loss();
+    return m;
+}
+core::result<message> from(const wire::Lines& p) {
+    constexpr double fastest = 1e12;
+    lines_message m;
+    m.up = p.up();
+    m.down = p.down();
+    if (!(m.up >= 0 && m.up <= fastest && m.down >= 0 && m.down <= fastest)) {
+        return fail(errc::malformed, "a line of {} and {} bytes per second", m.up, m.down);
+    }
+    if (p.links_size() > static_cast<int>(max_members)) return fail(errc::limit, "{} links", p.links_size());
+    for (const auto& l : p.links()) {
+        if (!m.links.empty() && l.peer() <= m.links.back().peer) return fail(errc::malformed, "links are not sorted");
+        m.links.push_back({l.peer(), l.rtt_us()});
+    }
     return m;
 }
 core::result<message> from(const wire::FetchRefused& p) {
@@ -176,10 +188,19 @@ core::byte_vector serialize(const message& m) {
                        r->set_kind(static_cast<std::uint32_t>(x.what.kind));
                        r->set_generation(x.what.generation);
                        r->set_round(x.what.round);
-                       r->set_author(x.what.author);
                        r->set_reason(x.reason);
                    },
                    [&](const leaving_message& x) { p.mutable_leaving()->set_reason(x.reason); },
+                   [&](const lines_message& x) {
+                       auto* r = p.mutable_lines();
+                       r->set_up(x.up);
+                       r->set_down(x.down);
+                       for (const auto& l : x.links) {
+                           auto* link = r->add_links();
+                           link->set_peer(l.peer);
+                           link->set_rtt_us(l.rtt_us);
+                       }
+                   },
                    [&](const status_request&) { p.mutable_status_request(); },
                    [&](const status_reply& x) { p.mutable_status_reply()->set_json(x.json); },
                },
@@ -213,6 +234,7 @@ core::result<message> parse_message(core::const_bytes bytes) {
             return leaving_message{std::move(reason)};
         }
         case wire::Message::kStatusRequest: return status_request{};
+        case wire::Message::kLines: return from(p.lines());
         case wire::Message::kStatusReply: return status_reply{p.status_reply().json()};
         case wire::Message::KIND_NOT_SET: break;
     }
@@ -220,31 +242,7 @@ core::result<message> parse_message(core::const_bytes bytes) {
 }
 
 std::string tag_of(const fetch_message& what) {
-    return fmt::format("{}/{}/{}/{}", static_cast<int>(what.kind), what.generation, what.round, what.author);
-}
-
-core::result<fetch_message> parse_tag(const std::string& tag) {
-    std::uint64_t parts[4] = {};
-    const char* at = tag.data();
-    const char* const end = at + tag.size();
-    for (int i = 0; i < 4; ++i) {
-        const auto [next, error] = std::from_chars(at, end, parts[i]);
-        if (error != std::errc() || (i < 3 ? (next == end || *next != '/') : next != end)) {
-            return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
-        }
-        at = next + 1;
-    }
-    fetch_message m;
-    if (parts[0] < 1 || parts[0] > 3 || parts[3] > max_members) {
-        return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
-    }
-    m.kind = static_cast<fetch_kind>(parts[0]);
-    m.generation = parts[1];
-    m.round = parts[2];
-    m.author = static_cast<peer_number>(parts[3]);
-    // One spelling only: tags are compared as text.
-    if (tag_of(m) != tag) return fail(errc::malformed, "'{}' is not a transfer's tag", tag);
-    return m;
+    return fmt::format("{}/{}/{}", static_cast<int>(what.kind), what.generation, what.round);
 }
 
 }  // namespace longhaul::peers

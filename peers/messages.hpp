@@ -64,13 +64,12 @@ struct applied_message {
     std::uint64_t eval_round = 0;  ///< 0: nothing evaluated
     double eval_loss = 0;
 };
-enum class fetch_kind : std::uint8_t { state = 1, aggregate = 2, payload = 3 };
+enum class fetch_kind : std::uint8_t { state = 1, aggregate = 2 };
 /// Asks for a transfer; the answer is an offer under `tag_of` or a refusal.
 struct fetch_message {
     fetch_kind kind = fetch_kind::state;
     std::uint64_t generation = 0;
     std::uint64_t round = 0;
-    peer_number author = 0;
 };
 struct fetch_refused {
     fetch_message what;
@@ -79,6 +78,17 @@ struct fetch_refused {
 struct leaving_message {
     std::string reason;
 };
+/// What a member has measured of its line (bytes per second; 0: nothing yet), and with whom it is linked.
+struct line_report {
+    peer_number peer = 0;
+    std::uint32_t rtt_us = 0;  ///< 0: not measured
+    bool operator==(const line_report&) const = default;
+};
+struct lines_message {
+    double up = 0;
+    double down = 0;
+    std::vector<line_report> links;  ///< sorted
+};
 struct status_request {};
 struct status_reply {
     std::string json;
@@ -86,15 +96,13 @@ struct status_reply {
 
 using message = std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request,
                              log_entries, log_snapshot, ready_message, progress_message, applied_message, fetch_message,
-                             fetch_refused, leaving_message, status_request, status_reply>;
+                             fetch_refused, leaving_message, status_request, status_reply, lines_message>;
 
 core::byte_vector serialize(const message& m);
 /// errc::malformed or errc::limit.
 core::result<message> parse_message(core::const_bytes bytes);
 
-/// Tag of the transfer that answers a fetch; payloads pushed by their authors carry the same.
+/// Tag of the transfer that answers a fetch.
 std::string tag_of(const fetch_message& what);
-/// errc::malformed for anything that tag_of does not make.
-core::result<fetch_message> parse_tag(const std::string& tag);
 
 }  // namespace longhaul::peers

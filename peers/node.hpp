@@ -42,15 +42,26 @@ using shared_linked = std::shared_ptr<linked_peer>;
 
 /// Where the time of a round went, for its event.
 struct round_timing {
-    core::time_point started{}, encoded_at{}, ready_at{};
+    core::time_point started{}, sending_from{}, encoded_at{}, ready_at{};
+    std::pair<std::uint64_t, std::uint64_t> wire_before{};  ///< sent and received when the payload began to go
     core::duration compute{}, encode{}, send{}, wait{};
 };
+
+struct node;
+/// What the exchange sees of a node.
+std::unique_ptr<exchange_host> make_exchange_host(node& n);
 
 enum class member_state { joining, catching_up, training, exchanging, waiting, stopped };
 
 struct node {
     node(net::environment& environment, peer_options o)
-        : env(environment), options(std::move(o)), changed(env.executor), flushed(env.executor), tasks(env.executor) {}
+        : env(environment),
+          options(std::move(o)),
+          exchange_seams(make_exchange_host(*this)),
+          held(*exchange_seams),
+          changed(env.executor),
+          flushed(env.executor),
+          tasks(env.executor) {}
 
     net::environment& env;
     peer_options options;
@@ -72,19 +83,19 @@ struct node {
     peer_number number = 0;
     shared_state state;  ///< null: nothing yet
     settlement mass;
+    std::unique_ptr<exchange_host> exchange_seams;
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
-    std::set<std::string> receiving;  ///< tags of payloads that are arriving
-    std::set<std::string> refused;    ///< tags of the open round's payloads that could not be true
     std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
         frozen;               ///< the state that donors' transfers share
     std::string waiting_for;  ///< coordinator: why no round is opened or committed now, for people
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
-    core::wakeup changed;  ///< anything above changed: decide again
-    core::wakeup flushed;  ///< some link took all of its outbox, or is gone
-    core::scope tasks;     ///< everything that runs
+    double line_up = 0, line_down = 0;  ///< measured in exchanges, bytes per second; 0: not yet
+    core::wakeup changed;               ///< anything above changed: decide again
+    core::wakeup flushed;               ///< some link took all of its outbox, or is gone
+    core::scope tasks;                  ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
     std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
@@ -94,10 +105,11 @@ struct node {
     std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>
         ready_for{};                                         ///< (generation, round, attempt) of our last READY
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
-    shared_aggregate candidate;                              ///< what we sum for the open attempt
+    shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
     std::optional<round_plan> last_plan;  ///< as last told in an event
+    exchange_plan last_way;               ///< likewise
     std::uint64_t last_checkpoint = 0;
     bool checkpointing = false;
     std::optional<double> train_loss, eval_loss;
@@ -150,6 +162,8 @@ peer_status status_of(const node& n);
 // links.cpp
 /// Serves one link from greeting to end. Runs in node.tasks.
 core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> link);
+/// Tells the coordinator what this node knows of its line and with whom it is linked.
+void tell_lines(node& n);
 /// Dials every present peer that is not linked, with backoff; and first the ticket's addresses. Runs until cancelled.
 core::task<core::result<void>> keep_connected(node& n);
 /// Whether an authenticated stranger may have a link.
@@ -167,6 +181,8 @@ void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
 /// due.
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
+/// The log has opened an attempt: its exchange begins.
+void open_exchange(node& n);
 /// The offers of a link: accepted, held or refused.
 void consider_offers(node& n, const shared_linked& from);
 

@@ -39,6 +39,26 @@ struct depart_record {
 };
 /// What every member does in a round; fixed by ROUND so that all switch together.
 using optim::round_plan;
+/// `owner` sums the next `chunks` chunks of the model and returns the result.
+struct shard_share {
+    peer_number owner = 0;
+    std::uint32_t chunks = 0;
+    bool operator==(const shard_share&) const = default;
+};
+/// What `source` has for `to` goes through `via`.
+struct relay {
+    peer_number source = 0, to = 0, via = 0;
+    bool operator==(const relay&) const = default;
+};
+/// How payloads travel in one attempt.
+struct exchange_plan {
+    std::vector<shard_share> shards;  ///< mode "shard": they cover the model in this order; empty in "gather"
+    std::vector<relay> relays;        ///< everything else goes directly
+    double predicted_seconds = 0;     ///< 0: nothing was measured yet
+    std::string reason;               ///< why this plan, for people
+    bool operator==(const exchange_plan&) const = default;
+};
+inline constexpr std::size_t max_relays = 16 * 1024;
 /// Opens round `round`, or its next attempt. Sorted numbers; payloads are summed in the order of `contributors`.
 struct round_record {
     std::uint64_t round = 0;
@@ -47,6 +67,7 @@ struct round_record {
     std::vector<peer_number> members;
     std::vector<peer_number> contributors;
     round_plan plan;
+    exchange_plan exchange;
     std::uint64_t eval_round = 0;  ///< latest evaluated round (0: none) and its held-out loss
     double eval_loss = 0;
     std::string reason;  ///< why this attempt, for people

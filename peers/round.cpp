@@ -21,15 +21,14 @@ std::string brief_list(const std::vector<peer_number>& numbers) {
     return out.substr(0, max_reason / 2);
 }
 
-/// The next attempt of an open round: the same steps and plan.
-round_record next_attempt(const round_record& open, std::vector<peer_number> members,
-                          std::vector<peer_number> contributors, std::string why) {
-    round_record r = open;
-    r.attempt = open.attempt + 1;
-    r.members = std::move(members);
-    r.contributors = std::move(contributors);
-    r.reason = std::move(why);
-    return r;
+/// Who sums: all members, or the owners of shards. Sorted.
+std::vector<peer_number> summing(const round_record& open) {
+    if (open.exchange.shards.empty()) return open.members;
+    std::set<peer_number> owners;
+    for (const auto& s : open.exchange.shards) {
+        if (s.chunks > 0) owners.insert(s.owner);
+    }
+    return {owners.begin(), owners.end()};
 }
 
 /// What a READY would commit, except for the state that its sender started from.
@@ -48,11 +47,24 @@ void wake_no_later(round_decision& d, core::time_point at) {
 
 }  // namespace
 
+round_record round_coordinator::next_attempt(const round_record& open, std::vector<peer_number> members,
+                                             std::vector<peer_number> contributors, std::string why,
+                                             core::time_point now) const {
+    round_record r = open;
+    r.attempt = open.attempt + 1;
+    r.members = std::move(members);
+    r.contributors = std::move(contributors);
+    r.reason = std::move(why);
+    r.exchange = planner_.replan(r, now);
+    return r;
+}
+
 void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied) {
     peers_[who] = standing{generation, applied};
 }
 
 void round_coordinator::gone(peer_number who) {
+    planner_.gone(who);
     peers_.erase(who);
     awaited_.erase(who);
 }
@@ -141,6 +153,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         // for it. But nobody holds or signs anything for an attempt that sums nothing.
         if (l.open() && l.open()->contributors.empty()) lost_.clear();
     }
+    if (l.open()) last_mode_ = l.open()->plan.mode;
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
     if (first) {
         awaited_.insert(open_members_.begin(), open_members_.end());
@@ -152,7 +165,7 @@ round_decision round_coordinator::decide(const ledger& l, core::time_point now) 
     if (l.phase() == run_phase::stopped || l.committed() >= rules_.rounds) return {};
     if (l.open()) return advance_open(l, *l.open(), now);
     if (l.phase() == run_phase::paused) return {};
-    return open_next(l);
+    return open_next(l, now);
 }
 
 std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
@@ -166,7 +179,7 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     return out;
 }
 
-round_decision round_coordinator::open_next(const ledger& l) const {
+round_decision round_coordinator::open_next(const ledger& l, core::time_point now) const {
     round_record r;
     r.members = candidates(l);
     if (r.members.empty()) return {};
@@ -181,6 +194,9 @@ round_decision round_coordinator::open_next(const ledger& l) const {
     r.attempt = 1;
     r.position = l.position();
     r.plan = rules_.plan;
+    auto choice = planner_.plan(r.members, r.contributors, now, last_mode_);
+    r.plan.mode = std::move(choice.mode);
+    r.exchange = std::move(choice.plan);
     r.eval_round = eval_round_;
     r.eval_loss = eval_loss_;
     round_decision d;
@@ -200,6 +216,19 @@ bool round_coordinator::holds(peer_number who, peer_number author) const {
 
 std::size_t round_coordinator::holders(peer_number author, const std::vector<peer_number>& members) const {
     return static_cast<std::size_t>(std::ranges::count_if(members, [&](peer_number m) { return holds(m, author); }));
+}
+
+bool round_coordinator::delivered(const round_record& open, peer_number author,
+                                  const std::vector<peer_number>& alive) const {
+    if (open.exchange.shards.empty()) return holders(author, alive) == alive.size();
+    const auto owners = summing(open);
+    return std::ranges::includes(alive, owners) && holders(author, owners) == owners.size();
+}
+
+bool round_coordinator::arrived(const round_record& open, peer_number author) const {
+    if (open.exchange.shards.empty()) return 2 * holders(author, open.members) > open.members.size();
+    const auto owners = summing(open);
+    return holders(author, owners) == owners.size();
 }
 
 core::duration round_coordinator::allowance() const {
@@ -254,7 +283,7 @@ core::time_point round_coordinator::last_moved() const {
 core::time_point round_coordinator::deadline_of(peer_number c, const round_record& open, core::duration limit) const {
     core::time_point moved{};
     if (const auto v = views_.find(c); v != views_.end()) moved = v->second.last_progress;
-    for (const auto m : open.members) {
+    for (const auto m : summing(open)) {
         if (const auto v = views_.find(m); v != views_.end() && !holds(m, c)) {
             moved = std::max(moved, v->second.last_receipt);
         }
@@ -265,7 +294,8 @@ core::time_point round_coordinator::deadline_of(peer_number c, const round_recor
     return std::min(round_started_ + most_stretch * limit, std::max(plain, moved + limit / 2));
 }
 
-void round_coordinator::unblock(const round_record& open, bool all_answered, round_decision& d) const {
+void round_coordinator::unblock(const round_record& open, bool all_answered, core::time_point now,
+                                round_decision& d) const {
     // An author of whom members hold different payloads signed twice: it leaves, nothing else is known to be wrong.
     std::map<peer_number, core::digest> seen;
     std::set<peer_number> contested;
@@ -286,28 +316,29 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, rou
     };
     if (auto rest = without([&](peer_number c) { return contested.contains(c); }); rest != open.contributors) {
         d.propose = next_attempt(open, open.members, std::move(rest),
-                                 "two payloads of peer " + brief_list({contested.begin(), contested.end()}));
+                                 "two payloads of peer " + brief_list({contested.begin(), contested.end()}), now);
         return;
     }
     if (!all_answered) {
         // No majority holds all of them: those that everybody holds can be summed at once.
-        auto rest = without([&](peer_number c) { return holders(c, open.members) < open.members.size(); });
+        const auto who = summing(open);
+        auto rest = without([&](peer_number c) { return holders(c, who) < who.size(); });
         if (rest != open.contributors) {
             std::string missed;
             for (const auto c : open.contributors) {
                 if (has(rest, c)) continue;
                 std::vector<peer_number> lack;
-                std::ranges::copy_if(open.members, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
+                std::ranges::copy_if(who, std::back_inserter(lack), [&](auto m) { return !holds(m, c); });
                 missed += fmt::format("{}the payload of peer {} did not reach peer {}", missed.empty() ? "" : "; ", c,
                                       brief_list(lack));
             }
-            d.propose = next_attempt(open, open.members, std::move(rest), missed.substr(0, max_reason));
+            d.propose = next_attempt(open, open.members, std::move(rest), missed.substr(0, max_reason), now);
             return;
         }
         // Whoever holds everything for so long and does not answer is suspect (DESIGN §5).
         if (!answered.empty()) {
             d.propose =
-                next_attempt(open, std::move(answered), open.contributors, "no READY from " + brief_list(silent));
+                next_attempt(open, std::move(answered), open.contributors, "no READY from " + brief_list(silent), now);
             return;
         }
     }
@@ -344,22 +375,32 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
             // Nobody is left who holds anything of it. There is no abandon (DESIGN §5): whoever is here commits it
             // empty. They sign nothing for it, so it does not matter what they sent before they started again.
             auto present = candidates(l);
-            if (!present.empty()) d.propose = next_attempt(open, std::move(present), {}, "lost every member");
+            if (!present.empty()) d.propose = next_attempt(open, std::move(present), {}, "lost every member", now);
             return d;
         }
         std::vector<peer_number> contributors;
         for (const auto c : open.contributors) {
             // One that died after full delivery stays: its work is in every survivor's hands.
-            if (has(alive, c) || holders(c, alive) == alive.size()) contributors.push_back(c);
+            if (has(alive, c) || delivered(open, c, alive)) contributors.push_back(c);
         }
-        d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead));
+        d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead), now);
         return d;
     }
+    if (const auto way = planner_.blocked(open, now)) {
+        auto other = next_attempt(open, open.members, open.contributors,
+                                  fmt::format("peers {} and {} cannot reach each other", way->first, way->second), now);
+        if (!planner_.blocked(other, now)) {
+            d.propose = std::move(other);
+            return d;
+        }
+    }
+    // Links that are missing now may come yet; whatever is still missing then needs another way.
+    if (const auto later = now + exchange_planner::time_to_link; planner_.blocked(open, later)) wake_no_later(d, later);
     // Stragglers: a contributor whose payload a majority still lacks when the deadline passed leaves the contributors.
     std::vector<peer_number> late, on_time;
     const auto limit = allowance();
     for (const auto c : open.contributors) {
-        if (2 * holders(c, open.members) > open.members.size()) {
+        if (arrived(open, c)) {
             on_time.push_back(c);
             continue;
         }
@@ -369,7 +410,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     }
     if (!late.empty()) {
         d.propose =
-            next_attempt(open, open.members, std::move(on_time), "deadline passed for peer " + brief_list(late));
+            next_attempt(open, open.members, std::move(on_time), "deadline passed for peer " + brief_list(late), now);
         return d;
     }
     const bool all_answered =
@@ -377,7 +418,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     const auto stuck_at =
         std::clamp(last_moved() + limit / 2, attempt_started_ + limit, attempt_started_ + most_stretch * limit);
     if (all_answered || now >= stuck_at) {
-        unblock(open, all_answered, d);
+        unblock(open, all_answered, now, d);
     } else {
         wake_no_later(d, stuck_at);
     }

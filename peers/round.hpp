@@ -9,6 +9,7 @@
 #include "core/clock.hpp"
 #include "peers/ledger.hpp"
 #include "peers/messages.hpp"
+#include "peers/planning.hpp"
 
 namespace longhaul::peers {
 
@@ -19,6 +20,7 @@ struct round_rules {
     core::duration grace{};
     core::duration first_deadline{};
     round_plan plan;
+    exchange_planner::model exchange;
 };
 
 /// What the coordinator decided, and when it wants to be asked again at the latest.
@@ -34,7 +36,8 @@ public:
     /// redial at least that often.
     static constexpr core::duration return_wait = std::chrono::seconds(12);
 
-    round_coordinator(round_rules rules, peer_number self) : rules_(std::move(rules)), self_(self) {}
+    round_coordinator(round_rules rules, peer_number self)
+        : rules_(std::move(rules)), self_(self), planner_(rules_.exchange) {}
 
     /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
     void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied);
@@ -44,6 +47,8 @@ public:
     /// time. To be told before `caught_up`.
     void restarted(peer_number who);
     void progress(peer_number who, const progress_message& m, core::time_point now);
+    /// What a member has measured of its line: for the next plan.
+    void lines(peer_number who, const lines_message& m, core::time_point now) { planner_.heard(who, m, now); }
     void ready(peer_number who, const ready_message& m, core::time_point now);
     /// Ignored unless the round is committed and the loss finite.
     void evaluated(std::uint64_t round, double loss);
@@ -80,17 +85,24 @@ private:
         core::time_point majority_at{};
     };
     std::vector<peer_number> candidates(const ledger& l) const;
-    round_decision open_next(const ledger& l) const;
+    round_decision open_next(const ledger& l, core::time_point now) const;
+    /// The next attempt of an open round: the same steps and plan, another way for the payloads.
+    round_record next_attempt(const round_record& open, std::vector<peer_number> members,
+                              std::vector<peer_number> contributors, std::string why, core::time_point now) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
     /// What a majority of the members and the voter hold, if they do.
     std::optional<agreement> agreed(const round_record& open) const;
     /// When contributor `c`, whose payload most members lack, leaves the contributors.
     core::time_point deadline_of(peer_number c, const round_record& open, core::duration limit) const;
     /// The way on when nobody is late and yet nothing can be committed.
-    void unblock(const round_record& open, bool all_answered, round_decision& d) const;
+    void unblock(const round_record& open, bool all_answered, core::time_point now, round_decision& d) const;
     /// The member's READY for the open attempt, or nullptr.
     const ready_message* ready_of(peer_number who) const;
     bool holds(peer_number who, peer_number author) const;
+    /// Whether whoever sums the author's payload has all of it, and none of them is gone.
+    bool delivered(const round_record& open, peer_number author, const std::vector<peer_number>& alive) const;
+    /// Whether a payload is where it should be as far as a commit needs: in mode "gather" at a majority.
+    bool arrived(const round_record& open, peer_number author) const;
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
     core::duration allowance() const;
@@ -99,6 +111,8 @@ private:
 
     round_rules rules_;
     peer_number self_;
+    exchange_planner planner_;
+    std::string last_mode_;
     std::map<peer_number, standing> peers_;
     std::uint64_t committed_ = 0;
     std::uint64_t eval_round_ = 0;

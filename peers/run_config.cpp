@@ -64,7 +64,8 @@ void bind(core::config_binder& b, run_config& c) {
     optim::bind(b, c.inner);
     optim::bind(b, c.outer);
     b.bind_choice("exchange.codec", c.exchange.codec, {"f32", "bf16"}, "how pseudo-gradients are encoded");
-    b.bind_choice("exchange.mode", c.exchange.mode, {"gather"}, "gather: every member gets every payload");
+    b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
+                  "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
                   "invite: the ticket carries the run's secret; open: an address is enough");
     b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);

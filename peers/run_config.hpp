@@ -12,7 +12,7 @@ namespace longhaul::peers {
 /// [exchange]: how pseudo-gradients travel.
 struct exchange_config {
     std::string codec = "bf16";
-    std::string mode = "gather";  ///< every member gets every payload
+    std::string mode = "auto";  ///< auto | gather (every member gets every payload) | shard (owners sum and return)
 };
 
 /// [peers]: who may take part and how long others wait for them.

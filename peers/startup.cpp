@@ -134,9 +134,10 @@ core::result<void> check_against_manifest(const node& n) {
 core::result<void> check_memory(const node& n) {
     if (n.options.memory_limit == 0) return core::ok();
     const auto elements = n.tensors().elements();
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient, the carry and a decoded
-    // payload; the retained aggregates and the one being made; and the trainer's parameters, gradients and two moments.
-    const std::uint64_t words = 4 + 3 + (exchange::retained + 1) + 4;
+    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
+    // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
+    // moments. Then the payloads of the open round and of the one before.
+    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
     const auto a_payload = (*codec)->max_payload_bytes(n.tensors());
@@ -289,7 +290,7 @@ void log_advanced(node& n, const record* r) {
             n.emit(std::move(lost));
         }
     }
-    n.held.open(l.generation(), l.committed() + 1);
+    open_exchange(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
     const auto [round, loss] = l.evaluation();
     if (round > n.eval_seen) {
@@ -299,13 +300,18 @@ void log_advanced(node& n, const record* r) {
         e.with("round", round).with("loss", loss).with("by", std::string("a member"));
         n.emit(std::move(e));
     }
-    if (l.open() && n.last_plan != l.open()->plan) {
+    const auto& way = l.open() ? l.open()->exchange : n.last_way;
+    if (l.open() &&
+        (n.last_plan != l.open()->plan || n.last_way.shards != way.shards || n.last_way.relays != way.relays)) {
         n.last_plan = l.open()->plan;
+        n.last_way = way;
         core::event e("plan");
         e.with("H", std::uint64_t{n.last_plan->inner_steps}).with("tau_steps", std::uint64_t{0});
         e.with("tau_rounds", std::uint64_t{0}).with("codec", n.last_plan->codec).with("density", 1.0);
         e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
-        e.with("outer_momentum", double{n.last_plan->outer_momentum}).with("reason", std::string("fixed by RUN.toml"));
+        e.with("outer_momentum", double{n.last_plan->outer_momentum});
+        e.with("predicted_seconds", way.predicted_seconds).with("relays", std::uint64_t{way.relays.size()});
+        e.with("reason", way.reason);
         n.emit(std::move(e));
     }
     if (r != nullptr) {
@@ -315,7 +321,6 @@ void log_advanced(node& n, const record* r) {
             n.emit(std::move(e));
         }
     }
-    if (n.refused.size() > 4096) n.refused.clear();
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
@@ -370,6 +375,9 @@ core::task<core::result<void>> start_founder(node& n) {
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
     rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
+    const auto codec = compress::find_codec(c.exchange.codec);
+    LONGHAUL_CO_TRY(codec);
+    rules.exchange = {n.tensors().elements(), (*codec)->element_bytes(), c.exchange.mode};
     n.coordinator.emplace(std::move(rules), n.number);
     n.coordinator->log_advanced(n.led(), n.env.clock.now());
     if (n.led().open()) n.coordinator->restarted(n.number);

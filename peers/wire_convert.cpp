@@ -1,5 +1,6 @@
 #include "peers/wire_convert.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -166,8 +167,55 @@ wire::Round to_proto(const round_record& r) {
     p.set_eval_round(r.eval_round);
     p.set_eval_loss(r.eval_loss);
     p.set_reason(r.reason);
+    p.set_predicted_seconds(r.exchange.predicted_seconds);
+    p.set_plan_reason(r.exchange.reason);
+    for (const auto& s : r.exchange.shards) {
+        auto* share = p.add_shards();
+        share->set_owner(s.owner);
+        share->set_chunks(s.chunks);
+    }
+    for (const auto& x : r.exchange.relays) {
+        auto* hop = p.add_relays();
+        hop->set_source(x.source);
+        hop->set_to(x.to);
+        hop->set_via(x.via);
+    }
     return p;
 }
+
+namespace {
+
+/// Owners and helpers are members of the round; nobody is its own helper.
+core::result<exchange_plan> exchange_from(const wire::Round& p, const round_record& r) {
+    const auto member = [&r](peer_number n) { return std::ranges::binary_search(r.members, n); };
+    if (p.shards_size() > static_cast<int>(max_members) || p.relays_size() > static_cast<int>(max_relays)) {
+        return fail(errc::limit, "ROUND {} has {} shards and {} relays", r.round, p.shards_size(), p.relays_size());
+    }
+    if ((p.shards_size() > 0) != (r.plan.mode == "shard")) {
+        return fail(errc::malformed, "ROUND {} has {} shards in mode {}", r.round, p.shards_size(), r.plan.mode);
+    }
+    exchange_plan out;
+    out.predicted_seconds = p.predicted_seconds();
+    LONGHAUL_TRY_ASSIGN(out.reason, line_from(p.plan_reason(), max_reason, "a plan's reason"));
+    if (!(out.predicted_seconds >= 0 && out.predicted_seconds < 1e9)) {
+        return fail(errc::malformed, "ROUND {} predicts {} seconds", r.round, out.predicted_seconds);
+    }
+    for (const auto& s : p.shards()) {
+        if (!member(s.owner())) return fail(errc::malformed, "a shard of ROUND {} is peer {}'s", r.round, s.owner());
+        out.shards.push_back({s.owner(), s.chunks()});
+    }
+    for (const auto& x : p.relays()) {
+        const bool sound = x.source() != x.to() && x.via() != x.source() && x.via() != x.to();
+        if (!sound || !member(x.source()) || !member(x.to()) || !member(x.via())) {
+            return fail(errc::malformed, "ROUND {} relays from {} to {} through {}", r.round, x.source(), x.to(),
+                        x.via());
+        }
+        out.relays.push_back({x.source(), x.to(), x.via()});
+    }
+    return out;
+}
+
+}  // namespace
 
 core::result<round_record> from(const wire::Round& p) {
     round_record r;
@@ -183,6 +231,7 @@ core::result<round_record> from(const wire::Round& p) {
     if (r.round == 0 || r.attempt == 0 || r.members.empty() || !std::isfinite(r.eval_loss)) {
         return fail(errc::malformed, "ROUND {} attempt {} has a field out of range", r.round, r.attempt);
     }
+    LONGHAUL_TRY_ASSIGN(r.exchange, exchange_from(p, r));
     return r;
 }
 

@@ -21,7 +21,7 @@ using core::errc;
 using core::ok;
 using core::result;
 using core::task;
-using json = nlohmann::ordered_json;
+using ordered_json = nlohmann::ordered_json;
 using shared_link = std::shared_ptr<net::link>;
 using shared_bytes = std::shared_ptr<const core::byte_vector>;
 
@@ -180,7 +180,7 @@ task<result<void>> serve(net::environment& env, const wishes& w) {
     LONGHAUL_CO_TRY(at);
     auto bound = mesh.listen(*at);
     LONGHAUL_CO_TRY(bound);
-    json ready;
+    ordered_json ready;
     ready["listen"] = bound->text();
     if (w.as_json) {
         std::puts(core::json_text(ready).c_str());
@@ -349,10 +349,10 @@ void print(const wishes& w, const measured& m) {
                    m.stats.streams, core::to_seconds(m.stats.rtt_min) * 1e3, m.stats.loss * 100);
         return;
     }
-    json j;
+    ordered_json j;
     j["bytes"] = w.bytes;
     j["seconds"] = m.seconds;
-    j["goodput_bits_per_second"] = json::array();
+    j["goodput_bits_per_second"] = ordered_json::array();
     for (const auto s : m.seconds) j["goodput_bits_per_second"].push_back(payload / s);
     j["streams"] = m.stats.streams;
     j["rtt_seconds"] = core::to_seconds(m.stats.rtt_min);

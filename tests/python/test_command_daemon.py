@@ -536,6 +536,8 @@ eval_batches = 1
 [inner]
 steps = 1
 batch = 2
+[stop]
+rounds = 1000000
 """
 
 

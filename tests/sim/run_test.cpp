@@ -1,5 +1,6 @@
 /// Whole runs in virtual time: the peer code of production over simulated links, with kills and joins.
 
+#include <algorithm>
 #include <charconv>
 
 #include "net/ticket.hpp"
@@ -34,6 +35,7 @@ peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
 /// A run among simulated nodes. Declared before its world: nodes write here when the world ends.
 struct swarm {
     std::string ticket;
+    std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
     std::map<std::string, std::unique_ptr<peers::peer>> peers;
 
     sim::node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
@@ -55,16 +57,19 @@ struct swarm {
         }
         auto self = net::identity::parse(*saved);
         LONGHAUL_CO_TRY(self);
-        peers::peer_options o{
-            .self = *self,
-            .name = name,
-            .listen = {name, 7400},
-            .advertised = {},
-            .found = std::nullopt,
-            .join = std::nullopt,
-            .make_trainer = [](const optim::trainer_options& t) { return optim::make_quadratic_trainer(t); },
-            .data_path = {},
-            .on_ready = {}};
+        peers::peer_options o{.self = *self,
+                              .name = name,
+                              .listen = {name, 7400},
+                              .advertised = {},
+                              .found = std::nullopt,
+                              .join = std::nullopt,
+                              .make_trainer =
+                                  [this, name](optim::trainer_options t) {
+                                      if (other_widths.contains(name)) t.model.width = other_widths.at(name);
+                                      return optim::make_quadratic_trainer(t);
+                                  },
+                              .data_path = {},
+                              .on_ready = {}};
         if (found) {
             o.found = peers::founding{*found};
             o.on_ready = [this](const peers::ready_report& r) { ticket = r.ticket; };
@@ -186,6 +191,34 @@ TEST_CASE("two peers train a quadratic to its end, with equal roots", "[sim]") {
     CHECK(sim::check_invariants(w).broken.empty());
 }
 
+TEST_CASE("a joiner whose program builds another model is told the first tensor that differs", "[sim]") {
+    swarm s;
+    s.other_widths["b"] = 65;
+    sim::world w(1);
+    w.add_node("a");
+    w.add_node("b");
+    w.set_delay("a", "b", 20ms);
+    w["a"].start(s.main_of("a", quadratic_run(1000, 1)));
+    w.at(1s, [&] { w["b"].start(s.main_of("b", std::nullopt)); });
+    REQUIRE(w.run_while([&w] { return w.now() < 2s || w["b"].running(); }, 1min));
+    REQUIRE(w["b"].outcome().has_value());
+    REQUIRE_FALSE(*w["b"].outcome());
+    const auto& refused = w["b"].outcome()->error();
+    CHECK(refused.code == core::errc::run_mismatch);
+    const auto layout = [](std::int64_t width) {
+        optim::trainer_options t;
+        t.model = quadratic_run(1, 1).model;
+        t.model.width = width;
+        return (*optim::make_quadratic_trainer(t))->manifest();
+    };
+    const auto difference = layout(65).first_difference(layout(64));
+    REQUIRE(difference.find("64") != std::string::npos);
+    CHECK(refused.message == "this node's model differs from the run's: " + difference);
+    // Nobody was admitted, and the run goes on.
+    for (const auto& [at, e] : w["a"].events()) CHECK(e.name != "joined");
+    CHECK(w["a"].running());
+}
+
 TEST_CASE(
     "sixteen peers, one joins late and one is killed: every round commits, and the same seed gives the same trace",
     "[sim]") {
@@ -195,4 +228,99 @@ TEST_CASE(
     const auto second = sixteen_peers(7, 200);
     CHECK(first.trace == second.trace);
     CHECK(first.took == second.took);
+}
+
+namespace {
+
+/// Five peers whose model has several chunks; `lines` makes their machines. Every peer but the dead ends with the run.
+struct small_run {
+    swarm s;
+    sim::world w;
+    explicit small_run(std::uint64_t seed) : w(seed) {}
+
+    void start(const peers::run_config& c, std::int64_t count, const std::function<sim::node_options(int)>& lines) {
+        for (int i = 0; i < count; ++i) w.add_node(fmt::format("n{}", i), lines(i));
+        w.set_default_path({.delay = 15ms});
+        w["n0"].start(s.main_of("n0", c));
+        for (int i = 1; i < count; ++i) {
+            const auto name = fmt::format("n{}", i);
+            w.at(1s + i * 10ms, [this, name] { w[name].start(s.main_of(name, std::nullopt)); });
+        }
+    }
+    bool until_round(std::uint64_t r) {
+        return w.run_while([this, r] { return newest_round(w["n0"]) < r; }, 1h);
+    }
+    std::string finish(std::int64_t rounds, const std::string& dead) {
+        const auto running = [this] {
+            return std::ranges::any_of(w.nodes(), [](const auto& n) { return n->running(); });
+        };
+        std::string problem;
+        if (!w.run_while(running, 1h)) problem = "the run did not end\n" + w.report();
+        for (const auto& n : w.nodes()) {
+            if (n->name() == dead) continue;
+            if (newest_round(*n) != static_cast<std::uint64_t>(rounds)) {
+                problem += fmt::format("{} ended at round {}\n{}", n->name(), newest_round(*n), errors_of(*n));
+            }
+        }
+        for (const auto& sentence : sim::check_invariants(w).broken) problem += sentence + "\n";
+        return problem;
+    }
+};
+
+sim::node_options usual_line(int) {
+    sim::node_options o;
+    o.up = {50e6};
+    o.down = {100e6};
+    return o;
+}
+
+std::uint64_t most_relays(const sim::node& n) {
+    std::uint64_t most = 0;
+    for (const auto& [at, e] : n.events()) {
+        if (e.name == "plan") most = std::max(most, std::get<std::uint64_t>(*e.find("relays")));
+    }
+    return most;
+}
+
+}  // namespace
+
+TEST_CASE("in mode shard a peer, mostly an owner, is killed at any moment: the run goes on with equal roots", "[sim]") {
+    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+        INFO("seed " << seed);
+        auto c = quadratic_run(8, 5);
+        c.model.width = 70'000;
+        c.exchange.mode = "shard";
+        small_run r(seed);
+        r.start(c, 5, usual_line);
+        REQUIRE(r.until_round(2));
+        core::seeded_entropy random(seed);
+        r.w.run_for(core::from_seconds(random.unit() * 0.3));
+        const auto dead = fmt::format("n{}", 1 + random.below(4));
+        r.w[dead].kill();
+        const auto problem = r.finish(8, dead);
+        INFO(problem);
+        CHECK(problem.empty());
+    }
+}
+
+TEST_CASE("two peers that cannot be dialled take part, through one that can", "[sim]") {
+    auto c = quadratic_run(6, 3);
+    c.model.width = 70'000;
+    small_run r(3);
+    r.start(c, 3, [](int i) {
+        auto o = usual_line(i);
+        o.reachable = i == 0;
+        return o;
+    });
+    const auto problem = r.finish(6, "");
+    INFO(problem);
+    CHECK(problem.empty());
+    CHECK(most_relays(r.w["n0"]) >= 2);
+    for (const auto* name : {"n1", "n2"}) {
+        std::size_t merged = 0;
+        for (const auto& [at, e] : r.w[name].events()) {
+            if (e.name == "round_committed" && std::get<bool>(*e.find("own_merged"))) ++merged;
+        }
+        CHECK(merged >= 4);
+    }
 }

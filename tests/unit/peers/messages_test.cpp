@@ -41,11 +41,12 @@ std::vector<message> all_messages() {
             some_ready(),
             progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}},
             applied_message{2, 3, 2, 1.625},
-            fetch_message{fetch_kind::payload, 1, 2, 3},
-            fetch_refused{{fetch_kind::aggregate, 1, 2, 0}, "not here"},
+            fetch_message{fetch_kind::aggregate, 1, 2},
+            fetch_refused{{fetch_kind::aggregate, 1, 2}, "not here"},
             leaving_message{"asked to"},
             status_request{},
-            status_reply{R"({"round":3})"}};
+            status_reply{R"({"round":3})"},
+            lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}}};
 }
 
 std::vector<record> all_records() {
@@ -144,10 +145,14 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.payloads == std::vector<peer_number>{1, 5, 1024});
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
     const auto f = reparsed(std::get<fetch_message>(all[11]));
-    CHECK(f.kind == fetch_kind::payload);
-    CHECK(f.author == 3);
+    CHECK(f.kind == fetch_kind::aggregate);
+    CHECK(f.round == 2);
     CHECK(reparsed(std::get<fetch_refused>(all[12])).reason == "not here");
     CHECK(reparsed(std::get<status_reply>(all[15])).json == R"({"round":3})");
+    const auto l = reparsed(std::get<lines_message>(all[16]));
+    CHECK(l.up == 1.5e6);
+    CHECK(l.down == 2.5e6);
+    CHECK(l.links == std::get<lines_message>(all[16]).links);
 }
 
 TEST_CASE("every kind of record is logged as it was decided") {
@@ -183,7 +188,7 @@ TEST_CASE("texts are bounded lines of printable UTF-8") {
         CHECK(refused(join_request{bad, {}}));
         CHECK(refused(leaving_message{bad}));
         CHECK(refused(join_reply{false, bad, {}, {}}));
-        CHECK(refused(fetch_refused{{fetch_kind::state, 1, 1, 0}, bad}));
+        CHECK(refused(fetch_refused{{fetch_kind::state, 1, 1}, bad}));
         CHECK(refused(record(depart_record{1, bad, false})));
         CHECK(refused(record(run_state_record{run_phase::paused, bad})));
         auto a = admit_of(1);
@@ -309,9 +314,11 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused(record(nobody)));
     CHECK(refused(record(run_state_record{static_cast<run_phase>(3), ""})));
     CHECK(refused(applied_message{1, 1, 1, no_number}));
-    CHECK(refused(fetch_message{static_cast<fetch_kind>(0), 1, 1, 0}));
-    CHECK(refused(fetch_message{static_cast<fetch_kind>(4), 1, 1, 0}));
-    CHECK(refused(fetch_message{fetch_kind::payload, 1, 1, max_members + 1}));
+    CHECK(refused(lines_message{-1, 1, {}}));
+    CHECK(refused(lines_message{1, no_number, {}}));
+    CHECK(refused(lines_message{1, 1, {{2, 1}, {2, 1}}}));
+    CHECK(refused(fetch_message{static_cast<fetch_kind>(0), 1, 1}));
+    CHECK(refused(fetch_message{static_cast<fetch_kind>(3), 1, 1}));
     log_entries many;
     many.records.resize(4097);
     CHECK(refused(many));
@@ -334,28 +341,5 @@ TEST_CASE("digests have 32 bytes") {
         a.mutable_admit()->set_token_hash(std::string(32, 'a'));
         a.mutable_admit()->set_number(1);
         CHECK_FALSE(parse_record(to_bytes(a)));
-    }
-}
-
-TEST_CASE("tags name transfers in one spelling only") {
-    for (const auto kind : {fetch_kind::state, fetch_kind::aggregate, fetch_kind::payload}) {
-        for (const std::uint64_t n : {std::uint64_t{0}, std::uint64_t{1}, ~std::uint64_t{0}}) {
-            const fetch_message m{kind, n, n / 2, static_cast<peer_number>(n % 1025)};
-            const auto tag = tag_of(m);
-            CHECK(tag.size() <= net::max_transfer_tag);
-            const auto again = parse_tag(tag);
-            REQUIRE(again);
-            CHECK(again->kind == m.kind);
-            CHECK(again->generation == m.generation);
-            CHECK(again->round == m.round);
-            CHECK(again->author == m.author);
-        }
-    }
-    CHECK(tag_of({fetch_kind::payload, 1, 22, 3}) == "3/1/22/3");
-    for (const auto* bad : {"", "/", "3", "3/1/22", "3/1/22/", "3/1/22/3/", "3/1/22/3 ", " 3/1/22/3", "03/1/22/3",
-                            "3/01/22/3", "+3/1/22/3", "3/-1/22/3", "0/1/22/3", "4/1/22/3", "3/1/22/1025",
-                            "3/18446744073709551616/1/1", "3//1/1", "3/1/0x1/1", "3/1/1/1\n"}) {
-        INFO(bad);
-        CHECK_FALSE(parse_tag(bad));
     }
 }

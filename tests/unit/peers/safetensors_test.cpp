@@ -15,7 +15,7 @@ using namespace longhaul::peers;
 
 namespace {
 
-tensor_manifest small_model() {
+tensor_manifest two_tensors() {
     return *tensor_manifest::make({{"z.weight", {2, 3}, tensor_role::parameter},
                                    {"a.bias", {}, tensor_role::parameter},
                                    {"norm.\"mean\"", {3}, tensor_role::buffer}});
@@ -73,7 +73,7 @@ TEST_CASE("a safetensors file is what the format says, byte for byte") {
 }
 
 TEST_CASE("names, shapes, roles, metadata and bits come back") {
-    const auto m = small_model();
+    const auto m = two_tensors();
     auto values = some_values(10);
     values[3] = -0.0F;
     values[4] = std::numeric_limits<float>::denorm_min();
@@ -94,7 +94,7 @@ TEST_CASE("names, shapes, roles, metadata and bits come back") {
 }
 
 TEST_CASE("every truncation and extension is refused") {
-    const auto file = file_of(small_model(), some_values(10));
+    const auto file = file_of(two_tensors(), some_values(10));
     for (std::size_t cut = 0; cut < file.size(); ++cut) CHECK_FALSE(parse_safetensors(const_bytes(file).first(cut)));
     auto longer = file;
     longer.push_back(std::byte{0});
@@ -147,7 +147,7 @@ TEST_CASE("hostile headers are refused") {
 }
 
 TEST_CASE("flipped bits never give another model silently, and never crash") {
-    const auto m = small_model();
+    const auto m = two_tensors();
     const auto values = some_values(10);
     const auto file = file_of(m, values);
     const auto header_end = file.size() - 40;
@@ -170,7 +170,7 @@ TEST_CASE("PyPI's safetensors reads what is written here, and is read here") {
         return;
     }
     longhaul::tests::temp_folder folder;
-    const auto m = small_model();
+    const auto m = two_tensors();
     const auto values = some_values(10);
     const auto file = file_of(m, values, {{"format", "pt"}});
     folder.write("ours.safetensors", std::string(as_text(file)));

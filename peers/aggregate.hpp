@@ -1,0 +1,30 @@
+#pragma once
+/// The averaged pseudo-gradient of a round, as every member applies it: the same bytes everywhere.
+
+#include <memory>
+
+#include "core/tensor.hpp"
+#include "peers/chunk.hpp"
+
+namespace longhaul::peers {
+
+struct aggregate {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::vector<contribution> contributions;  ///< in the order of summation
+    core::flat_buffer values;
+    core::digest root;  ///< of contributions and values
+};
+using shared_aggregate = std::shared_ptr<const aggregate>;
+
+/// Root of an aggregate: it covers who contributed what, so that one hash agrees on all of it. `leaves` are the hashes
+/// of the values' chunks, in the model's grid.
+core::digest root_of(const std::vector<contribution>& contributions, std::span<const core::digest> leaves);
+/// The leaves of a whole buffer. CPU work.
+std::vector<core::digest> leaves_of(std::span<const float> values);
+
+/// A foreign aggregate's bytes (f32 values), checked against the commit that names it. CPU work.
+core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                               const commit_record& commit, core::const_bytes bytes);
+
+}  // namespace longhaul::peers

@@ -1,0 +1,97 @@
+#pragma once
+/// Chunks: what is signed, checked, summed and forwarded. A stream is one author's bytes of one shard, cut into chunks
+/// that all replicas cut in the same way; each travels in a frame, behind a header that its author signed. So a chunk
+/// can be used before the rest has come, anybody may pass it on, and whoever signs two versions has signed the proof.
+
+#include <algorithm>
+#include <compare>
+#include <span>
+
+#include "net/identity.hpp"
+#include "peers/records.hpp"
+
+namespace longhaul::peers {
+
+/// How a model is cut: parts of equal length, at most 1 MiB of f32 and for small models less, so that a pipeline has
+/// something to overlap. A function of the model alone.
+struct chunk_grid {
+    std::uint64_t total = 0;     ///< elements of the model
+    std::uint64_t elements = 1;  ///< of a chunk; the last may be shorter
+    static chunk_grid of(std::uint64_t total_elements);
+    std::uint32_t count() const { return static_cast<std::uint32_t>((total + elements - 1) / elements); }
+    std::uint64_t first(std::uint32_t chunk) const { return chunk * elements; }
+    std::uint64_t size(std::uint32_t chunk) const { return std::min(elements, total - first(chunk)); }
+};
+
+enum class stream_kind : std::uint8_t {
+    contribution = 1,  ///< a contributor's payload
+    reduced = 2,       ///< the owner's sum of a shard
+};
+
+/// Names a stream in a run.
+struct stream_name {
+    std::uint64_t generation = 0;
+    std::uint64_t round = 0;
+    std::uint32_t step = 0;  ///< of a step-wise schedule
+    stream_kind kind = stream_kind::contribution;
+    std::uint32_t attempt = 0;  ///< 0 for contributions: they stay the same through all attempts
+    std::uint32_t shard = 0;
+    peer_number author = 0;
+    auto operator<=>(const stream_name&) const = default;
+};
+
+/// The tag of a transfer of that stream, offered under the plan of `attempt`: a receiver that has not heard of that
+/// attempt yet lets it wait.
+std::string tag_of(const stream_name& name, std::uint32_t attempt);
+struct stream_offer {
+    stream_name name;
+    std::uint32_t attempt = 0;
+};
+/// errc::malformed for anything that `tag_of` does not make.
+core::result<stream_offer> parse_stream_tag(const std::string& tag);
+
+/// What a contribution stands for; zero in reduced streams.
+struct work_done {
+    std::uint64_t tokens = 0;
+    std::uint32_t steps = 0;
+    double loss = 0;
+    bool operator==(const work_done&) const = default;
+};
+
+struct chunk_header {
+    core::digest run;
+    stream_name stream;
+    std::uint32_t index = 0;  ///< in the model's grid; the table of a reduced stream follows its last chunk
+    std::uint16_t codec = 0;  ///< wire id
+    work_done work;
+    core::digest hash;  ///< of the bytes behind the header
+    core::digest root;  ///< of the stream, in its last chunk; zero in the others
+};
+
+/// Bytes of a signed header, always the same.
+inline constexpr std::size_t chunk_header_bytes = 32 + 8 + 8 + 4 + 1 + 4 + 4 + 4 + 4 + 2 + 8 + 4 + 8 + 32 + 32 + 64;
+
+/// Signs what lies behind the header's place in `frame`, and writes the header; `h.hash` must be its hash.
+void seal_chunk(const chunk_header& h, core::mutable_bytes frame, const net::identity& author);
+/// The header of a stranger's frame, with signature and hash checked. errc::malformed, errc::protocol.
+core::result<chunk_header> open_chunk(core::const_bytes frame, const net::peer_key& author);
+/// One hash for a whole stream: what it stands for and all that is in it.
+core::digest root_of_stream(const chunk_header& any_chunk, std::span<const core::digest> hashes);
+
+/// Where the frames of a stream lie in its bytes.
+struct stream_layout {
+    chunk_grid grid;
+    std::uint32_t first = 0;        ///< chunk
+    std::uint32_t count = 0;        ///< chunks
+    std::size_t element_bytes = 4;  ///< on the wire
+    std::size_t table = 0;          ///< bytes of the table behind the last chunk; 0: none
+
+    std::uint32_t frames() const { return count + (table > 0 ? 1 : 0); }
+    std::size_t data_bytes(std::uint32_t frame) const;
+    std::uint64_t offset(std::uint32_t frame) const;
+    std::uint64_t total() const { return offset(frames()); }
+    /// The frame that holds byte `at`.
+    std::uint32_t frame_at(std::uint64_t at) const;
+};
+
+}  // namespace longhaul::peers

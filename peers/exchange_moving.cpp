@@ -1,0 +1,195 @@
+/// Streams on their way: offering, passing on, receiving and checking.
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/hash.hpp"
+#include "peers/exchange_impl.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+void exchange::push_all() {
+    std::vector<std::pair<shared_stream, peer_number>> fresh;
+    for (const auto& [name, s] : streams_) {
+        const auto wanted = receivers_of(terms_, name);
+        if (wanted.empty() || s->dropped) continue;
+        for (const auto& [to, from] : tree_of(terms_.plan, name.author, wanted)) {
+            if (from == host_.self() && s->pushing.insert(to).second) fresh.emplace_back(s, to);
+        }
+    }
+    for (const auto& [s, to] : fresh) run_isolated(push(s, to, terms_.attempt));
+}
+
+core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
+    while (!s->dropped) {
+        auto woken = co_await s->changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    co_return core::ok();
+}
+
+/// Gives one peer a stream as it becomes ready, again over each new link, until it has it or nobody wants it any more.
+core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
+    while (!s->dropped) {
+        if (auto link = host_.link_of(to); link && link->up()) {
+            s->carriers.push_back(link);
+            auto sending = link->send_transfer(tag_of(s->name, attempt), s->bytes, s->ready);
+            auto moving = core::race(std::move(sending), until_dropped(s));
+            auto ended = co_await std::move(moving);
+            std::erase_if(s->carriers, [&link](const auto& c) { return c.expired() || c.lock() == link; });
+            if (ended.index() == 1) co_return std::get<1>(ended);
+            const auto& sent = std::get<0>(ended);
+            const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
+            if (sent && mine) delivered_at_ = host_.env().clock.now();
+            if (sent || sent.error().code == errc::cancelled) co_return sent;
+            if (sent.error().code == errc::not_admitted) {
+                // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
+                s->pushing.erase(to);
+                co_return core::ok();
+            }
+            if (sent.error().code != errc::closed && sent.error().code != errc::usage) co_return sent;
+        }
+        auto woken = co_await host_.changed().wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    co_return core::ok();
+}
+
+core::task<core::result<void>> exchange::receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag) {
+    net::link::arrival_handler told = [this, s](std::uint64_t at, std::uint64_t n) { arrived(*s, at, n); };
+    auto receiving = from->receive_transfer(tag, *s->bytes, told);
+    auto moving = core::race(std::move(receiving), until_dropped(s));
+    auto ended = co_await std::move(moving);
+    --receiving_;
+    const bool whole = ended.index() == 0 && std::get<0>(ended);
+    if (whole) co_return core::ok();  // `check` goes on with what it has
+    if (!s->complete) forget(s);
+    host_.reconsider();
+    host_.changed().notify();
+    const auto& outcome = ended.index() == 0 ? std::get<0>(ended) : std::get<1>(ended);
+    if (outcome) co_return core::ok();
+    const auto code = outcome.error().code;
+    // A lost link is told once, by its own event; the stream comes again over the next one.
+    if (code == errc::closed || code == errc::not_found) co_return core::ok();
+    co_return outcome;
+}
+
+void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
+    const auto end = offset + bytes;
+    for (auto f = s.layout.frame_at(offset); f < s.layout.frames() && s.layout.offset(f) < end; ++f) {
+        const auto begin = s.layout.offset(f), size = s.frame(f).size();
+        s.arrived[f] += std::min(end, begin + size) - std::max(offset, begin);
+        if (s.arrived[f] == size) s.to_check.push_back(f);
+    }
+    arrived_bytes_ += bytes;
+    last_arrival_ = host_.env().clock.now();
+    if (!s.to_check.empty()) s.changed.notify();
+}
+
+namespace {
+
+/// What a job found out about a frame.
+struct checked_frame {
+    std::uint32_t frame = 0;
+    core::result<chunk_header> header = fail(errc::internal, "nothing was checked");
+    bool signed_by_author = false;
+};
+
+}  // namespace
+
+/// Checks each frame as it is complete; ends with the stream.
+core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender) {
+    const auto author = s->name.author;
+    const auto codec = compress::find_codec(terms_.codec);
+    LONGHAUL_ENSURE(codec, "a stream has a codec");
+    while (!s->dropped && !s->complete) {
+        if (s->to_check.empty()) {
+            auto woken = co_await s->changed.wait();
+            LONGHAUL_CO_TRY(woken);
+            continue;
+        }
+        std::vector<checked_frame> frames;
+        for (const auto f : std::exchange(s->to_check, {})) frames.emplace_back().frame = f;
+        const auto* known = host_.key_of(author);
+        const auto key = known != nullptr ? *known : net::peer_key{};
+        std::function<void()> job = [&] {
+            core::flat_buffer scratch(s->layout.grid.elements);
+            for (auto& c : frames) {
+                c.header = open_chunk(s->frame(c.frame), key);
+                c.signed_by_author = c.header.has_value();
+                if (!c.header || c.frame >= s->layout.count) continue;
+                const auto n = s->layout.grid.size(s->layout.first + c.frame);
+                const auto decoded = (*codec)->decode_range(s->data(c.frame), std::span(scratch).first(n));
+                if (!decoded) c.header = fail(decoded.error());
+            }
+        };
+        auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (s->dropped) break;
+        for (const auto& c : frames) {
+            core::result<void> right = core::ok();
+            if (c.header) {
+                right = admit(*s, c.frame, *c.header);
+            } else {
+                right = fail(c.header.error());
+            }
+            if (right) {
+                verified(*s, c.frame, 1);
+                continue;
+            }
+            // Whoever sends what cannot be true is cut off; what its author signed is refused from everybody.
+            host_.report(right.error(), fmt::format("chunk {} of peer {} for round {}, sent by peer {}",
+                                                    s->layout.first + c.frame, author, s->name.round, sender));
+            if (c.signed_by_author || sender == author) refused_.insert(s->name);
+            forget(s);
+            from->close("it sent a chunk that cannot be true");
+            co_return core::ok();
+        }
+    }
+    co_return core::ok();
+}
+
+/// Whether a frame that its author signed is the one that belongs here.
+core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
+    const bool last = frame + 1 == s.layout.frames();
+    const bool contributes = s.name.kind == stream_kind::contribution;
+    const bool right = h.run == host_.run() && h.stream == s.name && h.index == s.layout.first + frame &&
+                       h.codec == s.codec && h.root.is_zero() != last;
+    if (!right) return fail(errc::protocol, "it was signed for another run, stream or place");
+    if (contributes && h.work.steps > terms_.max_steps) {
+        return fail(errc::protocol, "it claims {} inner steps", h.work.steps);
+    }
+    const auto two = [&h] { return fail(errc::protocol, "peer {} signed two versions", h.stream.author); };
+    if (s.work && *s.work != h.work) return two();
+    if (const auto before = former_.find(s.name); before != former_.end() && frame < before->second.size()) {
+        const auto& hash = before->second[frame];
+        if (!hash.is_zero() && hash != h.hash) return two();
+    }
+    s.work = h.work;
+    s.hashes[frame] = h.hash;
+    if (last) s.root = h.root;
+    const auto others = std::ranges::count(s.verified, 0);
+    if (others == 1 && root_of_stream(h, s.hashes) != s.root) {
+        return fail(errc::protocol, "its root is not that of its chunks");
+    }
+    return core::ok();
+}
+
+void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
+    for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
+    while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
+    *s.ready = s.layout.offset(s.prefix);
+    for (const auto& c : s.carriers) {
+        if (const auto link = c.lock()) link->data_ready();
+    }
+    moved_.notify();
+    if (s.prefix < s.layout.frames()) return;
+    s.complete = true;
+    host_.changed().notify();
+}
+
+}  // namespace longhaul::peers

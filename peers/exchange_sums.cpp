@@ -1,0 +1,358 @@
+/// Making payloads, summing them, and collecting what other owners summed.
+
+#include <algorithm>
+#include <bit>
+
+#include "core/hash.hpp"
+#include "optim/aggregate.hpp"
+#include "peers/exchange_impl.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// The payload's name in COMMIT, from the roots of its shards.
+core::digest payload_id(const std::vector<core::digest>& roots) {
+    if (roots.size() == 1) return roots.front();
+    core::byte_writer all;
+    for (const auto& r : roots) all.raw(r.bytes);
+    return core::hash(all.bytes());
+}
+
+core::byte_vector write_lines(const std::vector<peer_number>& contributors, const std::vector<shard_input>& inputs) {
+    core::byte_writer out;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        const auto& w = inputs[i].work;
+        out.u32(contributors[i]).u64(w.tokens).u32(w.steps).u64(std::bit_cast<std::uint64_t>(w.loss));
+        out.raw(inputs[i].root.bytes);
+    }
+    return out.take();
+}
+
+/// An owner's table; its bytes are verified, its content is the owner's word.
+core::result<std::vector<shard_input>> read_lines(const std::vector<peer_number>& contributors, core::const_bytes in) {
+    core::byte_reader r(in);
+    std::vector<shard_input> out;
+    for (const auto c : contributors) {
+        shard_input line;
+        LONGHAUL_TRY_ASSIGN(const auto number, r.u32());
+        LONGHAUL_TRY_ASSIGN(line.work.tokens, r.u64());
+        LONGHAUL_TRY_ASSIGN(line.work.steps, r.u32());
+        LONGHAUL_TRY_ASSIGN(const auto loss, r.u64());
+        LONGHAUL_TRY(r.copy_to(line.root.bytes));
+        line.work.loss = std::bit_cast<double>(loss);
+        if (number != c) return fail(errc::protocol, "an owner summed peer {} in the place of {}", number, c);
+        out.push_back(line);
+    }
+    LONGHAUL_TRY(r.end());
+    return out;
+}
+
+}  // namespace
+
+void exchange::run_isolated(core::task<core::result<void>> part) {
+    host_.tasks().spawn_isolated("exchange", std::move(part),
+                                 [&host = host_](const core::error& e) { host.report(e, "exchanging"); });
+}
+
+// ---- the own payload
+
+core::task<core::result<contribution>> exchange::contribute(std::span<const float> values, work_done work) {
+    prepare();
+    const auto mine = own_streams();
+    const auto codec = compress::find_codec(terms_.codec);
+    LONGHAUL_CO_TRY(codec);
+    LONGHAUL_ENSURE(!mine.empty() && values.size() == host_.tensors().elements(), "a contributor has a payload");
+    std::uint32_t longest = 0;
+    for (const auto& s : mine) {
+        s->work = work;
+        longest = std::max(longest, s->layout.count);
+    }
+    core::result<void> made = core::ok();
+    // The first chunk goes out as soon as it can; later ones a few at a time, of all shards in turn.
+    for (std::uint32_t i = 0, n = 1; i < longest; i += n, n = 4) {
+        std::function<void()> job = [&] {
+            for (const auto& s : mine) {
+                chunk_header h;
+                h.run = host_.run();
+                h.stream = s->name;
+                h.codec = s->codec;
+                h.work = work;
+                const auto& l = s->layout;
+                for (auto f = i; f < std::min(i + n, l.count) && made; ++f) {
+                    h.index = l.first + f;
+                    const auto part = values.subspan(l.grid.first(h.index), l.grid.size(h.index));
+                    made = (*codec)->encode_range(part, s->data(f));
+                    h.hash = s->hashes[f] = core::hash(s->data(f));
+                    if (f + 1 == l.count) h.root = s->root = root_of_stream(h, s->hashes);
+                    seal_chunk(h, s->frame(f), host_.identity());
+                }
+            }
+        };
+        auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+        LONGHAUL_CO_TRY(ran);
+        LONGHAUL_CO_TRY(made);
+        for (const auto& s : mine) {
+            if (i < s->layout.count) verified(*s, i, std::min(n, s->layout.count - i));
+        }
+    }
+    contribution out;
+    out.number = host_.self();
+    out.tokens = work.tokens;
+    out.steps = work.steps;
+    out.loss = work.loss;
+    std::vector<core::digest> roots;
+    for (const auto& s : mine) roots.push_back(s->root);
+    out.payload = payload_id(roots);
+    co_return out;
+}
+
+// ---- an attempt
+
+void exchange::start_attempt() {
+    current_.reset();
+    if (!std::ranges::binary_search(terms_.members, host_.self())) return;
+    auto a = std::make_shared<attempt_state>();
+    a->terms = terms_;
+    const auto codec = compress::find_codec(terms_.codec);
+    LONGHAUL_ENSURE(codec, "open has looked for it");
+    a->codec = *codec;
+    a->inputs.resize(shards_of(terms_.plan));
+    a->shards_left = shards_of(terms_.plan);
+    a->out->generation = terms_.generation;
+    a->out->round = terms_.round;
+    current_ = a;
+    run_isolated(run_attempt(std::move(a)));
+}
+
+core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
+    const auto elements = host_.tensors().elements();
+    const auto chunks = chunk_grid::of(elements).count();
+    const bool nobody = a->terms.contributors.empty();
+    std::function<void()> job = [&] {
+        a->out->values.assign(elements, 0.0F);
+        if (nobody) a->leaves = leaves_of(a->out->values);
+        a->leaves.resize(chunks);
+    };
+    auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+    LONGHAUL_CO_TRY(ran);
+    if (a->over) co_return core::ok();
+    if (nobody) {
+        a->shards_left = 1;
+        shard_done(*a);
+        co_return core::ok();
+    }
+    const auto& plan = a->terms.plan;
+    for (std::uint32_t shard = 0; shard < shards_of(plan); ++shard) {
+        if (range_of(plan, shard, chunks).count == 0) {
+            shard_done(*a);
+        } else if (plan.shards.empty() || plan.shards[shard].owner == host_.self()) {
+            run_isolated(reduce(a, shard));
+        } else {
+            run_isolated(collect(a, shard));
+        }
+    }
+    co_return core::ok();
+}
+
+/// The contributors' streams of a shard, in the order of summation; empty while one has not begun.
+std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a, std::uint32_t shard) const {
+    std::vector<shared_stream> out;
+    for (const auto c : a.terms.contributors) {
+        stream_name name;
+        name.generation = a.terms.generation;
+        name.round = a.terms.round;
+        name.shard = shard;
+        name.author = c;
+        auto s = find(name);
+        if (!s || !s->work) return {};
+        out.push_back(std::move(s));
+    }
+    return out;
+}
+
+/// Sums a shard chunk by chunk, in the order of the round. An owner signs and sends each chunk of the result, and takes
+/// for itself what the others will decode.
+core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t shard) {
+    const auto& terms = a->terms;
+    const auto grid = chunk_grid::of(host_.tensors().elements());
+    const auto range = range_of(terms.plan, shard, grid.count());
+    shared_stream out;
+    if (!terms.plan.shards.empty()) {
+        stream_name name;
+        name.generation = terms.generation;
+        name.round = terms.round;
+        name.kind = stream_kind::reduced;
+        name.attempt = terms.attempt;
+        name.shard = shard;
+        name.author = host_.self();
+        out = make_stream(terms, name);
+        out->own = true;
+        push_all();
+    }
+    std::optional<optim::aggregator> mean;
+    core::result<void> summed = core::ok();
+    for (std::uint32_t i = 0; i < range.count;) {
+        if (a->over) co_return core::ok();
+        const auto inputs = inputs_of(*a, shard);
+        auto n = inputs.empty() ? 0 : std::min(batch, range.count - i);
+        for (const auto& s : inputs) n = s->run_from(i, n);
+        if (n == 0) {
+            auto woken = co_await moved_.wait();
+            LONGHAUL_CO_TRY(woken);
+            continue;
+        }
+        if (!mean) {
+            std::vector<optim::contribution_weight> weights;
+            for (const auto& s : inputs) weights.push_back({s->work->tokens, s->work->steps});
+            auto begun = optim::aggregator::begin(host_.tensors(), weights);
+            LONGHAUL_CO_TRY(begun);
+            mean = std::move(*begun);
+        }
+        std::function<void()> job = [&] {
+            core::flat_buffer scratch(grid.elements);
+            for (auto f = i; f < i + n && summed; ++f) {
+                const auto chunk = range.first + f;
+                const auto part = std::span(a->out->values).subspan(grid.first(chunk), grid.size(chunk));
+                const auto decoded = std::span(scratch).first(part.size());
+                for (std::size_t c = 0; c < inputs.size() && summed; ++c) {
+                    summed = a->codec->decode_range(inputs[c]->data(f), decoded);
+                    if (summed) summed = mean->add_range(c, grid.first(chunk), decoded, part);
+                }
+                if (!summed) return;
+                if (out) {
+                    summed = a->codec->encode_range(part, out->data(f));
+                    if (summed) summed = a->codec->decode_range(out->data(f), part);
+                    if (!summed) return;
+                    chunk_header h;
+                    h.run = host_.run();
+                    h.stream = out->name;
+                    h.index = chunk;
+                    h.codec = out->codec;
+                    h.hash = out->hashes[f] = core::hash(out->data(f));
+                    seal_chunk(h, out->frame(f), host_.identity());
+                }
+                const bool same_bytes = out && a->codec->element_bytes() == sizeof(float);
+                a->leaves[chunk] = same_bytes ? out->hashes[f] : core::hash(core::bytes_of(part));
+            }
+        };
+        auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+        LONGHAUL_CO_TRY(ran);
+        LONGHAUL_CO_TRY(summed);
+        if (out) verified(*out, i, n);
+        i += n;
+    }
+    // The last chunks may have come before the first ones of a stream were checked against its root.
+    for (;;) {
+        if (a->over) co_return core::ok();
+        const auto inputs = inputs_of(*a, shard);
+        if (!inputs.empty() && std::ranges::all_of(inputs, [](const auto& s) { return s->complete; })) {
+            for (const auto& s : inputs) a->inputs[shard].push_back({*s->work, s->root});
+            break;
+        }
+        auto woken = co_await moved_.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    if (out) {
+        const auto f = out->layout.count;
+        const auto lines = write_lines(terms.contributors, a->inputs[shard]);
+        std::ranges::copy(lines, out->data(f).begin());
+        chunk_header h;
+        h.run = host_.run();
+        h.stream = out->name;
+        h.index = out->layout.first + f;
+        h.codec = out->codec;
+        h.hash = out->hashes[f] = core::hash(lines);
+        h.root = out->root = root_of_stream(h, out->hashes);
+        seal_chunk(h, out->frame(f), host_.identity());
+        verified(*out, f, 1);
+    }
+    shard_done(*a);
+    co_return core::ok();
+}
+
+/// Takes a shard's result from its owner, chunk by chunk.
+core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t shard) {
+    const auto& terms = a->terms;
+    const auto grid = chunk_grid::of(host_.tensors().elements());
+    const auto range = range_of(terms.plan, shard, grid.count());
+    stream_name name;
+    name.generation = terms.generation;
+    name.round = terms.round;
+    name.kind = stream_kind::reduced;
+    name.attempt = terms.attempt;
+    name.shard = shard;
+    name.author = terms.plan.shards[shard].owner;
+    core::result<void> decoded = core::ok();
+    for (std::uint32_t i = 0; i < range.count;) {
+        if (a->over) co_return core::ok();
+        const auto s = find(name);
+        const auto n = s ? s->run_from(i, std::min(batch, range.count - i)) : 0;
+        if (n == 0) {
+            auto woken = co_await moved_.wait();
+            LONGHAUL_CO_TRY(woken);
+            continue;
+        }
+        std::function<void()> job = [&] {
+            for (auto f = i; f < i + n && decoded; ++f) {
+                const auto chunk = range.first + f;
+                const auto part = std::span(a->out->values).subspan(grid.first(chunk), grid.size(chunk));
+                decoded = a->codec->decode_range(s->data(f), part);
+                const bool same_bytes = a->codec->element_bytes() == sizeof(float);
+                a->leaves[chunk] = same_bytes ? s->hashes[f] : core::hash(core::bytes_of(part));
+            }
+        };
+        auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+        LONGHAUL_CO_TRY(ran);
+        LONGHAUL_CO_TRY(decoded);
+        i += n;
+    }
+    for (;;) {
+        if (a->over) co_return core::ok();
+        if (const auto s = find(name); s && s->complete) {
+            auto lines = read_lines(terms.contributors, s->data(s->layout.count));
+            LONGHAUL_CO_TRY(lines);
+            a->inputs[shard] = std::move(*lines);
+            break;
+        }
+        auto woken = co_await moved_.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    shard_done(*a);
+    co_return core::ok();
+}
+
+/// One shard less to wait for; after the last one there is an aggregate.
+void exchange::shard_done(attempt_state& a) {
+    if (--a.shards_left > 0 || a.over) return;
+    for (std::size_t i = 0; i < a.terms.contributors.size(); ++i) {
+        contribution c;
+        c.number = a.terms.contributors[i];
+        std::vector<core::digest> roots;
+        for (const auto& shard : a.inputs) {
+            if (shard.empty()) continue;  // a shard without chunks
+            const auto& w = shard[i].work;
+            const bool first = roots.empty();
+            if (!first && work_done{c.tokens, c.steps, c.loss} != w) {
+                host_.report(core::error(errc::protocol, fmt::format("peer {} signed two versions", c.number)),
+                             fmt::format("summing round {}", a.terms.round));
+                return;
+            }
+            c.tokens = w.tokens;
+            c.steps = w.steps;
+            c.loss = w.loss;
+            roots.push_back(shard[i].root);
+        }
+        c.payload = payload_id(roots);
+        a.out->contributions.push_back(c);
+    }
+    a.out->root = root_of(a.out->contributions, a.leaves);
+    a.result = a.out;
+    host_.changed().notify();
+}
+
+}  // namespace longhaul::peers

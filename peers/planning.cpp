@@ -1,0 +1,196 @@
+#include "peers/planning.hpp"
+
+#include <algorithm>
+
+#include "peers/exchange.hpp"
+
+namespace longhaul::peers {
+
+namespace {
+
+bool among(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
+
+const line_report* link_with(const lines_message& m, peer_number who) {
+    const auto it = std::ranges::lower_bound(m.links, who, {}, &line_report::peer);
+    return it == m.links.end() || it->peer != who ? nullptr : &*it;
+}
+
+}  // namespace
+
+void exchange_planner::heard(peer_number who, const lines_message& m, core::time_point now) {
+    const auto [it, fresh] = reports_.try_emplace(who);
+    auto& r = it->second;
+    if (fresh) r.first = now;
+    for (const auto& l : r.said.links) {
+        if (link_with(m, l.peer) == nullptr) r.lost.try_emplace(l.peer, now);
+    }
+    for (const auto& l : m.links) r.lost.erase(l.peer);
+    r.said = m;
+}
+
+void exchange_planner::gone(peer_number who) { reports_.erase(who); }
+
+bool exchange_planner::reach(peer_number a, peer_number b, core::time_point now) const {
+    const auto of_a = reports_.find(a), of_b = reports_.find(b);
+    if (a == b || of_a == reports_.end() || of_b == reports_.end()) return true;
+    if (link_with(of_a->second.said, b) != nullptr || link_with(of_b->second.said, a) != nullptr) return true;
+    // Everybody dials again what it lost: it has the same time for that.
+    auto since = std::max(of_a->second.first, of_b->second.first);
+    for (const auto& [r, other] : {std::pair(&of_a->second, b), std::pair(&of_b->second, a)}) {
+        if (const auto lost = r->lost.find(other); lost != r->lost.end()) since = std::max(since, lost->second);
+    }
+    return now < since + time_to_link;
+}
+
+optim::exchange_network exchange_planner::network(const std::vector<peer_number>& members, core::time_point now) const {
+    optim::exchange_network net;
+    const auto n = members.size();
+    net.peers.resize(n);
+    net.rtt.assign(n, std::vector<double>(n, 0.0));
+    for (std::size_t i = 0; i < n; ++i) {
+        const auto of = reports_.find(members[i]);
+        if (of == reports_.end()) continue;
+        net.peers[i].up = of->second.said.up;
+        net.peers[i].down = of->second.said.down;
+        for (std::size_t j = 0; j < n; ++j) {
+            if (const auto* l = link_with(of->second.said, members[j])) {
+                net.rtt[i][j] = net.rtt[j][i] = std::max(net.rtt[i][j], l->rtt_us * 1e-6);
+            }
+        }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t j = 0; j < n; ++j) {
+            if (!reach(members[i], members[j], now)) net.rtt[i][j] = -1;
+        }
+    }
+    optim::infer_sites(net);
+    return net;
+}
+
+exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& members,
+                                                const std::vector<peer_number>& contributors, core::time_point now,
+                                                std::string_view present) const {
+    choice out;
+    out.mode = model_.mode == "shard" ? "shard" : "gather";
+    const auto net = network(members, now);
+    optim::exchange_work work;
+    work.chunks = std::max(1U, chunk_grid::of(model_.elements).count());
+    work.bytes = static_cast<double>(model_.elements * model_.element_bytes);
+    work.may_shard = model_.element_bytes > 0;
+    for (const auto m : members) work.contributes.push_back(among(contributors, m));
+    optim::exchange_forecast f;
+    if (model_.mode == "auto") {
+        f = optim::plan_exchange(net, work);
+        const auto name = f.mode == optim::exchange_mode::shard ? "shard" : "gather";
+        if (!present.empty() && present != name && f.seconds > 0) {
+            auto kept = present == "shard" ? optim::forecast_shard(net, work) : optim::forecast_gather(net, work);
+            if (kept.cut_off.size() <= f.cut_off.size() && kept.seconds <= 1.1 * f.seconds) {
+                kept.reason += "; kept, since another would save less than a tenth";
+                f = std::move(kept);
+            }
+        }
+    } else {
+        f = out.mode == "shard" ? optim::forecast_shard(net, work) : optim::forecast_gather(net, work);
+        f.reason += "; exchange.mode asks for it";
+    }
+    out.mode = f.mode == optim::exchange_mode::shard ? "shard" : "gather";
+    for (std::size_t i = 0; i < f.chunks.size(); ++i) {
+        if (f.chunks[i] > 0) out.plan.shards.push_back({members[i], f.chunks[i]});
+    }
+    for (const auto& h : f.hops) {
+        if (out.plan.relays.size() < max_relays) {
+            out.plan.relays.push_back({members[h.source], members[h.to], members[h.via]});
+        }
+    }
+    out.plan.predicted_seconds = f.seconds;
+    out.plan.reason = std::move(f.reason);
+    return out;
+}
+
+exchange_plan exchange_planner::replan(const round_record& next, core::time_point now) const {
+    if (next.exchange.shards.empty()) {
+        auto only_gather = *this;
+        only_gather.model_.mode = "gather";
+        auto again = only_gather.plan(next.members, next.contributors, now, {});
+        again.plan.reason = "gather again, without those who left";
+        return again.plan;
+    }
+    exchange_plan out;
+    out.shards = next.exchange.shards;
+    std::map<peer_number, std::uint64_t> load;
+    for (const auto m : next.members) load[m] = 0;
+    for (const auto& s : out.shards) {
+        if (load.contains(s.owner)) load[s.owner] += s.chunks;
+    }
+    for (auto& s : out.shards) {
+        if (load.contains(s.owner)) continue;
+        // Whoever owns something has room for more; the emptiest of them.
+        std::optional<peer_number> best;
+        for (const auto& [m, chunks] : load) {
+            if (!best || (chunks > 0) > (load[*best] > 0) ||
+                ((chunks > 0) == (load[*best] > 0) && chunks < load[*best])) {
+                best = m;
+            }
+        }
+        s.owner = *best;
+        load[*best] += s.chunks;
+    }
+    for (const auto from : next.members) {
+        for (const auto to : next.members) {
+            if (from == to || reach(from, to, now)) continue;
+            const auto helps = [&](peer_number h) {
+                return h != from && h != to && reach(from, h, now) && reach(h, to, now);
+            };
+            const auto via = std::ranges::find_if(next.members, helps);
+            if (via != next.members.end() && out.relays.size() < max_relays) out.relays.push_back({from, to, *via});
+        }
+    }
+    out.predicted_seconds = next.exchange.predicted_seconds;
+    out.reason = "the same shards, those of owners who left in other hands";
+    return out;
+}
+
+std::optional<std::pair<peer_number, peer_number>> exchange_planner::blocked(const round_record& r,
+                                                                             core::time_point now) const {
+    // Nearly always everybody is linked with everybody: one look at each report.
+    const auto lacks_nobody = [&](peer_number m) {
+        const auto of = reports_.find(m);
+        if (of == reports_.end()) return true;
+        auto l = of->second.said.links.begin();
+        const auto end = of->second.said.links.end();
+        return std::ranges::all_of(r.members, [&](peer_number other) {
+            if (other == m) return true;
+            while (l != end && l->peer < other) ++l;
+            return l != end && l->peer == other;
+        });
+    };
+    if (std::ranges::all_of(r.members, lacks_nobody)) return std::nullopt;
+    std::vector<std::pair<peer_number, peer_number>> bad;
+    for (const auto a : r.members) {
+        for (const auto b : r.members) {
+            if (a < b && !reach(a, b, now)) bad.emplace_back(a, b);
+        }
+    }
+    if (bad.empty()) return std::nullopt;
+    const auto cut = [&](peer_number source, const std::vector<peer_number>& wanted) {
+        for (const auto& [to, from] : tree_of(r.exchange, source, wanted)) {
+            if (!reach(from, to, now)) return std::optional(std::pair(from, to));
+        }
+        return std::optional<std::pair<peer_number, peer_number>>();
+    };
+    for (const auto c : r.contributors) {
+        if (!among(r.members, c)) continue;  // what it sent is where it should be
+        if (r.exchange.shards.empty()) {
+            if (auto way = cut(c, r.members)) return way;
+        }
+        for (const auto& s : r.exchange.shards) {
+            if (auto way = cut(c, {s.owner})) return way;
+        }
+    }
+    for (const auto& s : r.exchange.shards) {
+        if (auto way = cut(s.owner, r.members)) return way;
+    }
+    return std::nullopt;
+}
+
+}  // namespace longhaul::peers

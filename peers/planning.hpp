@@ -1,0 +1,54 @@
+#pragma once
+/// The coordinator's choice of how payloads travel: from what members report of their lines to the plan in ROUND, by
+/// optim/time_model. Pure.
+
+#include <map>
+#include <optional>
+
+#include "core/clock.hpp"
+#include "optim/time_model.hpp"
+#include "peers/messages.hpp"
+
+namespace longhaul::peers {
+
+class exchange_planner {
+public:
+    /// A pair that both report as not linked for so long cannot reach each other.
+    static constexpr core::duration time_to_link = std::chrono::seconds(4);
+
+    struct model {
+        std::uint64_t elements = 0;
+        std::size_t element_bytes = 0;  ///< of the codec; 0: it has no ranges
+        std::string mode = "auto";      ///< auto | gather | shard
+    };
+    explicit exchange_planner(model m) : model_(std::move(m)) {}
+
+    void heard(peer_number who, const lines_message& m, core::time_point now);
+    void gone(peer_number who);
+    /// Whether a payload can go from one to the other directly; strangers and newcomers get the benefit of the doubt.
+    bool reach(peer_number a, peer_number b, core::time_point now) const;
+
+    struct choice {
+        std::string mode;
+        exchange_plan plan;
+    };
+    /// For a new round. `present` is the mode of the last one ("" for none): another one must be a tenth faster.
+    choice plan(const std::vector<peer_number>& members, const std::vector<peer_number>& contributors,
+                core::time_point now, std::string_view present) const;
+    /// For another attempt: the same shards, those of owners who left in other hands, and every way that is needed.
+    exchange_plan replan(const round_record& next, core::time_point now) const;
+    /// A step from one member to another that this attempt needs and that cannot be made.
+    std::optional<std::pair<peer_number, peer_number>> blocked(const round_record& r, core::time_point now) const;
+
+private:
+    struct report {
+        lines_message said;
+        core::time_point first{};
+        std::map<peer_number, core::time_point> lost;  ///< links that it had, since when it has them no more
+    };
+    optim::exchange_network network(const std::vector<peer_number>& members, core::time_point now) const;
+    std::map<peer_number, report> reports_;
+    model model_;
+};
+
+}  // namespace longhaul::peers
