@@ -75,7 +75,6 @@ private:
 };
 
 result<void> parser::general(const config_values& values) {
-    std::string ignored;
     config_values rest;
     for (const auto& [key, v] : values.values()) {
         if (key.starts_with("run.")) {
