@@ -294,6 +294,7 @@ task<result<void>> stripes::watch(stripe& s) {
     for (int quiet = 0; quiet < 3; ++quiet) {
         auto slept = co_await env_.clock.sleep_for(options_.silence_limit / 3);
         LONGHAUL_CO_TRY(slept);
+        to_send_.notify();
         if (count.received == received) continue;
         received = count.received;
         quiet = -1;
@@ -329,10 +330,16 @@ task<result<void>> stripes::write(stripe& s) {
             next_idle = env_.clock.now() + interval;
             continue;
         }
-        auto wake_at = next_idle;
-        if (overdue) wake_at = std::min(wake_at, std::max(*overdue, env_.clock.now()) + std::chrono::milliseconds(1));
-        auto woken = co_await core::with_deadline(env_.clock, to_send_.wait(), wake_at);
-        if (!woken && woken.error().code != errc::timeout) co_return core::fail(woken.error());
+        // `watch` wakes it when it may have been silent for too long: no timer for each wait.
+        result<void> woken = ok();
+        if (overdue) {
+            const auto wake_at = std::max(*overdue, env_.clock.now()) + std::chrono::milliseconds(1);
+            woken = co_await core::with_deadline(env_.clock, to_send_.wait(), std::min(wake_at, next_idle));
+            if (!woken && woken.error().code == errc::timeout) woken = ok();
+        } else {
+            woken = co_await to_send_.wait();
+        }
+        LONGHAUL_CO_TRY(woken);
     }
 }
 

@@ -43,7 +43,8 @@ TEST_CASE("kills, a partition, a late joiner and one that leaves, as a scenario 
 
 TEST_CASE("a site's line is shared: twice the peers need twice the time", "[sim]") {
     // 400 kB a peer (bf16 of 200,000 parameters) leave each site's 10 Mbit/s once for each of the two peers beyond, for
-    // each of the two peers inside: 1.6 MB, 1.3 s and the headers. Within the site it costs nothing.
+    // each of the two peers inside: 1.6 MB, 1.3 s and the headers. Within the site it costs nothing. A member that
+    // passes a payload on inside of its site saves some of it.
     const auto shared = sim::play(load("sites"), 1);
     auto s = load("sites");
     for (auto& site : s.net.sites) site.line.up = site.line.down = {};
@@ -52,6 +53,6 @@ TEST_CASE("a site's line is shared: twice the peers need twice the time", "[sim]
     REQUIRE(shared.ok);
     REQUIRE(free.ok);
     const double line = 4 * 400e3 * 8 / 10e6;
-    CHECK(shared.round_seconds - free.round_seconds > 0.9 * line);
+    CHECK(shared.round_seconds - free.round_seconds > 0.75 * line);
     CHECK(shared.round_seconds - free.round_seconds < 1.2 * line);
 }
