@@ -26,6 +26,8 @@ warmup = 0
 min = 3
 silence_limit = "30 s"
 grace = "30 s"
+[exchange]
+mode = "gather" # every member holds every payload, so that the work of a dead one may stay
 [eval]
 every = 0
 [checkpoint]
