@@ -167,11 +167,12 @@ task<result<void>> link_impl::probe_round_trips() {
         if (outgoing_.active() == 0) {
             auto woken = co_await sending_.wait();
             LONGHAUL_CO_TRY(woken);
-            continue;
+            if (outgoing_.active() == 0) continue;
         }
-        send_heartbeat();
+        // First the pause: what is over by then has delayed nobody.
         auto slept = co_await env_.clock.sleep_for(std::max<core::duration>(probe_often, rtt_least_.least() / 2));
         LONGHAUL_CO_TRY(slept);
+        if (!ended_ && outgoing_.active() > 0) send_heartbeat();
     }
     co_return stopped();
 }

@@ -226,6 +226,7 @@ task<result<void>> stripes::measure() {
         } else {
             auto slept = co_await env_.clock.sleep_for(look_often);
             LONGHAUL_CO_TRY(slept);
+            to_send_.notify();
         }
     }
     co_return ok();
@@ -309,9 +310,8 @@ task<result<void>> stripes::write(stripe& s) {
     const auto interval = options_.silence_limit / 3;
     auto next_idle = env_.clock.now() + interval;
     for (;;) {
-        std::optional<core::time_point> overdue;
         if (may_send(s)) {
-            overdue = outgoing_.next_overdue(s.number);
+            const auto overdue = outgoing_.next_overdue(s.number);
             if (outgoing_.backlog() || (overdue && *overdue < env_.clock.now())) {
                 // Only a socket that wants data takes a segment: so none waits for a slow connection.
                 auto wants = co_await s.connection->stream->writable();
@@ -330,15 +330,9 @@ task<result<void>> stripes::write(stripe& s) {
             next_idle = env_.clock.now() + interval;
             continue;
         }
-        // `watch` wakes it when it may have been silent for too long: no timer for each wait.
-        result<void> woken = ok();
-        if (overdue) {
-            const auto wake_at = std::max(*overdue, env_.clock.now()) + std::chrono::milliseconds(1);
-            woken = co_await core::with_deadline(env_.clock, to_send_.wait(), std::min(wake_at, next_idle));
-            if (!woken && woken.error().code == errc::timeout) woken = ok();
-        } else {
-            woken = co_await to_send_.wait();
-        }
+        // No timer for each wait: `watch` wakes it when it may have been silent for too long, and `measure` when a
+        // segment may be overdue.
+        auto woken = co_await to_send_.wait();
         LONGHAUL_CO_TRY(woken);
     }
 }

@@ -479,7 +479,7 @@ def test_garbage_on_the_port(world):
                         stranger.shutdown(socket.SHUT_WR)
                         while stranger.recv(65536):
                             pass
-                except (ConnectionError, TimeoutError):
+                except OSError:  # it hung up, also between two of our calls
                     pass
         assert founder.alive(), f"{what}: {founder.err.read_text()}"
     still_serves(world, founder)
