@@ -10,9 +10,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto bytes = peers::serialize(*m);
     const auto again = peers::parse_message(bytes);
     FUZZ_CHECK(again && again->index() == m->index() && peers::serialize(*again) == bytes);
-    if (const auto* fetch = std::get_if<peers::fetch_message>(&*m)) {
-        const auto tag = peers::parse_tag(peers::tag_of(*fetch));
-        FUZZ_CHECK(tag && tag->round == fetch->round && tag->author == fetch->author);
-    }
     return 0;
 }

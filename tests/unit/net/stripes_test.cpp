@@ -90,7 +90,8 @@ LINK_TEST("one connection after another dies during a transfer, and every byte a
         core::scope all(in.env.executor);
         bool done = false;
         auto killer = [](world& inner, striped& both, bool& over) -> task<result<void>> {
-            for (std::uint64_t kills = 0, next = size / 20; !over; next += size / 20, ++kills) {
+            std::uint64_t kills = 0, next = size / 20;
+            while (!over) {
                 while (!over && both.ba->received_of("there") < next && both.ba->received_of("there") != 0) {
                     auto slept = co_await inner.env.clock.sleep_for(1ms);
                     LONGHAUL_CO_TRY(slept);
@@ -98,6 +99,8 @@ LINK_TEST("one connection after another dies during a transfer, and every byte a
                 (kills % 2 == 0 ? both.a : both.b).network.kill_one(stream_purpose::bulk);
                 auto slept = co_await inner.env.clock.sleep_for(5ms);
                 LONGHAUL_CO_TRY(slept);
+                next += size / 20;
+                ++kills;
             }
             co_return ok();
         };
