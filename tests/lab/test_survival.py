@@ -188,8 +188,9 @@ def test_killed_while_waiting(world):
     victim.kill()
     release(other)
     founder.wait_for_round(number + 1)
-    # Delivered in full, so its work stays, although it is gone.
-    assert (committed(founder, number)["members"], committed(founder, number)["merged"]) == (2, 3)
+    # Its work stays if it was delivered in full to both, although it is gone: the slow one may not have checked it yet.
+    assert committed(founder, number)["members"] == 2
+    assert committed(founder, number)["merged"] in (2, 3)
     again = comes_back(world, founder, victim, ticket)
     check_equal_roots(founder, again, other)
 
