@@ -88,6 +88,10 @@ core::result<void> daemon::open() {
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);
+    if (!storage && storage.error().code == errc::io) {
+        return fail(errc::config, "{}; name a folder that this node may write with --state-dir",
+                    storage.error().message);
+    }
     if (!storage) return fail(storage.error());
     storage_ = std::move(*storage);
     LONGHAUL_TRY_ASSIGN(self_, load_or_create_identity(settings_.state_dir));

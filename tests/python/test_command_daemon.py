@@ -72,6 +72,33 @@ def test_two_commands_train_one_model(world):
     assert again.code == 2 and "model.safetensors exists already" in again.sentence and "-o" in again.sentence
 
 
+def test_two_peers_of_one_shard_draw_other_batches(world):
+    config = world.config(min_peers=2, rounds=4)
+    config.write_text(config.read_text() + "[data]\nshards = 1\n")
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0")
+    joiner = world.join("joiner", founder.ready()["ticket"])
+    losses = [{e["round"]: e["loss"] for e in n.events("inner")} for n in (founder, joiner) if n.wait().code == 0]
+    shared = set(losses[0]) & set(losses[1])
+    assert len(shared) >= 3
+    assert all(losses[0][r] != losses[1][r] for r in shared), "the same work, done twice"
+
+
+def test_a_peer_keeps_its_shard_while_others_come_and_go(world):
+    founder = world.found()
+    ticket = founder.ready()["ticket"]
+    first, second = world.join("first", ticket), world.join("second", ticket)
+    for node in (first, second):
+        node.ready()
+    assert first.stop().code == 0
+    world.join("third", ticket).ready()
+    second.kill()
+    for name in ("first", "second"):
+        world.join(name, ticket).ready()
+    numbers = {n.name: {e["number"] for e in n.events("started")} for n in world.nodes}
+    assert all(len(of_one) == 1 for of_one in numbers.values()), numbers
+    assert len(set.union(*numbers.values())) == 4, numbers
+
+
 def test_status_and_peers_here_and_from_afar(world):
     founder = world.found()
     ready = founder.ready()
