@@ -234,7 +234,7 @@ void daemon::announce(const ready_report& r) {
         j["run"] = r.run.hex();
         j["resumed"] = r.resumed;
         j["trust_on_first_use"] = r.trust_on_first_use;
-        std::puts(j.dump().c_str());
+        std::puts(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     } else {
         const auto what = found_ ? (r.resumed ? "goes on with" : "founded") : (r.resumed ? "is back in" : "joined");
         if (r.trust_on_first_use) {

@@ -72,6 +72,15 @@ def test_two_commands_train_one_model(world):
     assert again.code == 2 and "model.safetensors exists already" in again.sentence and "-o" in again.sentence
 
 
+def test_a_state_folder_whose_name_is_no_text(world):
+    folder = os.fsdecode(b"not utf-8: \xff")
+    line = ["run", world.config(rounds=3), "--listen", "127.0.0.1:0", "--state-dir", folder, "--json-ready"]
+    done = world.run(*line)
+    assert done.code == 0, done.err
+    ready, ended = map(json.loads, done.out.splitlines())
+    assert ready["ready"] and ended["complete"]
+
+
 def test_two_peers_of_one_shard_draw_other_batches(world):
     config = world.config(min_peers=2, rounds=4)
     config.write_text(config.read_text() + "[data]\nshards = 1\n")
