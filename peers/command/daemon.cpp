@@ -88,7 +88,7 @@ core::result<void> daemon::open() {
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);
-    if (!storage && storage.error().code == errc::io) {
+    if (!storage && (storage.error().code == errc::io || storage.error().code == errc::not_found)) {
         return fail(errc::config, "{}; name a folder that this node may write with --state-dir",
                     storage.error().message);
     }
