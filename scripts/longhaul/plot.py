@@ -66,7 +66,8 @@ def plot(directories: list[pathlib.Path], out: pathlib.Path | None = None) -> li
             figure.savefig(paths[0], dpi=150)
             figure.savefig(paths[1], metadata={"Date": None})
         except OSError as problem:
-            raise PlotError(f"{base} cannot be written ({problem.strerror}); name another place with --out") from problem
+            sentence = f"{base} cannot be written ({problem.strerror}); name another place with --out"
+            raise PlotError(sentence) from problem
         finally:
             pyplot.close(figure)
     return paths

@@ -587,7 +587,8 @@ def found_text_run(world, kind):
 def test_two_peers_of_one_shard_draw_other_batches(world):
     """At one anchor the loss of a step is that of its batch alone."""
     config, text = text_run(world, "text")
-    config.write_text(config.read_text().replace("1000000", "6").replace("[data]", "[peers]\nmin = 2\n[data]\nshards = 1"))
+    short = config.read_text().replace("1000000", "6")
+    config.write_text(short.replace("[data]", "[peers]\nmin = 2\n[data]\nshards = 1"))
     founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
     joiner = world.join("joiner", founder.ready()["ticket"], "--data", text, "--threads", "1")
     losses = [{e["round"]: e["loss"] for e in n.events("inner")} for n in (founder, joiner) if n.wait().code == 0]
