@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def run(*command: str | os.PathLike, env: dict[str, str] | None = None) -> bool:
     return done.returncode == 0
 
 
+def run_noting(pattern: str, *command: str | os.PathLike) -> tuple[bool, list[str]]:
+    """Runs a command with its output going straight through, and returns what the pattern's group matched in it."""
+    print("$", *command, flush=True)
+    noted = []
+    words = [str(c) for c in command]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=ROOT, text=True, errors="replace", **pipe) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            noted += re.findall(pattern, line)
+    return process.returncode == 0, noted
+
+
 def run_quietly(*command: str | os.PathLike, log: pathlib.Path) -> bool:
     """Runs a command that talks much: into a file, of which the end is shown when it fails."""
     print("$", *command, flush=True)
@@ -99,8 +114,8 @@ def read_junit(report: pathlib.Path, label: str) -> Count:
 def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...] = (), unity: bool = False) -> bool:
     """Configures and builds; -k0 goes on after an error, so that one run shows all of them.
 
-    `unity`: a folder that is new compiles several files as one, which is much less work. Where names of two files
-    clash by that, they are compiled one by one after all. A folder that somebody works in stays as it is.
+    `unity`: a folder that is new compiles several files as one, which is much less work. Targets with files that do not
+    go together are compiled one by one after all. A folder that somebody works in stays as it is.
     """
     cache = ROOT / "build" / (folder or preset) / "CMakeCache.txt"
     if unity and not cache.exists():
@@ -109,12 +124,15 @@ def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...]
     if not run("cmake", "--preset", preset, "--log-level=WARNING", *options):
         return False
     command = ["cmake", "--build", f"build/{folder or preset}", *wanted, "--", f"-j{JOBS}", "-k0"]
-    if run(*command):
-        return True
-    if not unity or "LONGHAUL_UNITY:BOOL=ON" not in cache.read_text():
-        return False
-    print("=== once more, every file by itself", flush=True)
-    return run("cmake", "--preset", preset, "--log-level=WARNING", "-DLONGHAUL_UNITY=OFF") and run(*command)
+    apart: set[str] = set()
+    while True:
+        ok, lines = run_noting(r"FAILED: .*?(\w+)\.dir/Unity/", *command)
+        if ok or not unity or "LONGHAUL_UNITY:BOOL=ON" not in cache.read_text() or set(lines) <= apart:
+            return ok
+        apart |= set(lines)
+        print(f"=== once more, every file of {' and '.join(sorted(apart))} by itself", flush=True)
+        if not run("cmake", "--preset", preset, "--log-level=WARNING", f"-DLONGHAUL_APART={';'.join(sorted(apart))}"):
+            return False
 
 
 def ctest(preset: str, *arguments: str) -> Count:
@@ -168,7 +186,7 @@ def headers() -> Count:
 
 def release() -> Count:
     """What users run: the daemon with its LibTorch module, and the tests labelled torch or e2e."""
-    if not build("release", "longhaul", "longhaul_torch", "torch_test"):
+    if not build("release", "longhaul", "longhaul_torch", "torch_test", unity=True):
         return check("release: build", False)
     return ctest("release", "-L", "torch|e2e")
 
