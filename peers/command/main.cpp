@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "core/config.hpp"
+#include "net/hello.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/environment.hpp"
 
@@ -67,8 +68,10 @@ int main(int argc, char** argv) {
     CLI::App app("longhaul trains one model across machines that only the internet joins.", "longhaul");
     app.require_subcommand(1);
     peers::command::action chosen;
-    peers::command::add_run(app, chosen);
-    peers::command::add_join(app, chosen);
+    if constexpr (!net::null_cipher) {
+        peers::command::add_run(app, chosen);
+        peers::command::add_join(app, chosen);
+    }
     peers::command::add_queries(app, chosen);
     peers::command::add_probe(app, chosen);
     peers::command::add_requests(app, chosen);
