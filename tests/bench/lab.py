@@ -59,9 +59,20 @@ class Lab:
             raise SystemExit(f"bench: {' '.join(map(str, command))} ended with {process.returncode}\n{out}")
         return out
 
-    def kept_up(self) -> bool:
-        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
+    def administer(self, peer: str, *command: object) -> str:
+        """As the machine's administrator; what it prints."""
+        words = [*self.peers[peer]["enter_as_administrator"], *map(str, command)]
+        return subprocess.run(words, text=True, stdout=subprocess.PIPE, check=True).stdout
+
+    def stats(self) -> dict[str, Any]:
+        """What the emulator did since the last question."""
         assert self.holder.stdin is not None and self.holder.stdout is not None
         self.holder.stdin.write("\n")
         self.holder.stdin.flush()
-        return bool(json.loads(self.holder.stdout.readline())["kept_up"])
+        told = json.loads(self.holder.stdout.readline())
+        told["sent_bytes"] = dict(zip(self.peers, told["sent_bytes"]))
+        return told
+
+    def kept_up(self) -> bool:
+        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
+        return bool(self.stats()["kept_up"])
