@@ -66,8 +66,10 @@ core::result<core::config_values> from_flags(const arguments& a, bool (*wanted)(
 }
 
 core::result<core::config_values> from_file(const std::string& path, std::string_view what) {
-    LONGHAUL_TRY_ASSIGN(const auto text, read_file(path, max_toml_bytes, what));
-    return core::config_values::from_toml(text, path);
+    const auto text = read_file(path, max_toml_bytes, what);
+    // Whatever hinders the reading, a folder in its place or its size: it is the configuration that is wrong.
+    if (!text) return core::fail(core::errc::config, "{}; name a file of TOML", text.error().message);
+    return core::config_values::from_toml(*text, path);
 }
 
 /// A relative data.path of a file is meant from that file's folder, wherever longhaul is started. Absolute, so that
@@ -128,6 +130,8 @@ void add_arguments(CLI::App& command, arguments& into, bool founder) {
                        "scale the run to about this time on this machine, for example \"150 s\"");
     command.add_option("--fit-peers", into.fit_peers, "peers that will share this machine's cores")
         ->check(CLI::Range(1, 1024));
+    command.add_option("--fit-exchange", into.fit_exchange, "what a round takes beside its steps: more on slow links")
+        ->capture_default_str();
 }
 
 core::result<resolved> resolve(const arguments& a, bool founder, const std::string& name_if_unknown) {
@@ -161,7 +165,8 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
     bind(node_binder, out.node);
     core::config_values node_values;
     const auto node_file = a.node_file.empty() ? out.state_dir + "/node.toml" : a.node_file;
-    if (!a.node_file.empty() || std::filesystem::exists(node_file)) {
+    std::error_code unreachable;  // the storage says why, when it opens the folder
+    if (!a.node_file.empty() || std::filesystem::exists(node_file, unreachable)) {
         LONGHAUL_TRY_ASSIGN(node_values, from_file(node_file, "this node's configuration"));
     }
     node_values.merge(core::config_values::from_environment(environment, node_binder.keys()));

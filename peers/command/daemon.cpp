@@ -88,6 +88,10 @@ core::result<void> daemon::open() {
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);
+    if (!storage && (storage.error().code == errc::io || storage.error().code == errc::not_found)) {
+        return fail(errc::config, "{}; name a folder that this node may write with --state-dir",
+                    storage.error().message);
+    }
     if (!storage) return fail(storage.error());
     storage_ = std::move(*storage);
     LONGHAUL_TRY_ASSIGN(self_, load_or_create_identity(settings_.state_dir));
@@ -159,6 +163,8 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     auto budget = core::parse_duration(arguments_.fit_budget);
     if (!budget) co_return fail(errc::usage, "--fit-budget: {}", budget.error().message);
     if (*budget <= core::duration{}) co_return fail(errc::usage, "--fit-budget must be longer than nothing");
+    auto exchange = core::parse_duration(arguments_.fit_exchange);
+    if (!exchange) co_return fail(errc::usage, "--fit-exchange: {}", exchange.error().message);
     auto& config = found_->config;
     auto saved = co_await storage_->read("run/manifest", max_manifest_bytes);
     if (saved) {
@@ -180,7 +186,10 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     o.threads = trainer_threads();
     auto timing = co_await time_steps(*env_, trainer_factory(arguments_.trainer), o);
     LONGHAUL_CO_TRY(timing);
-    const sharing with{.peers = arguments_.fit_peers, .threads = trainer_threads(), .cores = usable_cores()};
+    const sharing with{.peers = arguments_.fit_peers,
+                       .threads = trainer_threads(),
+                       .cores = usable_cores(),
+                       .exchange_seconds = core::to_seconds(*exchange)};
     config = fit(config, *timing, with, core::to_seconds(*budget));
     console_->say(fmt::format(
         "a step takes {:.1f} ms here: {} rounds of {} inner steps, about {:.0f} s with {} peers on {} cores",
@@ -230,7 +239,7 @@ void daemon::announce(const ready_report& r) {
         j["run"] = r.run.hex();
         j["resumed"] = r.resumed;
         j["trust_on_first_use"] = r.trust_on_first_use;
-        std::puts(j.dump().c_str());
+        std::puts(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     } else {
         const auto what = found_ ? (r.resumed ? "goes on with" : "founded") : (r.resumed ? "is back in" : "joined");
         if (r.trust_on_first_use) {

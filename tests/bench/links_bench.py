@@ -140,7 +140,7 @@ def cc_words(cc: str) -> list[str]:
 
 def default_to(lab: Lab, cc: str) -> None:
     """The congestion control of connections that may not choose another one, in this lab's machines."""
-    for peer in lab.peers:
+    for peer in lab.network.peers:
         lab.administer(peer, "sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={cc}")
 
 
@@ -269,9 +269,9 @@ def measure_transfers(table: Table, cc: str, repeat: int, wanted: Callable[[str]
             with Lab(pair("200 Mbit/s", "50 ms")) as lab:
                 floor = 40 * MIB * 8 / (50e6 * PAYLOAD_SHARE) + 0.05
                 direction = ("--down",) if word == "receives" else ()
-                lab.stats()
+                lab.sent_bytes()
                 found = transfer(lab, 40 * MIB, cc, 3, option, "50 Mbit/s", *direction)
-                sent = lab.stats()["sent_bytes"]["b" if direction else "a"]
+                sent = lab.sent_bytes()["b" if direction else "a"]
                 wire = 8 * sent / sum(found["seconds"])
                 note = f"on the wire, control and headers included: {wire / 50e6:.1%} of the limit"
                 table.row(name, floor, found["seconds"], "", lab, note, 1.03 * floor)
