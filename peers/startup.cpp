@@ -324,6 +324,7 @@ void log_advanced(node& n, const record* r) {
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
+    n.to_dial.notify();
     n.changed.notify();
 }
 
