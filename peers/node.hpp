@@ -67,6 +67,7 @@ struct node {
     net::environment& env;
     peer_options options;
     std::uint64_t incarnation = 1;
+    std::uint64_t memory = 0;  ///< bytes of all declared buffers
     std::optional<signed_manifest> run;
     run_secrets secrets;
     std::unique_ptr<optim::trainer> trainer;
