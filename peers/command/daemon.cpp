@@ -1,5 +1,6 @@
 #include "peers/command/daemon.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
@@ -85,6 +86,9 @@ private:
 };
 
 core::result<void> daemon::open() {
+    if (const int fd = arguments_.die_with_fd; fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
+        return fail(errc::usage, "--die-with-fd {}: this process inherited no such file descriptor; name another", fd);
+    }
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);
@@ -163,6 +167,8 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     auto budget = core::parse_duration(arguments_.fit_budget);
     if (!budget) co_return fail(errc::usage, "--fit-budget: {}", budget.error().message);
     if (*budget <= core::duration{}) co_return fail(errc::usage, "--fit-budget must be longer than nothing");
+    auto exchange = core::parse_duration(arguments_.fit_exchange);
+    if (!exchange) co_return fail(errc::usage, "--fit-exchange: {}", exchange.error().message);
     auto& config = found_->config;
     auto saved = co_await storage_->read("run/manifest", max_manifest_bytes);
     if (saved) {
@@ -184,7 +190,10 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     o.threads = trainer_threads();
     auto timing = co_await time_steps(*env_, trainer_factory(arguments_.trainer), o);
     LONGHAUL_CO_TRY(timing);
-    const sharing with{.peers = arguments_.fit_peers, .threads = trainer_threads(), .cores = usable_cores()};
+    const sharing with{.peers = arguments_.fit_peers,
+                       .threads = trainer_threads(),
+                       .cores = usable_cores(),
+                       .exchange_seconds = core::to_seconds(*exchange)};
     config = fit(config, *timing, with, core::to_seconds(*budget));
     console_->say(fmt::format(
         "a step takes {:.1f} ms here: {} rounds of {} inner steps, about {:.0f} s with {} peers on {} cores",
@@ -321,12 +330,7 @@ core::task<core::result<void>> daemon::watch_signals() {
 }
 
 core::task<core::result<void>> daemon::watch_launcher() {
-    const int own = ::dup(arguments_.die_with_fd);
-    if (own < 0) {
-        request_stop(fmt::format("--die-with-fd {} is not an open file descriptor", arguments_.die_with_fd));
-        co_return core::ok();
-    }
-    asio::posix::stream_descriptor lifeline(env_->executor, own);
+    asio::posix::stream_descriptor lifeline(env_->executor, ::dup(arguments_.die_with_fd));
     std::array<char, 64> ignored{};
     for (;;) {
         asio::error_code e;

@@ -39,6 +39,14 @@ PLANTED = [
     ("optim/a.cpp", '#include "peers/peer.hpp"\n', "layers"),
     ("peers/a.cpp", '#include "sim/world.hpp"\n', "layers"),
     ("sim/a.cpp", '#include "tests/test.hpp"\n', "layers"),
+    ("compress/cuda/a.cu", '#include "net/link.hpp"\n', "layers"),
+    ("core/b.cpp", '#include "compress/cuda/a.hpp"\n', "layers"),
+    ("sim/lab/a.cpp", '#include "tests/test.hpp"\n', "layers"),
+    ("peers/a.cpp", '#include "sim/lab/network.hpp"\n', "layers"),
+    ("compress/a.cpp", "#include <cub/cub.cuh>\n", "ban"),
+    ("sim/lab/a.cpp", "std::thread t{f};\n", "ban"),
+    ("sim/lab/a.cpp", "std::unordered_map<int, int> m;\n", "order"),
+    ("compress/cuda/a.cuh", "struct a {};\n", "header"),
     ("net/a.cpp", '#include "../core/result.hpp"\n', "layers"),
     ("peers/a.cpp", "auto t = std::chrono::steady_clock::now();\n", "ban"),
     ("peers/a.cpp", "auto t = system_clock::now();\n", "ban"),
@@ -77,13 +85,35 @@ def test_rule_fires(tmp_path, name, text, rule):
     assert {r for r, _ in findings(tmp_path, name, text)} == {rule}
 
 
+TWO_FILES = [
+    ("struct a {\n    int x;\n};\n", "struct a {\n    char x;\n};\n", True),
+    ("constexpr int most = 3;\n", "constexpr std::size_t most = 4;\n", True),
+    ("double mean(const v& a, int n) {\n}\n", "double mean(const v& b, int m) {\n}\n", True),
+    ("struct a;\n", "struct a {};\n", False),
+    ("void f(int a) {\n}\n", "void f(char a) {\n}\n", False),
+    ("void a::f() {\n}\n", "void b::f() {\n}\n", False),
+    ("struct a {\n    int most = 3;\n};\n", "constexpr int most = 3;\n", False),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "clash"), TWO_FILES)
+def test_files_that_do_not_compile_as_one(tmp_path, one, two, clash):
+    (tmp_path / "net").mkdir()
+    for file, text in (("a", one), ("b", two)):
+        (tmp_path / "net" / f"{file}.cpp").write_text(f"namespace {{\n{text}}}  // namespace\nint most;\n")
+    found = {(f.rule, f.path) for f in tidy.check_tree(tmp_path, False)}
+    assert found == ({("unity", "net/b.cpp")} if clash else set())
+
+
 ALLOWED = [
     ("net/asio_network.cpp", "#include <asio/ip/tcp.hpp>\nauto t = steady_clock::now();\n"),
     ("core/task.cpp", "asio::steady_timer t{io};\n"),
     ("core/thread_workers.cpp", "std::thread t{f};\n"),
     ("optim/torch/gpt.cpp", "#include <torch/torch.h>\n"),
     ("compress/cuda/a.cu", "#include <cuda_runtime.h>\n"),
+    ("compress/cuda/a.cpp", '#include "compress/codec.hpp"\n#include "core/result.hpp"\n'),
     ("peers/command/sim.cpp", '#include "sim/world.hpp"\n'),
+    ("sim/lab/a.cpp", '#include "peers/peer.hpp"\n#include "net/link.hpp"\n'),
     ("tests/unit/a.cpp", '#include "sim/world.hpp"\nstd::thread t{f};\n'),
     ("peers/a.cpp", "// steady_clock::now is banned\n/* std::thread */ const char* s = \"std::thread\";\n"),
     ("core/a.hpp", "#pragma once\nusing namespace std::chrono_literals;\n"),
