@@ -403,8 +403,9 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
                 return d;
             }
         } else {
-            auto other = next_attempt(open, open.members, open.contributors,
-                                      fmt::format("peers {} and {} cannot reach each other", step->from, step->to), now);
+            auto other =
+                next_attempt(open, open.members, open.contributors,
+                             fmt::format("peers {} and {} cannot reach each other", step->from, step->to), now);
             const auto left = planner_.missing(other);
             if (!left || now < left->lost_at) {
                 d.propose = std::move(other);
