@@ -30,16 +30,21 @@ void exchange_planner::heard(peer_number who, const lines_message& m, core::time
 
 void exchange_planner::gone(peer_number who) { reports_.erase(who); }
 
-bool exchange_planner::reach(peer_number a, peer_number b, core::time_point now) const {
+std::optional<core::time_point> exchange_planner::apart_at(peer_number a, peer_number b) const {
     const auto of_a = reports_.find(a), of_b = reports_.find(b);
-    if (a == b || of_a == reports_.end() || of_b == reports_.end()) return true;
-    if (link_with(of_a->second.said, b) != nullptr || link_with(of_b->second.said, a) != nullptr) return true;
+    if (a == b || of_a == reports_.end() || of_b == reports_.end()) return std::nullopt;
+    if (link_with(of_a->second.said, b) != nullptr || link_with(of_b->second.said, a) != nullptr) return std::nullopt;
     // Everybody dials again what it lost: it has the same time for that.
     auto since = std::max(of_a->second.first, of_b->second.first);
     for (const auto& [r, other] : {std::pair(&of_a->second, b), std::pair(&of_b->second, a)}) {
         if (const auto lost = r->lost.find(other); lost != r->lost.end()) since = std::max(since, lost->second);
     }
-    return now < since + time_to_link;
+    return since + time_to_link;
+}
+
+bool exchange_planner::reach(peer_number a, peer_number b, core::time_point now) const {
+    const auto apart = apart_at(a, b);
+    return !apart || now < *apart;
 }
 
 optim::exchange_network exchange_planner::network(const std::vector<peer_number>& members, core::time_point now) const {
@@ -150,8 +155,7 @@ exchange_plan exchange_planner::replan(const round_record& next, core::time_poin
     return out;
 }
 
-std::optional<std::pair<peer_number, peer_number>> exchange_planner::blocked(const round_record& r,
-                                                                             core::time_point now) const {
+std::optional<exchange_planner::missing_link> exchange_planner::missing(const round_record& r) const {
     // Nearly always everybody is linked with everybody: one look at each report.
     const auto lacks_nobody = [&](peer_number m) {
         const auto of = reports_.find(m);
@@ -165,32 +169,24 @@ std::optional<std::pair<peer_number, peer_number>> exchange_planner::blocked(con
         });
     };
     if (std::ranges::all_of(r.members, lacks_nobody)) return std::nullopt;
-    std::vector<std::pair<peer_number, peer_number>> bad;
-    for (const auto a : r.members) {
-        for (const auto b : r.members) {
-            if (a < b && !reach(a, b, now)) bad.emplace_back(a, b);
-        }
-    }
-    if (bad.empty()) return std::nullopt;
-    const auto cut = [&](peer_number source, const std::vector<peer_number>& wanted) {
+    const auto apart = [&](peer_number a) {
+        return std::ranges::any_of(r.members, [&](peer_number b) { return a < b && apart_at(a, b); });
+    };
+    if (std::ranges::none_of(r.members, apart)) return std::nullopt;
+    std::optional<missing_link> first;
+    const auto look = [&](peer_number source, const std::vector<peer_number>& wanted) {
         for (const auto& [to, from] : tree_of(r.exchange, source, wanted)) {
-            if (!reach(from, to, now)) return std::optional(std::pair(from, to));
+            const auto at = apart_at(from, to);
+            if (at && (!first || *at < first->lost_at)) first = missing_link{from, to, *at};
         }
-        return std::optional<std::pair<peer_number, peer_number>>();
     };
     for (const auto c : r.contributors) {
         if (!among(r.members, c)) continue;  // what it sent is where it should be
-        if (r.exchange.shards.empty()) {
-            if (auto way = cut(c, r.members)) return way;
-        }
-        for (const auto& s : r.exchange.shards) {
-            if (auto way = cut(c, {s.owner})) return way;
-        }
+        if (r.exchange.shards.empty()) look(c, r.members);
+        for (const auto& s : r.exchange.shards) look(c, {s.owner});
     }
-    for (const auto& s : r.exchange.shards) {
-        if (auto way = cut(s.owner, r.members)) return way;
-    }
-    return std::nullopt;
+    for (const auto& s : r.exchange.shards) look(s.owner, r.members);
+    return first;
 }
 
 }  // namespace longhaul::peers

@@ -37,8 +37,13 @@ public:
                 core::time_point now, std::string_view present) const;
     /// For another attempt: the same shards, those of owners who left in other hands, and every way that is needed.
     exchange_plan replan(const round_record& next, core::time_point now) const;
-    /// A step from one member to another that this attempt needs and that cannot be made.
-    std::optional<std::pair<peer_number, peer_number>> blocked(const round_record& r, core::time_point now) const;
+    /// A step from one member to another that an attempt needs and that is not there.
+    struct missing_link {
+        peer_number from = 0, to = 0;
+        core::time_point lost_at{};  ///< until then it may still come
+    };
+    /// The one of this attempt that is lost first.
+    std::optional<missing_link> missing(const round_record& r) const;
 
 private:
     struct report {
@@ -46,6 +51,9 @@ private:
         core::time_point first{};
         std::map<peer_number, core::time_point> lost;  ///< links that it had, since when it has them no more
     };
+    /// From when on two members count as unable to reach each other, unless they link until then; nothing: they are
+    /// linked, or one of them has said nothing yet.
+    std::optional<core::time_point> apart_at(peer_number a, peer_number b) const;
     optim::exchange_network network(const std::vector<peer_number>& members, core::time_point now) const;
     std::map<peer_number, report> reports_;
     model model_;

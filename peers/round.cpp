@@ -146,6 +146,12 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         attempt_ = 0;
     }
     if (open_attempt != attempt_) {
+        const auto same_but_the_way = [&] {
+            return attempt_ != 0 && l.open() && l.open()->members == open_members_ &&
+                   l.open()->contributors == open_contributors_;
+        };
+        // Payloads that go another way have their time once more.
+        if (attempt_ == 0 || same_but_the_way()) deadlines_from_ = now;
         attempt_ = open_attempt;
         attempt_started_ = now;
         for (auto& [who, v] : views_) v.ready.reset();
@@ -155,6 +161,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (l.open()) last_mode_ = l.open()->plan.mode;
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
+    open_contributors_ = l.open() ? l.open()->contributors : std::vector<peer_number>{};
     if (first) {
         awaited_.insert(open_members_.begin(), open_members_.end());
         awaited_.erase(self_);
@@ -288,10 +295,10 @@ core::time_point round_coordinator::deadline_of(peer_number c, const round_recor
             moved = std::max(moved, v->second.last_receipt);
         }
     }
-    const auto plain = round_started_ + limit;
+    const auto plain = deadlines_from_ + limit;
     if (moved == core::time_point{}) return plain;
     // It stretches up to four times while its work or anybody's receipt of it moves.
-    return std::min(round_started_ + most_stretch * limit, std::max(plain, moved + limit / 2));
+    return std::min(deadlines_from_ + most_stretch * limit, std::max(plain, moved + limit / 2));
 }
 
 void round_coordinator::unblock(const round_record& open, bool all_answered, core::time_point now,
@@ -386,19 +393,28 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         d.propose = next_attempt(open, std::move(alive), std::move(contributors), "lost peer " + brief_list(dead), now);
         return d;
     }
-    if (const auto way = planner_.blocked(open, now)) {
-        auto other = next_attempt(open, open.members, open.contributors,
-                                  fmt::format("peers {} and {} cannot reach each other", way->first, way->second), now);
-        if (!planner_.blocked(other, now)) {
-            d.propose = std::move(other);
-            return d;
+    const auto limit = allowance();
+    if (const auto step = planner_.missing(open)) {
+        if (now < step->lost_at) {
+            // It may come yet, and nobody is late for the lack of it. But links that come and go hold up nothing more.
+            const auto until = std::min(step->lost_at, deadlines_from_ + limit + exchange_planner::time_to_link);
+            if (now < until) {
+                wake_no_later(d, until);
+                return d;
+            }
+        } else {
+            auto other =
+                next_attempt(open, open.members, open.contributors,
+                             fmt::format("peers {} and {} cannot reach each other", step->from, step->to), now);
+            const auto left = planner_.missing(other);
+            if (!left || now < left->lost_at) {
+                d.propose = std::move(other);
+                return d;
+            }
         }
     }
-    // Links that are missing now may come yet; whatever is still missing then needs another way.
-    if (const auto later = now + exchange_planner::time_to_link; planner_.blocked(open, later)) wake_no_later(d, later);
     // Stragglers: a contributor whose payload a majority still lacks when the deadline passed leaves the contributors.
     std::vector<peer_number> late, on_time;
-    const auto limit = allowance();
     for (const auto c : open.contributors) {
         if (arrived(open, c)) {
             on_time.push_back(c);

@@ -121,7 +121,8 @@ private:
     std::uint64_t generation_ = 0, round_ = 0;
     std::uint32_t attempt_ = 0;
     core::time_point round_started_{}, attempt_started_{};
-    std::vector<peer_number> open_members_;
+    core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
+    std::vector<peer_number> open_members_, open_contributors_;
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet

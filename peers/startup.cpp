@@ -323,6 +323,8 @@ void log_advanced(node& n, const record* r) {
         e.with("reason", way.reason);
         n.emit(std::move(e));
     }
+    // Who hears of a member for the first time is linked with it, or is not: the next plan needs to know.
+    if (news || (r != nullptr && std::holds_alternative<admit_record>(*r))) tell_lines(n);
     if (r != nullptr) {
         if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
             core::event e("left");

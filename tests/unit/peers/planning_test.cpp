@@ -83,11 +83,13 @@ TEST_CASE("members that have not linked in time go through one that both reach, 
     CHECK(p.reach(2, 9, start + 1h));  // a stranger
     round_record r;
     r.members = r.contributors = all;
-    CHECK_FALSE(p.blocked(r, start));
-    CHECK(p.blocked(r, start + 1min) == std::optional(std::pair<peer_number, peer_number>{2, 3}));
+    const auto step = p.missing(r);
+    REQUIRE(step);
+    CHECK(std::pair(step->from, step->to) == std::pair<peer_number, peer_number>{2, 3});
+    CHECK(step->lost_at == start + 1s + exchange_planner::time_to_link);
     r.exchange = p.replan(r, start + 1min);
     CHECK(r.exchange.relays == std::vector<relay>{{3, 2, 1}, {2, 3, 1}});
-    CHECK_FALSE(p.blocked(r, start + 1min));
+    CHECK_FALSE(p.missing(r));
     // They find each other, and lose each other again.
     p.heard(3, lines(100, 100, {1, 2}), start + 2min);
     CHECK(p.reach(2, 3, start + 2min));

@@ -539,6 +539,48 @@ TEST_CASE("rounds that stall because two members do not reach each other do not 
     CHECK(lengths == std::vector{60s, 18s, 18s, 18s, 18s});
 }
 
+TEST_CASE("nobody is late for the lack of a link: the payload goes another way and has its time once more") {
+    table t(3, 1000, 2s);  // shorter than members have to link
+    const auto says = [&t](peer_number who, std::vector<peer_number> linked) {
+        lines_message m;
+        for (const auto n : linked) m.links.push_back({n, 20'000});
+        t.coordinator.lines(who, m, t.now);
+    };
+    says(1, {2, 3});
+    says(2, {1});
+    says(3, {1});
+    t.open();
+    const auto begun = t.now;
+    t.delivered({1}, {1, 2, 3});
+    t.delivered({2}, {1, 2});
+    t.delivered({3}, {1, 3});
+    REQUIRE(t.waits());
+    CHECK(*t.decide().wake_at == begun + exchange_planner::time_to_link);
+    t.now = *t.decide().wake_at;
+    const auto r = t.step<round_record>();
+    CHECK(r.contributors == numbers{1, 2, 3});
+    CHECK(r.exchange.relays == std::vector<relay>{{3, 2, 1}, {2, 3, 1}});
+    CHECK(r.reason == "peers 2 and 3 cannot reach each other");
+    t.now += 1s;
+    CHECK(t.waits());
+    for (const peer_number n : {1, 2, 3}) t.ready(n);
+    CHECK(t.step<commit_record>().contributions.size() == 3);
+    // A link that comes and goes excuses nobody for ever.
+    for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+    says(2, {1, 3});
+    t.now += 1s;
+    t.open();
+    const auto again = t.now;
+    for (int i = 0; t.waits(); ++i) {
+        REQUIRE(i < 100);
+        t.now += 1s;
+        says(2, {1});
+        says(2, {1, 3});
+        says(2, {1});
+    }
+    CHECK(t.now - again < 10s);
+}
+
 TEST_CASE("READY tells that its sender holds every payload") {
     table t(4);
     t.open();
