@@ -8,6 +8,7 @@
 
 #include "compress/dense.hpp"
 #include "compress/quantize.hpp"
+#include "compress/topk.hpp"
 #include "core/config.hpp"
 #include "core/counter_random.hpp"
 
@@ -19,8 +20,9 @@ using core::fail;
 namespace {
 
 const std::vector<const codec*>& all_codecs() {
-    static const std::vector<const codec*> all{&f32_codec(),  &bf16_codec(),  &int8_codec(), &int4_codec(),
-                                               &e3m0_codec(), &sign2_codec(), &sign1_codec()};
+    static const std::vector<const codec*> all{&f32_codec(),   &bf16_codec(),         &int8_codec(),
+                                               &int4_codec(),  &e3m0_codec(),         &sign2_codec(),
+                                               &sign1_codec(), &topk_64_4096_codec(), &topk_4_64_codec()};
     return all;
 }
 

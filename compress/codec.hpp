@@ -40,6 +40,8 @@ public:
     virtual bool lossless() const { return false; }
     /// Fit for sums too: an owner may encode what it summed once more (exchange mode shard).
     virtual bool fits_sums() const { return false; }
+    /// Loses so much that training needs what it lost to be sent later (compress/feedback).
+    virtual bool wants_feedback() const { return false; }
 
     /// Bytes of a range on the wire.
     std::uint64_t range_bytes(const range& r) const;

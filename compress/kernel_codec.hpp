@@ -13,6 +13,7 @@ struct kernel_codec_traits {
     piece_kernels kernels::* family = nullptr;
     bool lossless = false;
     bool fits_sums = false;
+    bool wants_feedback = false;
 };
 
 class kernel_codec final : public codec {
@@ -21,6 +22,7 @@ public:
         : codec(t.name, t.wire_id), traits_(t), run_(from.*t.family) {}
     bool lossless() const override { return traits_.lossless; }
     bool fits_sums() const override { return traits_.fits_sums; }
+    bool wants_feedback() const override { return traits_.wants_feedback; }
 
 protected:
     std::size_t piece_bytes(std::size_t count) const override { return traits_.bytes(count); }

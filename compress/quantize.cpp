@@ -36,13 +36,13 @@ const codec& e3m0_codec() {
 }
 
 const codec& sign2_codec() {
-    static constexpr kernel_codec_traits traits{"sign2", 6, block_bytes<2, 2>, &kernels::sign2};
+    static constexpr kernel_codec_traits traits{"sign2", 6, block_bytes<2, 2>, &kernels::sign2, false, false, true};
     static const kernel_codec instance(traits);
     return instance;
 }
 
 const codec& sign1_codec() {
-    static constexpr kernel_codec_traits traits{"sign1", 7, block_bytes<1, 1>, &kernels::sign1};
+    static constexpr kernel_codec_traits traits{"sign1", 7, block_bytes<1, 1>, &kernels::sign1, false, false, true};
     static const kernel_codec instance(traits);
     return instance;
 }

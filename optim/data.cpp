@@ -70,7 +70,8 @@ std::uint64_t shard_sampler::shard_at(std::uint64_t position, std::uint64_t batc
 shard_sampler::pick shard_sampler::row(std::uint64_t position, std::uint64_t batch, std::uint64_t row) const {
     const auto shard = shard_at(position, batch);
     const auto in_shard = (items_ - shard + shards_ - 1) / shards_;
-    const auto key = core::combine_key(combine_key(core::combine_key(combine_key(seed_, shard), position), row), 0);
+    const auto key =
+        core::combine_key(core::combine_key(core::combine_key(core::combine_key(seed_, shard), position), row), 0);
     return {shard + shards_ * core::random_below(key, 0, in_shard), core::combine_key(key, 1)};
 }
 

@@ -56,7 +56,8 @@ public:
         x_.assign(values.begin(), values.end());
     }
     core::result<step_report> step(const step_context& at) override {
-        const auto key = core::combine_key(combine_key(core::combine_key(seed_, noise_stream), shard_), position_);
+        const auto key =
+            core::combine_key(core::combine_key(core::combine_key(seed_, noise_stream), shard_), position_);
         double loss = 0;
         for (std::uint64_t j = 0; j < x_.size(); ++j) {
             const double d = static_cast<double>(x_[j]) - centre_[j];
@@ -127,17 +128,17 @@ quadratic_problem::quadratic_problem(std::uint64_t seed, std::uint64_t dimension
 }
 
 float quadratic_problem::curvature(std::uint64_t j) const {
-    const auto k = core::random_below(combine_key(seed_, curvature_stream), j, 901);
+    const auto k = core::random_below(core::combine_key(seed_, curvature_stream), j, 901);
     return static_cast<float>(100 + k) / 1000.0F;
 }
 
 float quadratic_problem::centre(std::uint64_t shard, std::uint64_t j) const {
-    return core::random_normal(combine_key(seed_, common_stream), j) +
-           0.5F * core::random_normal(combine_key(seed_, shard_stream + shard), j);
+    return core::random_normal(core::combine_key(seed_, common_stream), j) +
+           0.5F * core::random_normal(core::combine_key(seed_, shard_stream + shard), j);
 }
 
 float quadratic_problem::start(std::uint64_t j) const {
-    return 3.0F * core::random_normal(combine_key(seed_, start_stream), j);
+    return 3.0F * core::random_normal(core::combine_key(seed_, start_stream), j);
 }
 
 double quadratic_problem::loss(std::span<const float> x) const {

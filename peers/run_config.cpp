@@ -89,6 +89,13 @@ core::result<void> validate(const run_config& c) {
                           c.name.substr(0, 64));
     }
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
+    if (codec->wants_feedback()) {
+        return core::fail(
+            core::errc::config,
+            "exchange.codec = \"{}\" needs error feedback, which runs do not have yet: use f32, bf16, int8, "
+            "int4 or e3m0",
+            codec->name());
+    }
     if (c.exchange.mode == "shard" && !codec->fits_sums()) {
         return core::fail(core::errc::config,
                           "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto or "

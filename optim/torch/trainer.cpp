@@ -152,7 +152,7 @@ public:
         return text != nullptr ? text->source().description() : std::get<image_batches>(data_).set().description;
     }
     void assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t position) override {
-        dropout_key_ = core::combine_key(combine_key(seed, shard), 0x64726f70);
+        dropout_key_ = core::combine_key(core::combine_key(seed, shard), 0x64726f70);
         std::visit([&](auto& d) { d.assign(shard, seed, position); }, data_);
     }
     void read(std::span<float> out) const override {
