@@ -1,3 +1,4 @@
+#pragma once
 /// The loops behind kernels.hpp. A file that includes this has defined LONGHAUL_KERNELS, the variant's name; nothing
 /// here but that table has linkage. Loops are written so that compilers turn them into vectors, and sums have a fixed
 /// number of lanes, so that their order does not depend on a vector's width.
