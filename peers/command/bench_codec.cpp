@@ -21,7 +21,7 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-struct wishes {
+struct codec_wishes {
     std::int64_t elements = std::int64_t{1} << 25;
     std::int64_t repeat = 5;
     std::vector<std::string> codecs;
@@ -59,7 +59,7 @@ private:
 };
 
 core::result<json> measure(const compress::codec& codec, const core::tensor_manifest& model,
-                           std::span<const float> values, const wishes& w, const stopwatch& watch) {
+                           std::span<const float> values, const codec_wishes& w, const stopwatch& watch) {
     const auto chunks = chunk_grid::of(model.elements()).count();
     const compress::rounding how{w.stochastic, 1};
     std::vector<core::byte_vector> wire(chunks);
@@ -108,7 +108,7 @@ core::result<json> measure(const compress::codec& codec, const core::tensor_mani
     return j;
 }
 
-core::result<int> bench(const wishes& w) {
+core::result<int> bench(const codec_wishes& w) {
     const machine here(1);
     const stopwatch watch(here.clock, w.repeat);
     const auto n = static_cast<std::size_t>(w.elements);
@@ -148,7 +148,7 @@ core::result<int> bench(const wishes& w) {
 
 void add_bench_codec(CLI::App& bench_command, action& chosen) {
     auto* command = bench_command.add_subcommand("codec", "how fast, small and exact the codecs are, on one core");
-    const auto w = std::make_shared<wishes>();
+    const auto w = std::make_shared<codec_wishes>();
     command->add_option("--elements", w->elements, "of the f32 tensor; default 32 Mi")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 33));
     command->add_option("--codec", w->codecs, "only this one; may be given again")
