@@ -19,6 +19,7 @@ def test_version(world):
     assert done.code == 0 and done.out.startswith("longhaul ")
     told = world.run("version", "--json").json
     assert told["wire_min"] <= told["wire_max"]
+    assert told["encrypts"] is True
     assert world.run("--version").out == done.out
 
 
@@ -95,6 +96,7 @@ def test_every_variable_that_something_reads_is_known(world):
         ["run", "--set", "inner.lr"],
         ["run", "--set", "=1"],
         ["run", "--die-with-fd", "x"],
+        ["run", "--die-with-fd", "77"],
         ["ckpt"],
         ["keygen"],
         ["join", "longhaul://host/name"],
