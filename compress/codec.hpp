@@ -1,43 +1,78 @@
 #pragma once
-/// A codec turns a flat f32 buffer into a self-describing payload and back. One small file a codec.
+/// A codec turns a range of a model into bytes and back. One small file a family. docs/COMPRESSION.md has the formats.
 
-#include <cstdint>
-#include <memory>
+#include <span>
+#include <string>
 #include <string_view>
-#include <vector>
 
-#include "core/tensor.hpp"
+#include "compress/range.hpp"
 
 namespace longhaul::compress {
 
-/// Stateless; safe to use from any thread.
+/// How values are rounded to what the wire can say.
+struct rounding {
+    bool stochastic = false;  ///< up or down at random, so that the mean is right; to the nearest otherwise
+    std::uint64_t seed = 0;   ///< of the random numbers: a pure function of it and of the element's place
+};
+
+/// What a contribution is multiplied by before it is added (optim/aggregate).
+struct factors {
+    float parameters = 1;
+    float buffers = 1;
+};
+
+/// Stateless; safe to use from any thread. A range of the same model takes the same number of bytes whatever is in it,
+/// so receivers have made room before there is a byte, and no length has to be believed. The bytes have no header: they
+/// travel behind one that names the run, the codec's wire id and the range (peers/chunk.hpp). They depend on the values
+/// and the rounding alone, not on threads or on the machine.
 class codec {
 public:
+    codec(std::string_view name, std::uint16_t wire_id) : name_(name), wire_id_(wire_id) {}
+    codec(const codec&) = delete;
+    codec& operator=(const codec&) = delete;
     virtual ~codec() = default;
-    /// As in configuration and events: "f32", "bf16".
-    virtual std::string_view name() const = 0;
-    /// Never reused once released.
-    virtual std::uint16_t wire_id() const = 0;
-    /// An upper bound of `encode`'s output for this manifest, header included. A payload announced larger is refused
-    /// before anything is allocated.
-    virtual std::uint64_t max_payload_bytes(const core::tensor_manifest& manifest) const = 0;
-    /// Encodes `values` (manifest.elements() floats). errc::limit when a value is not finite: the sentence names the
-    /// tensor.
-    virtual core::result<core::byte_vector> encode(const core::tensor_manifest& manifest,
-                                                   std::span<const float> values) const = 0;
-    /// Decodes a payload made for exactly this manifest into `out` (manifest.elements() floats). Hostile input: on any
-    /// error (errc::malformed, errc::run_mismatch) `out` is unchanged.
-    virtual core::result<void> decode(const core::tensor_manifest& manifest, core::const_bytes payload,
-                                      std::span<float> out) const = 0;
 
-    /// Dense codecs: wire bytes of one element, so that any range of elements travels alone, without a header. 0: this
-    /// codec has no ranges.
-    virtual std::size_t element_bytes() const { return 0; }
-    /// Encodes a range into exactly values.size() · element_bytes() bytes. errc::limit when a value is not finite.
-    virtual core::result<void> encode_range(std::span<const float> values, core::mutable_bytes out) const;
-    /// Decodes a range, hostile input. errc::malformed when the sizes do not match or a value is not finite; `out` is
-    /// then unchanged.
-    virtual core::result<void> decode_range(core::const_bytes in, std::span<float> out) const;
+    /// As in configuration and events.
+    std::string_view name() const { return name_; }
+    /// Never reused once released: another format is another codec.
+    std::uint16_t wire_id() const { return wire_id_; }
+    /// The wire bytes are the values' own, bit for bit.
+    virtual bool lossless() const { return false; }
+    /// Fit for sums too: an owner may encode what it summed once more (exchange mode shard).
+    virtual bool fits_sums() const { return false; }
+    /// Loses so much that training needs what it lost to be sent later (compress/feedback).
+    virtual bool wants_feedback() const { return false; }
+
+    /// Bytes of a range on the wire.
+    std::uint64_t range_bytes(const range& r) const;
+    /// Encodes r.size() values into exactly range_bytes(r) bytes. errc::limit when a value is not finite or too large
+    /// for the codec: the sentence names the tensor.
+    core::result<void> encode(const range& r, std::span<const float> values, const rounding& how,
+                              core::mutable_bytes out) const;
+    /// Whether hostile bytes are an encoding of this range: errc::malformed if not. All numbers in it are finite then.
+    core::result<void> check(const range& r, core::const_bytes in) const;
+    /// Checks and decodes. On an error `out` is unchanged.
+    core::result<void> decode(const range& r, core::const_bytes in, std::span<float> out) const;
+    /// Checks, and adds each value times its factor to `sum`: the bits of decoding, multiplying and adding one after
+    /// another. On an error `sum` is unchanged.
+    core::result<void> add(const range& r, core::const_bytes in, const factors& by, std::span<float> sum) const;
+
+protected:
+    // One piece of a tensor; sizes are right and, but for check_piece, so is the content.
+    virtual std::size_t piece_bytes(std::size_t count) const = 0;
+    /// False when there is a value that cannot be carried; `key` is null for rounding to nearest.
+    virtual bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out) const = 0;
+    virtual bool check_piece(const std::byte* in, std::size_t count) const = 0;
+    virtual void decode_piece(const std::byte* in, std::span<float> out) const = 0;
+    virtual void add_piece(const std::byte* in, float factor, std::span<float> sum) const = 0;
+
+private:
+    /// Calls visit(codec, piece, offset in the bytes) for each piece, in order, while it returns true.
+    template <typename Visit>
+    void each_piece(const range& r, Visit visit) const;
+
+    std::string_view name_;
+    std::uint16_t wire_id_;
 };
 
 /// The codec of that name, or errc::config naming the nearest. The object lives for ever.

@@ -1,23 +1,10 @@
 #include "optim/aggregate.hpp"
 
 #include <algorithm>
-#include <cmath>
+
+#include "compress/dense.hpp"
 
 namespace longhaul::optim {
-
-namespace {
-
-/// The tensor that holds element `at` of the flat buffer.
-std::size_t tensor_at(const core::tensor_manifest& manifest, std::uint64_t at) {
-    std::size_t low = 0, high = manifest.size();
-    while (high - low > 1) {
-        const auto middle = (low + high) / 2;
-        (manifest.offset(middle) <= at ? low : high) = middle;
-    }
-    return low;
-}
-
-}  // namespace
 
 core::result<aggregator> aggregator::begin(const core::tensor_manifest& manifest,
                                            std::span<const contribution_weight> contributors) {
@@ -42,33 +29,13 @@ core::result<aggregator> aggregator::begin(const core::tensor_manifest& manifest
     return a;
 }
 
-core::result<void> aggregator::add_range(std::size_t i, std::uint64_t first, std::span<const float> decoded,
-                                         std::span<float> sum) const {
-    LONGHAUL_ENSURE(i < coefficients_.size() && decoded.size() == sum.size(), "a range of one of the contributors");
-    LONGHAUL_ENSURE(first + decoded.size() <= manifest_.elements(), "a range lies inside the model");
-    const auto end = first + decoded.size();
-    if (const auto bad = std::ranges::find_if_not(decoded, [](float v) { return std::isfinite(v); });
-        bad != decoded.end()) {
-        const auto at = first + static_cast<std::uint64_t>(bad - decoded.begin());
-        return core::fail(core::errc::limit, "contribution {} has a value in {} that is not finite", i,
-                          manifest_.specs()[tensor_at(manifest_, at)].name);
-    }
-    if (decoded.empty()) return core::ok();
-    for (auto t = tensor_at(manifest_, first); t < manifest_.size() && manifest_.offset(t) < end; ++t) {
-        const auto from = std::max(first, manifest_.offset(t));
-        const auto to = std::min(end, manifest_.offset(t) + manifest_.specs()[t].elements());
-        const bool buffer = manifest_.specs()[t].role == core::tensor_role::buffer;
-        const float c = buffer ? shares_[i] : coefficients_[i];
-        for (auto k = from - first; k < to - first; ++k) sum[k] += c * decoded[k];
-    }
-    return core::ok();
-}
-
 core::result<void> aggregator::add(std::size_t i, std::span<const float> decoded) {
     LONGHAUL_ENSURE(i == added_ && i < coefficients_.size(), "contributions are added in the order of the round");
     LONGHAUL_ENSURE(decoded.size() == manifest_.elements(), "a contribution has the manifest's length");
     if (sum_.empty()) sum_.assign(manifest_.elements(), 0.0F);
-    LONGHAUL_TRY(add_range(i, 0, decoded, sum_));
+    const compress::range whole(manifest_);
+    const auto added = compress::f32_codec().add(whole, core::bytes_of(decoded), factors_of(i), sum_);
+    if (!added) return core::fail(core::errc::limit, "contribution {}: {}", i, added.error().message);
     ++added_;
     return core::ok();
 }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "core/tensor.hpp"
+#include "compress/codec.hpp"
 
 namespace longhaul::optim {
 
@@ -29,18 +29,15 @@ public:
     /// errc::malformed when one has no steps or no tokens or claims more than the limits above.
     static core::result<aggregator> begin(const core::tensor_manifest& manifest,
                                           std::span<const contribution_weight> contributors);
-    /// Adds elements [first, first + decoded.size()) of contributor `i` to `sum`, which holds the same range: zeros
-    /// before i = 0, then every contributor in turn. Ranges are independent, so they may be summed on several threads;
-    /// the bits are those of the whole. errc::limit when a value is not finite: `sum` is then unchanged.
-    core::result<void> add_range(std::size_t i, std::uint64_t first, std::span<const float> decoded,
-                                 std::span<float> sum) const;
+    /// What contributor i's values are multiplied by. A sum starts with zeros and takes every contributor in turn;
+    /// ranges are independent, so they may be summed on several threads (compress::codec::add): the bits are those of
+    /// the whole.
+    compress::factors factors_of(std::size_t i) const { return {coefficients_[i], shares_[i]}; }
     /// Adds contributor `i`'s decoded payload (manifest.elements() floats). Must be called for i = 0, 1, 2, …
     /// errc::limit when a value is not finite: the sentence names the tensor, and the sum is unchanged.
     core::result<void> add(std::size_t i, std::span<const float> decoded);
     /// Copies the aggregate to `out` (manifest.elements() floats) after every contributor was added.
     void finish(std::span<float> out) const;
-    /// Factor of contributor i's parameters.
-    float coefficient(std::size_t i) const { return coefficients_[i]; }
     /// Sum of the contributors' tokens.
     std::uint64_t tokens() const { return tokens_; }
 

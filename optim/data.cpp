@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "optim/counter_random.hpp"
+#include "core/counter_random.hpp"
 
 namespace longhaul::optim {
 namespace {
@@ -70,8 +70,9 @@ std::uint64_t shard_sampler::shard_at(std::uint64_t position, std::uint64_t batc
 shard_sampler::pick shard_sampler::row(std::uint64_t position, std::uint64_t batch, std::uint64_t row) const {
     const auto shard = shard_at(position, batch);
     const auto in_shard = (items_ - shard + shards_ - 1) / shards_;
-    const auto key = combine_key(combine_key(combine_key(combine_key(seed_, shard), position), row), 0);
-    return {shard + shards_ * random_below(key, 0, in_shard), combine_key(key, 1)};
+    const auto key =
+        core::combine_key(core::combine_key(core::combine_key(core::combine_key(seed_, shard), position), row), 0);
+    return {shard + shards_ * core::random_below(key, 0, in_shard), core::combine_key(key, 1)};
 }
 
 core::result<text_batches> text_batches::make(token_source source, const data_config& data, std::uint64_t context,
@@ -111,7 +112,7 @@ void text_batches::assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t
 
 std::uint64_t text_batches::window_start(std::uint64_t position, std::uint64_t row) const {
     const auto pick = sampler_.row(position, batch_, row);
-    return pick.item * block_ + random_below(pick.key, 0, block_ - context_);
+    return pick.item * block_ + core::random_below(pick.key, 0, block_ - context_);
 }
 
 std::uint64_t text_batches::validation_start(std::uint64_t i, std::uint64_t row) const {

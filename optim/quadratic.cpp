@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/counter_random.hpp"
 #include "core/hash.hpp"
-#include "optim/counter_random.hpp"
 #include "optim/inner.hpp"
 #include "optim/trainer.hpp"
 
@@ -56,12 +56,14 @@ public:
         x_.assign(values.begin(), values.end());
     }
     core::result<step_report> step(const step_context& at) override {
-        const auto key = combine_key(combine_key(combine_key(seed_, noise_stream), shard_), position_);
+        const auto key =
+            core::combine_key(core::combine_key(core::combine_key(seed_, noise_stream), shard_), position_);
         double loss = 0;
         for (std::uint64_t j = 0; j < x_.size(); ++j) {
             const double d = static_cast<double>(x_[j]) - centre_[j];
             loss += 0.5 * curvature_[j] * d * d;
-            gradient_[j] = static_cast<float>(curvature_[j] * d + noise_ * static_cast<double>(random_normal(key, j)));
+            gradient_[j] =
+                static_cast<float>(curvature_[j] * d + noise_ * static_cast<double>(core::random_normal(key, j)));
         }
         if (!std::isfinite(loss))
             return core::fail(core::errc::limit, "the loss at step {} is not finite: lower inner.lr ({})", at.position,
@@ -126,17 +128,17 @@ quadratic_problem::quadratic_problem(std::uint64_t seed, std::uint64_t dimension
 }
 
 float quadratic_problem::curvature(std::uint64_t j) const {
-    const auto k = random_below(combine_key(seed_, curvature_stream), j, 901);
+    const auto k = core::random_below(core::combine_key(seed_, curvature_stream), j, 901);
     return static_cast<float>(100 + k) / 1000.0F;
 }
 
 float quadratic_problem::centre(std::uint64_t shard, std::uint64_t j) const {
-    return random_normal(combine_key(seed_, common_stream), j) +
-           0.5F * random_normal(combine_key(seed_, shard_stream + shard), j);
+    return core::random_normal(core::combine_key(seed_, common_stream), j) +
+           0.5F * core::random_normal(core::combine_key(seed_, shard_stream + shard), j);
 }
 
 float quadratic_problem::start(std::uint64_t j) const {
-    return 3.0F * random_normal(combine_key(seed_, start_stream), j);
+    return 3.0F * core::random_normal(core::combine_key(seed_, start_stream), j);
 }
 
 double quadratic_problem::loss(std::span<const float> x) const {

@@ -31,7 +31,7 @@ struct exchange_network {
 struct exchange_work {
     double bytes = 0;               ///< of one payload on the wire
     std::uint32_t chunks = 1;       ///< that it is cut into
-    bool may_shard = true;          ///< its codec has ranges
+    bool may_shard = true;          ///< its codec fits sums
     std::vector<bool> contributes;  ///< of each member; empty: all do
 };
 

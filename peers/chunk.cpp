@@ -138,20 +138,33 @@ core::digest root_of_stream(const chunk_header& any_chunk, std::span<const core:
     return core::hash(head.bytes());
 }
 
-std::size_t stream_layout::data_bytes(std::uint32_t frame) const {
-    return frame < count ? grid.size(first + frame) * element_bytes : table;
+compress::range range_of_chunk(const core::tensor_manifest& manifest, std::uint32_t chunk) {
+    const auto grid = chunk_grid::of(manifest.elements());
+    return {manifest, grid.first(chunk), grid.size(chunk)};
 }
 
-std::uint64_t stream_layout::offset(std::uint32_t frame) const {
-    const auto whole = chunk_header_bytes + grid.elements * element_bytes;
-    if (frame < count) return frame * whole;
-    const auto end = count == 0 ? 0 : (count - 1) * whole + chunk_header_bytes + data_bytes(count - 1);
-    return frame == count ? end : end + chunk_header_bytes + table;
+std::uint64_t payload_bytes(const core::tensor_manifest& manifest, const compress::codec& codec) {
+    std::uint64_t n = 0;
+    const auto chunks = chunk_grid::of(manifest.elements()).count();
+    for (std::uint32_t i = 0; i < chunks; ++i) n += codec.range_bytes(range_of_chunk(manifest, i));
+    return n;
+}
+
+stream_layout::stream_layout(std::uint32_t first, const std::vector<std::size_t>& sizes, std::size_t table)
+    : first_(first), count_(static_cast<std::uint32_t>(sizes.size())) {
+    for (const auto n : sizes) offsets_.push_back(offsets_.back() + chunk_header_bytes + n);
+    if (table > 0) offsets_.push_back(offsets_.back() + chunk_header_bytes + table);
+}
+
+stream_layout stream_layout::of(const core::tensor_manifest& manifest, const compress::codec& codec,
+                                std::uint32_t first, std::uint32_t count, std::size_t table) {
+    std::vector<std::size_t> sizes(count);
+    for (std::uint32_t i = 0; i < count; ++i) sizes[i] = codec.range_bytes(range_of_chunk(manifest, first + i));
+    return {first, sizes, table};
 }
 
 std::uint32_t stream_layout::frame_at(std::uint64_t at) const {
-    if (at >= offset(count)) return count;
-    return static_cast<std::uint32_t>(at / (chunk_header_bytes + grid.elements * element_bytes));
+    return static_cast<std::uint32_t>(std::ranges::upper_bound(offsets_, at) - offsets_.begin() - 1);
 }
 
 }  // namespace longhaul::peers

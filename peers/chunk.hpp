@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <compare>
 #include <span>
+#include <vector>
 
+#include "compress/codec.hpp"
 #include "net/identity.hpp"
 #include "peers/records.hpp"
 
@@ -78,20 +80,32 @@ core::result<chunk_header> open_chunk(core::const_bytes frame, const net::peer_k
 /// One hash for a whole stream: what it stands for and all that is in it.
 core::digest root_of_stream(const chunk_header& any_chunk, std::span<const core::digest> hashes);
 
-/// Where the frames of a stream lie in its bytes.
-struct stream_layout {
-    chunk_grid grid;
-    std::uint32_t first = 0;        ///< chunk
-    std::uint32_t count = 0;        ///< chunks
-    std::size_t element_bytes = 4;  ///< on the wire
-    std::size_t table = 0;          ///< bytes of the table behind the last chunk; 0: none
+/// A chunk's elements.
+compress::range range_of_chunk(const core::tensor_manifest& manifest, std::uint32_t chunk);
+/// What all chunks of a model take on the wire, without their headers.
+std::uint64_t payload_bytes(const core::tensor_manifest& manifest, const compress::codec& codec);
 
-    std::uint32_t frames() const { return count + (table > 0 ? 1 : 0); }
-    std::size_t data_bytes(std::uint32_t frame) const;
-    std::uint64_t offset(std::uint32_t frame) const;
-    std::uint64_t total() const { return offset(frames()); }
-    /// The frame that holds byte `at`.
+/// Where the frames of a stream lie in its bytes.
+class stream_layout {
+public:
+    stream_layout() = default;
+    /// Chunks first, first + 1 …, whose data have `sizes` bytes, and behind them a table of `table` bytes (0: none).
+    stream_layout(std::uint32_t first, const std::vector<std::size_t>& sizes, std::size_t table);
+    static stream_layout of(const core::tensor_manifest& manifest, const compress::codec& codec, std::uint32_t first,
+                            std::uint32_t count, std::size_t table);
+
+    std::uint32_t first() const { return first_; }  ///< chunk
+    std::uint32_t count() const { return count_; }  ///< chunks
+    std::uint32_t frames() const { return static_cast<std::uint32_t>(offsets_.size() - 1); }
+    std::size_t data_bytes(std::uint32_t frame) const { return offset(frame + 1) - offset(frame) - chunk_header_bytes; }
+    std::uint64_t offset(std::uint32_t frame) const { return offsets_[frame]; }
+    std::uint64_t total() const { return offsets_.back(); }
+    /// The frame that holds byte `at`, which is below the total.
     std::uint32_t frame_at(std::uint64_t at) const;
+
+private:
+    std::uint32_t first_ = 0, count_ = 0;
+    std::vector<std::uint64_t> offsets_{0};  ///< of each frame, and the total
 };
 
 }  // namespace longhaul::peers

@@ -92,13 +92,10 @@ exchange::shared_stream exchange::make_stream(const exchange_terms& t, const str
     LONGHAUL_ENSURE(codec, "terms without a codec have no streams");
     s->name = name;
     s->codec = (*codec)->wire_id();
-    auto& l = s->layout;
-    l.grid = chunk_grid::of(host_.tensors().elements());
-    const auto range = range_of(t.plan, name.shard, l.grid.count());
-    l.first = range.first;
-    l.count = range.count;
-    l.element_bytes = (*codec)->element_bytes();
-    if (name.kind == stream_kind::reduced) l.table = t.contributors.size() * table_line;
+    const auto chunks = range_of(t.plan, name.shard, chunk_grid::of(host_.tensors().elements()).count());
+    const auto table = name.kind == stream_kind::reduced ? t.contributors.size() * table_line : 0;
+    s->layout = stream_layout::of(host_.tensors(), **codec, chunks.first, chunks.count, table);
+    const auto& l = s->layout;
     s->bytes = std::make_shared<core::byte_vector>(l.total());
     s->arrived.assign(l.frames(), 0);
     s->verified.assign(l.frames(), 0);
@@ -142,8 +139,8 @@ std::vector<exchange::shared_stream> exchange::own_streams() const {
 void exchange::open(exchange_terms terms) {
     if (terms == terms_) return;
     const auto codec = compress::find_codec(terms.codec);
-    if (!codec || (*codec)->element_bytes() == 0) {
-        host_.report(core::error(errc::config, fmt::format("the codec {} cannot be exchanged by chunk", terms.codec)),
+    if (!codec || (!terms.plan.shards.empty() && !(*codec)->fits_sums())) {
+        host_.report(core::error(errc::config, fmt::format("sums cannot be sent in the codec {}", terms.codec)),
                      "opening an exchange");
         return;
     }

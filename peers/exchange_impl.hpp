@@ -37,7 +37,7 @@ struct exchange::stream {
     /// Verified frames from `from` on, at most `most`.
     std::uint32_t run_from(std::uint32_t from, std::uint32_t most) const {
         std::uint32_t n = 0;
-        while (n < most && from + n < layout.count && verified[from + n]) ++n;
+        while (n < most && from + n < layout.count() && verified[from + n]) ++n;
         return n;
     }
 };

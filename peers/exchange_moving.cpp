@@ -117,14 +117,13 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         const auto* known = host_.key_of(author);
         const auto key = known != nullptr ? *known : net::peer_key{};
         std::function<void()> job = [&] {
-            core::flat_buffer scratch(s->layout.grid.elements);
             for (auto& c : frames) {
                 c.header = open_chunk(s->frame(c.frame), key);
                 c.signed_by_author = c.header.has_value();
-                if (!c.header || c.frame >= s->layout.count) continue;
-                const auto n = s->layout.grid.size(s->layout.first + c.frame);
-                const auto decoded = (*codec)->decode_range(s->data(c.frame), std::span(scratch).first(n));
-                if (!decoded) c.header = fail(decoded.error());
+                if (!c.header || c.frame >= s->layout.count()) continue;
+                const auto range = range_of_chunk(host_.tensors(), s->layout.first() + c.frame);
+                const auto sound = (*codec)->check(range, s->data(c.frame));
+                if (!sound) c.header = fail(sound.error());
             }
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
@@ -143,7 +142,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
             }
             // Whoever sends what cannot be true is cut off; what its author signed is refused from everybody.
             host_.report(right.error(), fmt::format("chunk {} of peer {} for round {}, sent by peer {}",
-                                                    s->layout.first + c.frame, author, s->name.round, sender));
+                                                    s->layout.first() + c.frame, author, s->name.round, sender));
             if (c.signed_by_author || sender == author) refused_.insert(s->name);
             forget(s);
             from->close("it sent a chunk that cannot be true");
@@ -157,7 +156,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
     const bool contributes = s.name.kind == stream_kind::contribution;
-    const bool right = h.run == host_.run() && h.stream == s.name && h.index == s.layout.first + frame &&
+    const bool right = h.run == host_.run() && h.stream == s.name && h.index == s.layout.first() + frame &&
                        h.codec == s.codec && h.root.is_zero() != last;
     if (!right) return fail(errc::protocol, "it was signed for another run, stream or place");
     if (contributes && h.work.steps > terms_.max_steps) {

@@ -70,7 +70,7 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
     std::uint32_t longest = 0;
     for (const auto& s : mine) {
         s->work = work;
-        longest = std::max(longest, s->layout.count);
+        longest = std::max(longest, s->layout.count());
     }
     core::result<void> made = core::ok();
     // The first chunk goes out as soon as it can; later ones a few at a time, of all shards in turn.
@@ -83,12 +83,12 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
                 h.codec = s->codec;
                 h.work = work;
                 const auto& l = s->layout;
-                for (auto f = i; f < std::min(i + n, l.count) && made; ++f) {
-                    h.index = l.first + f;
-                    const auto part = values.subspan(l.grid.first(h.index), l.grid.size(h.index));
-                    made = (*codec)->encode_range(part, s->data(f));
+                for (auto f = i; f < std::min(i + n, l.count()) && made; ++f) {
+                    h.index = l.first() + f;
+                    const auto range = range_of_chunk(host_.tensors(), h.index);
+                    made = (*codec)->encode(range, values.subspan(range.first(), range.size()), {}, s->data(f));
                     h.hash = s->hashes[f] = core::hash(s->data(f));
-                    if (f + 1 == l.count) h.root = s->root = root_of_stream(h, s->hashes);
+                    if (f + 1 == l.count()) h.root = s->root = root_of_stream(h, s->hashes);
                     seal_chunk(h, s->frame(f), host_.identity());
                 }
             }
@@ -97,7 +97,7 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
         LONGHAUL_CO_TRY(ran);
         LONGHAUL_CO_TRY(made);
         for (const auto& s : mine) {
-            if (i < s->layout.count) verified(*s, i, std::min(n, s->layout.count - i));
+            if (i < s->layout.count()) verified(*s, i, std::min(n, s->layout.count() - i));
         }
     }
     contribution out;
@@ -214,19 +214,16 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
             mean = std::move(*begun);
         }
         std::function<void()> job = [&] {
-            core::flat_buffer scratch(grid.elements);
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto chunk = range.first + f;
-                const auto part = std::span(a->out->values).subspan(grid.first(chunk), grid.size(chunk));
-                const auto decoded = std::span(scratch).first(part.size());
-                for (std::size_t c = 0; c < inputs.size() && summed; ++c) {
-                    summed = a->codec->decode_range(inputs[c]->data(f), decoded);
-                    if (summed) summed = mean->add_range(c, grid.first(chunk), decoded, part);
-                }
+                const auto elements = range_of_chunk(host_.tensors(), chunk);
+                const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
+                for (std::size_t c = 0; c < inputs.size() && summed; ++c)
+                    summed = a->codec->add(elements, inputs[c]->data(f), mean->factors_of(c), part);
                 if (!summed) return;
                 if (out) {
-                    summed = a->codec->encode_range(part, out->data(f));
-                    if (summed) summed = a->codec->decode_range(out->data(f), part);
+                    summed = a->codec->encode(elements, part, {}, out->data(f));
+                    if (summed) summed = a->codec->decode(elements, out->data(f), part);
                     if (!summed) return;
                     chunk_header h;
                     h.run = host_.run();
@@ -236,7 +233,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
                     h.hash = out->hashes[f] = core::hash(out->data(f));
                     seal_chunk(h, out->frame(f), host_.identity());
                 }
-                const bool same_bytes = out && a->codec->element_bytes() == sizeof(float);
+                const bool same_bytes = out && a->codec->lossless();
                 a->leaves[chunk] = same_bytes ? out->hashes[f] : core::hash(core::bytes_of(part));
             }
         };
@@ -258,13 +255,13 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         LONGHAUL_CO_TRY(woken);
     }
     if (out) {
-        const auto f = out->layout.count;
+        const auto f = out->layout.count();
         const auto lines = write_lines(terms.contributors, a->inputs[shard]);
         std::ranges::copy(lines, out->data(f).begin());
         chunk_header h;
         h.run = host_.run();
         h.stream = out->name;
-        h.index = out->layout.first + f;
+        h.index = out->layout.first() + f;
         h.codec = out->codec;
         h.hash = out->hashes[f] = core::hash(lines);
         h.root = out->root = root_of_stream(h, out->hashes);
@@ -300,10 +297,10 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && decoded; ++f) {
                 const auto chunk = range.first + f;
-                const auto part = std::span(a->out->values).subspan(grid.first(chunk), grid.size(chunk));
-                decoded = a->codec->decode_range(s->data(f), part);
-                const bool same_bytes = a->codec->element_bytes() == sizeof(float);
-                a->leaves[chunk] = same_bytes ? s->hashes[f] : core::hash(core::bytes_of(part));
+                const auto elements = range_of_chunk(host_.tensors(), chunk);
+                const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
+                decoded = a->codec->decode(elements, s->data(f), part);
+                a->leaves[chunk] = a->codec->lossless() ? s->hashes[f] : core::hash(core::bytes_of(part));
             }
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
@@ -314,7 +311,7 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
     for (;;) {
         if (a->over) co_return core::ok();
         if (const auto s = find(name); s && s->complete) {
-            auto lines = read_lines(terms.contributors, s->data(s->layout.count));
+            auto lines = read_lines(terms.contributors, s->data(s->layout.count()));
             LONGHAUL_CO_TRY(lines);
             a->inputs[shard] = std::move(*lines);
             break;

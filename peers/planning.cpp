@@ -80,8 +80,8 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     const auto net = network(members, now);
     optim::exchange_work work;
     work.chunks = std::max(1U, chunk_grid::of(model_.elements).count());
-    work.bytes = static_cast<double>(model_.elements * model_.element_bytes);
-    work.may_shard = model_.element_bytes > 0;
+    work.bytes = static_cast<double>(model_.payload_bytes);
+    work.may_shard = model_.may_shard;
     for (const auto m : members) work.contributes.push_back(among(contributors, m));
     optim::exchange_forecast f;
     if (model_.mode == "auto") {

@@ -18,8 +18,9 @@ public:
 
     struct model {
         std::uint64_t elements = 0;
-        std::size_t element_bytes = 0;  ///< of the codec; 0: it has no ranges
-        std::string mode = "auto";      ///< auto | gather | shard
+        std::uint64_t payload_bytes = 0;
+        bool may_shard = true;      ///< the codec fits sums
+        std::string mode = "auto";  ///< auto | gather | shard
     };
     explicit exchange_planner(model m) : model_(std::move(m)) {}
 

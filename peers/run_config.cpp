@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/codec.hpp"
 #include "net/ticket.hpp"
 
 namespace longhaul::peers {
@@ -63,7 +64,7 @@ void bind(core::config_binder& b, run_config& c) {
     optim::bind(b, c.data);
     optim::bind(b, c.inner);
     optim::bind(b, c.outer);
-    b.bind_choice("exchange.codec", c.exchange.codec, {"f32", "bf16"}, "how pseudo-gradients are encoded");
+    b.bind_choice("exchange.codec", c.exchange.codec, compress::codec_names(), "how pseudo-gradients are encoded");
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
@@ -86,6 +87,20 @@ core::result<void> validate(const run_config& c) {
                           "name = \"{}\" is not a run's name: use 1 to 64 of A-Z a-z 0-9 . _ - (for example "
                           "\"shakespeare-1\")",
                           c.name.substr(0, 64));
+    }
+    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
+    if (codec->wants_feedback()) {
+        return core::fail(
+            core::errc::config,
+            "exchange.codec = \"{}\" needs error feedback, which runs do not have yet: use f32, bf16, int8, "
+            "int4 or e3m0",
+            codec->name());
+    }
+    if (c.exchange.mode == "shard" && !codec->fits_sums()) {
+        return core::fail(core::errc::config,
+                          "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto or "
+                          "gather, or one of the codecs f32, bf16 and int8",
+                          codec->name());
     }
     if (c.name == "." || c.name == "..") {
         return core::fail(core::errc::config, "name = \"{}\" would be another folder: choose a word", c.name);

@@ -149,7 +149,7 @@ core::result<void> declare_memory(node& n) {
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
-    const auto a_payload = (*codec)->max_payload_bytes(n.tensors());
+    const auto a_payload = payload_bytes(n.tensors(), **codec);
     const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
     n.memory = words * 4 * elements + 2 * members * a_payload;
     if (n.options.memory_limit != 0 && n.memory > n.options.memory_limit) {
@@ -389,7 +389,8 @@ core::task<core::result<void>> start_founder(node& n) {
     rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
     const auto codec = compress::find_codec(c.exchange.codec);
     LONGHAUL_CO_TRY(codec);
-    rules.exchange = {n.tensors().elements(), (*codec)->element_bytes(), c.exchange.mode};
+    rules.exchange = {n.tensors().elements(), payload_bytes(n.tensors(), **codec), (*codec)->fits_sums(),
+                      c.exchange.mode};
     n.coordinator.emplace(std::move(rules), n.number);
     n.coordinator->log_advanced(n.led(), n.env.clock.now());
     if (n.led().open()) n.coordinator->restarted(n.number);

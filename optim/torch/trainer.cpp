@@ -13,7 +13,7 @@
 #include <optional>
 #include <variant>
 
-#include "optim/counter_random.hpp"
+#include "core/counter_random.hpp"
 #include "optim/data.hpp"
 #include "optim/torch/models.hpp"
 
@@ -152,7 +152,7 @@ public:
         return text != nullptr ? text->source().description() : std::get<image_batches>(data_).set().description;
     }
     void assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t position) override {
-        dropout_key_ = combine_key(combine_key(seed, shard), 0x64726f70);
+        dropout_key_ = core::combine_key(core::combine_key(seed, shard), 0x64726f70);
         std::visit([&](auto& d) { d.assign(shard, seed, position); }, data_);
     }
     void read(std::span<float> out) const override {
@@ -169,7 +169,7 @@ public:
     core::result<step_report> step(const step_context& at) override {
         return guarded("inner step", [&]() -> core::result<step_report> {
             const auto position = std::visit([](auto& d) { return d.position(); }, data_);
-            if (options_.model.dropout > 0) at::manual_seed(combine_key(dropout_key_, position));
+            if (options_.model.dropout > 0) at::manual_seed(core::combine_key(dropout_key_, position));
             next_batch();
             const auto loss = forward(true);
             gradients_.zero_();
@@ -286,7 +286,7 @@ private:
         core::flat_buffer start(manifest_.elements());
         const auto seed = static_cast<std::uint64_t>(options_.model.seed);
         for (std::size_t i = 0; i < manifest_.size(); ++i) {
-            const auto key = combine_key(seed, i);
+            const auto key = core::combine_key(seed, i);
             const auto& how = model_->parameters()[i].start;
             const auto scale = static_cast<float>(how.scale);
             std::uint64_t k = 0;
@@ -294,9 +294,9 @@ private:
                 switch (how.how) {
                     case torch_models::initial::kind::zeros: v = 0; break;
                     case torch_models::initial::kind::ones: v = 1; break;
-                    case torch_models::initial::kind::normal: v = scale * random_normal(key, k); break;
+                    case torch_models::initial::kind::normal: v = scale * core::random_normal(key, k); break;
                     case torch_models::initial::kind::uniform:
-                        v = scale * (static_cast<float>(random_bits(key, k) >> 40) / 8388608.0F - 1.0F);
+                        v = scale * (static_cast<float>(core::random_bits(key, k) >> 40) / 8388608.0F - 1.0F);
                         break;
                 }
                 ++k;

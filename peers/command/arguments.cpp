@@ -37,7 +37,7 @@ constexpr named_flag run_flags[] = {
     {"--inner-steps", "inner.steps", "H: inner steps from one exchange to the next"},
     {"--lr", "inner.lr", "highest learning rate of the inner optimizer"},
     {"--batch", "inner.batch", "sequences or samples of a step"},
-    {"--codec", "exchange.codec", "f32 or bf16"},
+    {"--codec", "exchange.codec", "f32, bf16, int8, int4, e3m0, …"},
     {"--admission", "peers.admission", "invite or open"},
     {"--min-peers", "peers.min", "members before the first round starts"},
 };

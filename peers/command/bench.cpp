@@ -10,6 +10,7 @@ void add_bench(CLI::App& app, action& chosen) {
     bench->require_subcommand(1);
     add_bench_transfer(*bench, chosen);
     add_bench_allreduce(*bench, chosen);
+    add_bench_codec(*bench, chosen);
 }
 
 double median(std::vector<double> values) {

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "compress/codec.hpp"
 #include "core/json.hpp"
 #include "core/units.hpp"
 #include "net/ticket.hpp"
@@ -97,7 +98,7 @@ void add_bench_allreduce(CLI::App& bench_command, action& chosen) {
     command->add_option("--peers", w->peers, "host: machines, itself included; default 2")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{most_bench_peers}));
     command->add_option("--size", w->size, "host: of the f32 tensor; default 64 MiB");
-    command->add_option("--codec", w->codec, "host: f32 or bf16")->check(CLI::IsMember({"f32", "bf16"}));
+    command->add_option("--codec", w->codec, "host: f32, bf16, int8, …")->check(CLI::IsMember(compress::codec_names()));
     command->add_option("--mode", w->mode, "host: auto (by the time model), gather or shard")
         ->check(CLI::IsMember({"auto", "gather", "shard"}));
     command->add_option("--repeat", w->repeat, "host: all-reduces; default 5")

@@ -27,6 +27,7 @@ void add_probe(CLI::App& app, action& chosen);
 /// Measurements between machines and on one.
 void add_bench(CLI::App& app, action& chosen);
 void add_bench_allreduce(CLI::App& bench, action& chosen);
+void add_bench_codec(CLI::App& bench, action& chosen);
 void add_bench_transfer(CLI::App& bench, action& chosen);
 /// Of what a benchmark measured; 0 of nothing.
 double median(std::vector<double> values);

@@ -1,4 +1,4 @@
-"""optim/counter_random.hpp in Python: random numbers by position. Shared by the scripts that make golden files."""
+"""core/counter_random.hpp in Python: random numbers by position. Shared by the scripts that make golden files."""
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

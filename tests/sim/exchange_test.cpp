@@ -20,7 +20,7 @@ constexpr std::uint64_t elements = 150'000;  // ten chunks
 core::tensor_manifest model() {
     core::tensor_spec w, b;
     w.name = "w";
-    w.shape = {static_cast<std::int64_t>(elements) - 7};
+    w.shape = {1, static_cast<std::int64_t>(elements) - 7};
     b.name = "running_mean";
     b.shape = {7};
     b.role = core::tensor_role::buffer;
@@ -40,10 +40,14 @@ core::flat_buffer expected(const std::vector<peer_number>& contributors, const s
     const auto m = model();
     const auto c = *compress::find_codec(codec);
     const auto through = [&](const core::flat_buffer& v) {
-        core::byte_vector wire(v.size() * c->element_bytes());
         core::flat_buffer out(v.size());
-        REQUIRE(c->encode_range(v, wire));
-        REQUIRE(c->decode_range(wire, out));
+        for (std::uint32_t i = 0; i < chunk_grid::of(elements).count(); ++i) {
+            const auto range = range_of_chunk(m, i);
+            const auto part = [&range](auto& whole) { return std::span(whole).subspan(range.first(), range.size()); };
+            core::byte_vector wire(c->range_bytes(range));
+            REQUIRE(c->encode(range, part(v), {}, wire));
+            REQUIRE(c->decode(range, wire, part(out)));
+        }
         return out;
     };
     std::vector<optim::contribution_weight> weights;
@@ -265,8 +269,9 @@ exchange_plan four_shards() {
 
 TEST_CASE("every mode and codec gives every member the same bits, those of the sum in the order of the round",
           "[sim]") {
-    for (const auto* codec : {"f32", "bf16"}) {
+    for (const auto& codec : compress::codec_names()) {
         for (const bool sharded : {false, true}) {
+            if (sharded && !(*compress::find_codec(codec))->fits_sums()) continue;
             INFO(codec << (sharded ? " shard" : " gather"));
             hall h(5);
             sim::world w(1);

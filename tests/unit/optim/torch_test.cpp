@@ -6,8 +6,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/counter_random.hpp"
 #include "optim/aggregate.hpp"
-#include "optim/counter_random.hpp"
 #include "optim/outer.hpp"
 #include "optim/schedule.hpp"
 #include "optim/trainer.hpp"
@@ -38,7 +38,7 @@ struct golden_data {
         folder = name;
         std::string text, pixels, labels;
         for (std::uint64_t i = 0; i < 20'000; ++i)
-            text.push_back(static_cast<char>(97 + optim::random_below(123, i, 26)));
+            text.push_back(static_cast<char>(97 + core::random_below(123, i, 26)));
         std::ofstream(folder / "text.txt", std::ios::binary) << text;
         const std::uint64_t images = 120;
         const auto big = [](std::uint32_t v) {
@@ -47,8 +47,8 @@ struct golden_data {
             return s;
         };
         for (std::uint64_t i = 0; i < images * 784; ++i)
-            pixels.push_back(static_cast<char>(optim::random_below(321, i, 256)));
-        for (std::uint64_t i = 0; i < images; ++i) labels.push_back(static_cast<char>(optim::random_below(322, i, 10)));
+            pixels.push_back(static_cast<char>(core::random_below(321, i, 256)));
+        for (std::uint64_t i = 0; i < images; ++i) labels.push_back(static_cast<char>(core::random_below(322, i, 10)));
         std::ofstream(folder / "t-images-idx3-ubyte", std::ios::binary)
             << big(0x803) << big(images) << big(28) << big(28) << pixels;
         std::ofstream(folder / "t-labels-idx1-ubyte", std::ios::binary) << big(0x801) << big(images) << labels;
@@ -101,7 +101,7 @@ std::vector<float> golden_weights(const core::tensor_manifest& m) {
         const float shift = spec.shape.size() == 1 && spec.name.ends_with("weight") ? 1.0F : 0.0F;
         std::uint64_t k = 0;
         for (float& v : m.part(std::span<float>(x), i))
-            v = optim::random_normal(optim::combine_key(77, i), k++) * 0.08F + shift;
+            v = core::random_normal(core::combine_key(77, i), k++) * 0.08F + shift;
     }
     return x;
 }

@@ -58,12 +58,13 @@ TEST_CASE("frames lie one behind the other and every byte is in one") {
     for (const std::uint64_t total : {1ULL, 16384ULL, 16385ULL, 100000ULL}) {
         for (const std::size_t width : {2U, 4U}) {
             for (const std::size_t table : {std::size_t{0}, std::size_t{56}}) {
-                stream_layout l;
-                l.grid = chunk_grid::of(total);
-                l.first = l.grid.count() > 2 ? 1 : 0;
-                l.count = l.grid.count() - l.first;
-                l.element_bytes = width;
-                l.table = table;
+                const auto model = *core::tensor_manifest::make({{"w", {1, static_cast<std::int64_t>(total)}}});
+                const auto grid = chunk_grid::of(total);
+                const std::uint32_t first = grid.count() > 2 ? 1 : 0;
+                const auto& codec = **compress::find_codec(width == 2 ? "bf16" : "f32");
+                const auto l = stream_layout::of(model, codec, first, grid.count() - first, table);
+                CHECK(l.first() == first);
+                CHECK(l.count() == grid.count() - first);
                 std::uint64_t at = 0;
                 for (std::uint32_t f = 0; f < l.frames(); ++f) {
                     CHECK(l.offset(f) == at);
@@ -73,7 +74,7 @@ TEST_CASE("frames lie one behind the other and every byte is in one") {
                     at += size;
                 }
                 CHECK(l.total() == at);
-                CHECK(at == (total - l.grid.first(l.first)) * width + table + l.frames() * chunk_header_bytes);
+                CHECK(at == (total - grid.first(first)) * width + table + l.frames() * chunk_header_bytes);
             }
         }
     }

@@ -16,7 +16,9 @@ namespace {
 
 constexpr core::time_point start{std::chrono::hours(1)};
 
-exchange_planner::model dense(std::string mode = "auto") { return {std::uint64_t{1} << 22, 4, std::move(mode)}; }
+exchange_planner::model dense(std::string mode = "auto") {
+    return {std::uint64_t{1} << 22, std::uint64_t{4} << 22, true, std::move(mode)};
+}
 
 lines_message lines(double mbit_up, double mbit_down, std::vector<peer_number> linked) {
     lines_message m;
@@ -59,13 +61,14 @@ TEST_CASE("the plan follows the lines: owners with room, and never somebody that
     CHECK(nothing_known.plan(all, all, start, "").plan.predicted_seconds == 0);
 }
 
-TEST_CASE("exchange.mode decides, a codec without ranges is never sharded, and a present mode is kept for a little") {
+TEST_CASE(
+    "exchange.mode decides, a codec that does not fit sums is never sharded, and a present mode is kept for a little") {
     const std::vector<peer_number> all{1, 2, 3, 4, 5};
     const std::vector<double> up{1000, 500, 500, 50, 50};
     CHECK(everybody_linked(up, dense("gather")).plan(all, all, start, "").plan.shards.empty());
     CHECK(everybody_linked({50, 50}, dense("shard")).plan({1, 2}, {1, 2}, start, "").mode == "shard");
     auto whole = dense();
-    whole.element_bytes = 0;
+    whole.may_shard = false;
     CHECK(everybody_linked(up, whole).plan(all, all, start, "").mode == "gather");
     // Three equal lines: gather sends 2·S, shard 4/3·S: not close, so it changes whatever was before.
     CHECK(everybody_linked({100, 100, 100}, dense()).plan({1, 2, 3}, {1, 2, 3}, start, "gather").mode == "shard");

@@ -110,6 +110,9 @@ TEST_CASE("errors of RUN.toml name the line, the key and what to do") {
 TEST_CASE("combinations that cannot work are refused") {
     has(refusal("name = \"a/b\""), "a/b");
     has(refusal("name = \"..\""), "..");
+    has(refusal("[exchange]\ncodec = \"int5\""), "int4");
+    has(refusal("[exchange]\ncodec = \"topk-64/4096\""), "error feedback");
+    has(refusal("[exchange]\ncodec = \"e3m0\"\nmode = \"shard\""), "gather");
     has(refusal("[model]\nwidth = 65"), "65");
     has(refusal("[peers]\nmin = 5\nmax = 4"), "never start");
     has(refusal("[peers]\nsilence_limit = \"1 ms\""), "silence_limit");

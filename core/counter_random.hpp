@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace longhaul::optim {
+namespace longhaul::core {
 
 /// SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection with good avalanche.
 constexpr std::uint64_t mix64(std::uint64_t x) {
@@ -38,4 +38,4 @@ constexpr float random_normal(std::uint64_t key, std::uint64_t counter) {
     return static_cast<float>(2 * sum - 12 * 65535) * (1.0F / 131072.0F);
 }
 
-}  // namespace longhaul::optim
+}  // namespace longhaul::core

@@ -1,0 +1,47 @@
+#pragma once
+/// A codec whose pieces are coded by one family of kernels. For compress/*.cpp alone.
+
+#include "compress/codec.hpp"
+#include "compress/kernels.hpp"
+
+namespace longhaul::compress {
+
+struct kernel_codec_traits {
+    std::string_view name;
+    std::uint16_t wire_id = 0;
+    std::size_t (*bytes)(std::size_t count) = nullptr;  ///< of a piece
+    piece_kernels kernels::* family = nullptr;
+    bool lossless = false;
+    bool fits_sums = false;
+    bool wants_feedback = false;
+};
+
+class kernel_codec final : public codec {
+public:
+    explicit kernel_codec(const kernel_codec_traits& t, const kernels& from = best_kernels())
+        : codec(t.name, t.wire_id), traits_(t), run_(from.*t.family) {}
+    bool lossless() const override { return traits_.lossless; }
+    bool fits_sums() const override { return traits_.fits_sums; }
+    bool wants_feedback() const override { return traits_.wants_feedback; }
+
+protected:
+    std::size_t piece_bytes(std::size_t count) const override { return traits_.bytes(count); }
+    bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out) const override {
+        return run_.encode(values.data(), values.size(), key, reinterpret_cast<unsigned char*>(out));
+    }
+    bool check_piece(const std::byte* in, std::size_t count) const override {
+        return run_.check(reinterpret_cast<const unsigned char*>(in), count);
+    }
+    void decode_piece(const std::byte* in, std::span<float> out) const override {
+        run_.decode(reinterpret_cast<const unsigned char*>(in), out.size(), out.data());
+    }
+    void add_piece(const std::byte* in, float factor, std::span<float> sum) const override {
+        run_.add(reinterpret_cast<const unsigned char*>(in), sum.size(), factor, sum.data());
+    }
+
+private:
+    kernel_codec_traits traits_;
+    piece_kernels run_;
+};
+
+}  // namespace longhaul::compress

@@ -1,0 +1,42 @@
+#pragma once
+/// The inner loops of the codecs, compiled once for each instruction set and chosen when the program starts. All
+/// variants are one source (kernels_body.hpp) without contraction or reordering: they give the same bytes. This header
+/// includes nothing that has inline functions: the linker could take one from the variant that this machine cannot run.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace longhaul::compress {
+
+/// A family's loops over one piece. Sizes are the caller's to get right.
+struct piece_kernels {
+    /// False when a value is not finite or too large. `key`: of the random numbers; null rounds to nearest.
+    bool (*encode)(const float* values, std::size_t n, const std::uint64_t* key, unsigned char* out);
+    bool (*check)(const unsigned char* in, std::size_t n);
+    void (*decode)(const unsigned char* in, std::size_t n, float* out);
+    void (*add)(const unsigned char* in, std::size_t n, float factor, float* sum);
+};
+
+/// Elements that share a scale.
+inline constexpr std::size_t block_elements = 256;
+
+struct kernels {
+    const char* name;
+    piece_kernels f32, bf16, int8, int4, e3m0, sign2, sign1;
+    /// Indices of the k elements with the largest magnitudes of n ≤ 4,096, 1 ≤ k ≤ n, ascending; of equal ones the
+    /// first are taken.
+    void (*select)(const float* values, std::size_t n, std::size_t k, std::uint16_t* out);
+    /// All are finite.
+    bool (*finite)(const float* values, std::size_t n);
+};
+
+/// The fastest that this machine runs.
+const kernels& best_kernels();
+/// All that it runs, the plain one first: for tests and benchmarks.
+struct kernel_list {
+    const kernels* items[3];
+    std::size_t count;
+};
+kernel_list runnable_kernels();
+
+}  // namespace longhaul::compress
