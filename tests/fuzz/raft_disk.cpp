@@ -64,7 +64,7 @@ core::byte_vector good_state() {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(raft_disk) {
     const core::const_bytes input(reinterpret_cast<const std::byte*>(data), size);
     check_state(input);
     check_state(with_hash(input));
@@ -78,5 +78,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         changed[at % changed.size()] = static_cast<std::byte>(in.byte());
     }
     check_state(with_hash(changed));
-    return 0;
 }

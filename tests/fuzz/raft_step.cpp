@@ -58,7 +58,7 @@ raft::message message_from(fuzz_input& in) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(raft_step) {
     fuzz_input in(data, size);
     raft::durable_state disk;
     disk.base.members.voters = {id_of(1), id_of(2), id_of(3)};
@@ -88,5 +88,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         FUZZ_CHECK(raft::apply(disk, *a->write).has_value());
         unreported = a->write->number;
     }
-    return 0;
 }
