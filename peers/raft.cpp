@@ -9,9 +9,6 @@ using core::fail;
 
 namespace {
 
-/// Terms grow by one an election: a greater jump is a lie, and believing a few would leave no terms.
-constexpr std::uint64_t max_term_step = std::uint64_t{1} << 32;
-
 /// Whether a message rests on nothing that this node may still have to write. A leader's entries may travel while its
 /// own disk writes them: it counts itself only when they are there, and a trial vote promises nothing.
 bool rests_on_nothing(const decltype(message::body)& body) {
@@ -96,7 +93,7 @@ core::result<void> server::handle(core::time_point now, received& r) {
     LONGHAUL_TRY(check(r.what));
     if (r.from == options_.self) return fail(errc::protocol, "a message from this node itself came over a channel");
     if (r.what.generation != options_.generation) return core::ok();
-    if (r.what.term > ballot_.term + max_term_step) {
+    if (r.what.term > ballot_.term + max_step) {
         return fail(errc::protocol, "peer {} speaks of term {}, and this node is in term {}", r.from.brief(),
                     r.what.term, ballot_.term);
     }

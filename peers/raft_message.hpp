@@ -23,6 +23,8 @@ inline constexpr std::size_t max_append_entries = 256;               ///< in one
 inline constexpr std::size_t max_append_bytes = 512 * 1024;          ///< in one message, unless it is a single entry
 inline constexpr std::size_t max_snapshot_bytes = 1024 * 1024;       ///< it travels as one message
 inline constexpr std::uint64_t max_number = std::uint64_t{1} << 62;  ///< of terms and indices: sums cannot overflow
+/// Terms and indices grow by one at a time: who claims to be further ahead lies, and few such lies would use them up.
+inline constexpr std::uint64_t max_step = std::uint64_t{1} << 32;
 
 /// Who votes, and who only follows so that it may vote later. Sorted; nobody is in both.
 struct configuration {

@@ -29,6 +29,10 @@ core::result<void> server::contradicts(const voter_id& from, const message& m) c
     } else if (const auto* s = std::get_if<snapshot_request>(&m.body)) {
         LONGHAUL_TRY(other_leader());
         LONGHAUL_TRY(other_history(s->state.index, s->state.term));
+        if (s->state.index > log_.last_index() + max_step) {
+            return fail(errc::protocol, "peer {} has a snapshot of entry {}, and the log here ends at {}", from.brief(),
+                        s->state.index, log_.last_index());
+        }
     } else if (const auto* answer = std::get_if<append_response>(&m.body)) {
         if (role_ == role::leader && m.term == ballot_.term && answer->index > log_.last_index()) {
             return fail(errc::protocol, "peer {} answers about entry {}, and the log ends at {}", from.brief(),

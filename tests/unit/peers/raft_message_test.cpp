@@ -124,6 +124,7 @@ TEST_CASE("who contradicts what is known breaks the rules") {
     refused(c, 1, 3, say(1, append_response{false, 3, 0, 0}));
     // A term that no elections lead to, and a message that this node would have had to send to itself.
     refused(c, 2, 3, say((std::uint64_t{1} << 40), append_request{0, 0, 0, {}}));
+    refused(c, 2, 3, say(2, snapshot_request{{std::uint64_t{1} << 40, 1, voters({1}), {}}}));
     refused(c, 2, 2, say(1, vote_response{false, true}));
 }
 

@@ -31,7 +31,8 @@ public:
         const auto end = d.base.index + d.entries.size();
         const auto term = std::max<std::uint64_t>(d.ballot.term, 1);
         const auto what = random_.below(10);
-        if (what < 3 || d.ballot.term == 0) w.ballot = ballot{term + random_.below(3), id_of(1 + random_.below(3) % 5)};
+        if (what < 3 || d.ballot.term == 0)
+            w.ballot = ballot{term + random_.below(3), id_of(static_cast<unsigned>(1 + random_.below(3)))};
         if (what >= 3 && what < 8) {
             w.first = std::max(d.base.index + 1, end + 1 - std::min<std::uint64_t>(end, random_.below(3)));
             for (auto n = 1 + random_.below(3); n > 0; --n) {
