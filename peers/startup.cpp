@@ -337,6 +337,7 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     o.name = n.options.name;
     o.incarnation = n.incarnation;
     o.advertised = n.options.advertised;
+    o.is_member = [&n](const net::peer_key& key) { return is_member(n, key); };
     if (n.run) o.silence_limit = n.config().peers.silence_limit;
     n.mesh = std::make_unique<net::mesh>(
         n.env, n.options.self, o,

@@ -85,6 +85,7 @@ private:
 };
 
 core::result<void> daemon::open() {
+    raise_descriptor_limit();
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);

@@ -2,3 +2,19 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+
+import pytest  # noqa: E402
+from held_lab import Lab  # noqa: E402
+
+
+@pytest.fixture
+def lab(tmp_path):
+    made: list[Lab] = []
+
+    def build(scenario: str) -> Lab:
+        made.append(Lab(tmp_path, scenario))
+        return made[-1]
+
+    yield build
+    for one in made:
+        one.end()

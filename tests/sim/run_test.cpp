@@ -282,6 +282,16 @@ std::uint64_t most_relays(const sim::node& n) {
     return most;
 }
 
+/// What a node last learned of its own reach.
+std::optional<std::pair<bool, std::string>> last_reach(const sim::node& n) {
+    for (auto it = n.events().rbegin(); it != n.events().rend(); ++it) {
+        if (it->event.name != "reach") continue;
+        return std::pair(std::get<bool>(*it->event.find("reachable")),
+                         std::get<std::string>(*it->event.find("reason")));
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
 TEST_CASE("in mode shard a peer, mostly an owner, is killed at any moment: the run goes on with equal roots", "[sim]") {
@@ -322,5 +332,14 @@ TEST_CASE("two peers that cannot be dialled take part, through one that can", "[
             if (e.name == "round_committed" && std::get<bool>(*e.find("own_merged"))) ++merged;
         }
         CHECK(merged >= 4);
+    }
+    // Each asked the one that it could connect to, which tried to connect back.
+    for (const auto& [name, reachable] : {std::pair("n0", true), {"n1", false}, {"n2", false}}) {
+        INFO(name);
+        const auto v = last_reach(r.w[name]);
+        REQUIRE(v);
+        CHECK(v->first == reachable);
+        CHECK(v->second.starts_with("nobody could connect to you from outside: n0 tried (nobody answered at ") ==
+              !reachable);
     }
 }
