@@ -44,7 +44,7 @@ public:
     /// That data in words: "Python 3.11's standard library (168 files, 4.0 MiB; hash 1f2e3d4c)".
     virtual std::string data_description() const = 0;
     /// Which part of the training data this peer reads, and the order of its batches. Stable for a peer when others
-    /// come and go. `position` continues the stream after a restart.
+    /// come and go, and no two peers have the same pair. `position` continues the stream after a restart.
     virtual void assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t position) = 0;
     /// Copies the model's parameters to `out` (manifest().elements() floats).
     virtual void read(std::span<float> out) const = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "optim/counter_random.hpp"
 #include "peers/known_addresses.hpp"
 #include "peers/node.hpp"
 
@@ -171,7 +172,10 @@ core::task<core::result<void>> live(node& n) {
         co_return core::ok();
     }
     n.recovering = n.log->leads();
-    n.trainer->assign(n.number, static_cast<std::uint64_t>(n.config().data.seed), n.state ? n.state->position : 0);
+    // Its number is a peer's for life. The seed differs as well: there may be more peers than shards, and two that read
+    // the same rows would do the same work twice.
+    const auto seed = optim::combine_key(static_cast<std::uint64_t>(n.config().data.seed), n.number);
+    n.trainer->assign(n.number, seed, n.state ? n.state->position : 0);
     core::event e("started");
     e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
     e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);

@@ -20,14 +20,20 @@ core::task<core::result<void>> put_bytes(core::storage& storage, std::string pat
     co_return co_await storage.put(std::move(path), std::move(pieces));
 }
 
+/// A file of this node's own that does not read back.
+tl::unexpected<core::error> damaged(std::string_view file, const core::error& e, std::string_view way_out) {
+    return fail(errc::config, "the file '{}' of this state directory is damaged ({}): {}", file, e.message, way_out);
+}
+
 /// Each start of a node has a greater number than the one before: peers tell a restart from a second copy by it.
 core::task<core::result<void>> count_incarnation(node& n) {
     auto saved = co_await n.env.storage.read("incarnation", 64);
     if (!saved && saved.error().code != errc::not_found) co_return fail(saved.error());
     if (saved) {
         core::byte_reader in(*saved);
-        LONGHAUL_CO_TRY_ASSIGN(const auto before, in.u64());
-        n.incarnation = before + 1;
+        const auto before = in.u64();
+        if (!before) co_return damaged("incarnation", before.error(), "remove it and start again");
+        n.incarnation = *before + 1;
     }
     core::byte_writer out;
     out.u64(n.incarnation);
@@ -68,10 +74,13 @@ core::task<core::result<void>> load_run(node& n) {
         co_return fail(bytes.error());
     }
     auto manifest = parse_manifest(*bytes, core::hash(*bytes));
-    if (!manifest) co_return fail(manifest.error().within("the saved manifest of this state directory"));
+    constexpr auto way_out = "restore it from a copy, or take part anew with another --state-dir";
+    if (!manifest) co_return damaged("run/manifest", manifest.error(), way_out);
     auto saved = co_await n.env.storage.read("run/secrets", max_small_file);
     LONGHAUL_CO_TRY(saved);
-    LONGHAUL_CO_TRY_ASSIGN(n.secrets, secrets_from(*saved));
+    auto secrets = secrets_from(*saved);
+    if (!secrets) co_return damaged("run/secrets", secrets.error(), way_out);
+    n.secrets = std::move(*secrets);
     n.run = std::move(*manifest);
     co_return core::ok();
 }

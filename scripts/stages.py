@@ -222,7 +222,7 @@ QUICK = ["tidy", "dev"]
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Sets up, builds and runs the tests. Default: all but clang-tidy.",
+        description="Sets up, builds and runs the tests. Default: all stages.",
         epilog="stages: " + "; ".join(f"{n}: {(f.__doc__ or n).splitlines()[0]}" for n, f in STAGES.items()),
     )
     quick_help = f"only {' and '.join(QUICK)} (under 5 minutes with a warm ccache)"

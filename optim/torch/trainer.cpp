@@ -388,10 +388,12 @@ core::result<std::unique_ptr<trainer>> make_libtorch_trainer(const trainer_optio
         LONGHAUL_TRY_ASSIGN(auto model, torch_models::make_model(options.model));
         std::vector<core::tensor_spec> specs;
         for (const auto& p : model->parameters()) specs.push_back(p.tensor);
-        LONGHAUL_TRY_ASSIGN(auto manifest, core::tensor_manifest::make(std::move(specs)));
+        auto manifest = core::tensor_manifest::make(std::move(specs));
+        if (!manifest)
+            return core::fail(core::errc::config, "{}: lower model.width or model.layers", manifest.error().message);
         LONGHAUL_TRY_ASSIGN(auto data, open_batches(options, model->reads_text()));
         LONGHAUL_TRY_ASSIGN(const auto device, find_device(options.device));
-        return std::make_unique<libtorch_trainer>(options, std::move(model), std::move(manifest), std::move(data),
+        return std::make_unique<libtorch_trainer>(options, std::move(model), std::move(*manifest), std::move(data),
                                                   device);
     });
 }

@@ -66,8 +66,10 @@ core::result<core::config_values> from_flags(const arguments& a, bool (*wanted)(
 }
 
 core::result<core::config_values> from_file(const std::string& path, std::string_view what) {
-    LONGHAUL_TRY_ASSIGN(const auto text, read_file(path, max_toml_bytes, what));
-    return core::config_values::from_toml(text, path);
+    const auto text = read_file(path, max_toml_bytes, what);
+    // Whatever hinders the reading, a folder in its place or its size: it is the configuration that is wrong.
+    if (!text) return core::fail(core::errc::config, "{}; name a file of TOML", text.error().message);
+    return core::config_values::from_toml(*text, path);
 }
 
 /// A relative data.path of a file is meant from that file's folder, wherever longhaul is started. Absolute, so that
@@ -161,7 +163,8 @@ core::result<resolved> resolve(const arguments& a, bool founder, const std::stri
     bind(node_binder, out.node);
     core::config_values node_values;
     const auto node_file = a.node_file.empty() ? out.state_dir + "/node.toml" : a.node_file;
-    if (!a.node_file.empty() || std::filesystem::exists(node_file)) {
+    std::error_code unreachable;  // the storage says why, when it opens the folder
+    if (!a.node_file.empty() || std::filesystem::exists(node_file, unreachable)) {
         LONGHAUL_TRY_ASSIGN(node_values, from_file(node_file, "this node's configuration"));
     }
     node_values.merge(core::config_values::from_environment(environment, node_binder.keys()));

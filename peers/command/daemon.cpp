@@ -89,6 +89,10 @@ core::result<void> daemon::open() {
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);
+    if (!storage && (storage.error().code == errc::io || storage.error().code == errc::not_found)) {
+        return fail(errc::config, "{}; name a folder that this node may write with --state-dir",
+                    storage.error().message);
+    }
     if (!storage) return fail(storage.error());
     storage_ = std::move(*storage);
     LONGHAUL_TRY_ASSIGN(self_, load_or_create_identity(settings_.state_dir));
@@ -231,7 +235,7 @@ void daemon::announce(const ready_report& r) {
         j["run"] = r.run.hex();
         j["resumed"] = r.resumed;
         j["trust_on_first_use"] = r.trust_on_first_use;
-        std::puts(j.dump().c_str());
+        std::puts(j.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
     } else {
         const auto what = found_ ? (r.resumed ? "goes on with" : "founded") : (r.resumed ? "is back in" : "joined");
         if (r.trust_on_first_use) {

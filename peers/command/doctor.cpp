@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -78,7 +80,9 @@ finding check_port(const std::string& listen, const std::optional<nlohmann::json
     visitor here;
     const auto bound = here.env().network.listen(*at);
     if (bound) return {"ok", "port", fmt::format("{} is free", listen), ""};
-    return {"fail", "port", bound.error().message, "stop what uses it, or choose another with --listen"};
+    const bool taken = bound.error().code == core::errc::address_in_use;
+    return {"fail", "port", bound.error().message,
+            taken ? "stop what uses it, or choose another with --listen" : "name an address of this machine"};
 }
 
 /// Whether others can connect to this machine: only a node that runs in a run can have tried.
@@ -162,9 +166,15 @@ finding check_clock() {
 }
 
 finding check_state(const std::string& folder) {
+    // Of a folder that is to be made, the nearest one above it decides.
+    std::filesystem::path at(folder);
     std::error_code e;
-    const bool exists = std::filesystem::exists(folder, e);
-    return {"ok", "state folder", folder + (exists ? "" : " (made on the first start)"), ""};
+    while (!std::filesystem::exists(at, e) && !e && at.has_relative_path()) at = at.parent_path();
+    if (e || !std::filesystem::is_directory(at, e) || ::access(at.c_str(), W_OK | X_OK) != 0) {
+        const auto why = e ? e.message() : fmt::format("{} is not a folder that this user may write", at.string());
+        return {"fail", "state folder", fmt::format("{}: {}", folder, why), "name another folder with --state-dir"};
+    }
+    return {"ok", "state folder", folder + (at == folder ? "" : " (made on the first start)"), ""};
 }
 
 core::result<int> doctor(const std::string& asked, const std::string& listen, bool as_json) {

@@ -9,6 +9,10 @@ namespace longhaul::peers::command {
 
 namespace {
 
+core::result<int> unwritable(const std::string& problem) {
+    return core::fail(core::errc::config, "{}; name a folder that exists and that you may write", problem);
+}
+
 core::result<int> keygen(const std::string& out, const std::string& dir, bool as_json) {
     std::string path = out;
     if (path.empty()) {
@@ -18,17 +22,21 @@ core::result<int> keygen(const std::string& out, const std::string& dir, bool as
         }
         std::error_code e;
         const auto made = std::filesystem::create_directories(dir, e);
-        if (e) return core::fail(core::errc::io, "cannot make the folder {}: {}", dir, e.message());
+        if (e) return unwritable(fmt::format("cannot make the folder {}: {}", dir, e.message()));
         // As the daemon makes it; a folder that was there before is its owner's matter.
         if (made) std::filesystem::permissions(dir, std::filesystem::perms::owner_all, e);
         if (e) return core::fail(core::errc::io, "cannot make the folder {} private: {}", dir, e.message());
         path = dir + "/" + identity_name;
     }
-    LONGHAUL_TRY_ASSIGN(const auto made, create_identity(path));
+    const auto made = create_identity(path);
+    if (!made && (made.error().code == core::errc::io || made.error().code == core::errc::not_found)) {
+        return unwritable(made.error().message);
+    }
+    if (!made) return core::fail(made.error());
     if (as_json) {
-        fmt::print("{{\"key\":\"{}\"}}\n", made.key().hex());
+        fmt::print("{{\"key\":\"{}\"}}\n", made->key().hex());
     } else {
-        fmt::print("{}\n", made.key().hex());
+        fmt::print("{}\n", made->key().hex());
     }
     return 0;
 }

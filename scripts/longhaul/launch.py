@@ -206,7 +206,11 @@ class Launcher:
     # -- the life of a launch --------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            sentence = f"{self.directory} cannot be the run's folder ({problem.strerror}); name another with --dir"
+            raise LaunchError(sentence, 78) from problem
         if list(self.directory.glob("peer-*/events.jsonl")):
             # A second launch in the same place goes on with the run that is there; the launcher's log goes on too.
             self._events.poll()

@@ -60,11 +60,16 @@ def plot(directories: list[pathlib.Path], out: pathlib.Path | None = None) -> li
         figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
         draw(axes, runs)
         base = out.with_suffix("") if out else directories[0] / "loss"
-        base.parent.mkdir(parents=True, exist_ok=True)
         paths = [base.with_suffix(".png"), base.with_suffix(".svg")]
-        figure.savefig(paths[0], dpi=150)
-        figure.savefig(paths[1], metadata={"Date": None})
-        pyplot.close(figure)
+        try:
+            base.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(paths[0], dpi=150)
+            figure.savefig(paths[1], metadata={"Date": None})
+        except OSError as problem:
+            sentence = f"{base} cannot be written ({problem.strerror}); name another place with --out"
+            raise PlotError(sentence) from problem
+        finally:
+            pyplot.close(figure)
     return paths
 
 

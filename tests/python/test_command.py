@@ -190,6 +190,37 @@ def test_a_missing_run_file_is_named(world):
     assert "absent.toml" in done.sentence
 
 
+@pytest.mark.parametrize("flag", ["RUN.toml", "--node-config"])
+def test_what_is_no_file_of_toml_ends_with_78(world, flag):
+    (world.folder / "large.toml").write_text("#" * (1 << 20) + "\n")
+    for name in ["large.toml", "/"]:
+        line = ["run", name] if flag == "RUN.toml" else ["run", flag, name]
+        done = world.run(*line, "--state-dir", world.folder / "s")
+        assert done.code == 78, done.err
+        assert name in done.sentence and "TOML" in done.sentence
+
+
+@pytest.mark.parametrize("state", ["file", "file/below", "/proc/nowhere", "x" * 300])
+def test_a_state_folder_that_cannot_be_ends_with_78(world, state):
+    (world.folder / "file").write_text("")
+    done = world.run("run", world.config(), "--listen", "127.0.0.1:0", "--state-dir", state)
+    assert done.code == 78, done.err
+    assert state in done.sentence and "--state-dir" in done.sentence
+    if state.startswith("/proc"):
+        return  # where the kernel says that root may write
+    doctor = world.run("doctor", "--json", "--listen", "127.0.0.1:0", "--state-dir", state)
+    assert doctor.code == 78
+    (found,) = [f for f in doctor.json["findings"] if f["what"] == "state folder"]
+    assert found["verdict"] == "fail" and state in found["found"] and "--state-dir" in found["advice"]
+
+
+def test_keygen_where_nothing_can_be_written_ends_with_78(world):
+    for line in [["--out", "absent/identity"], ["--state-dir", "/proc/nowhere"]]:
+        done = world.run("keygen", *line)
+        assert done.code == 78, done.err
+        assert line[1] in done.sentence and "name a folder" in done.sentence
+
+
 def test_keygen_writes_once(world):
     made = world.run("keygen", "--out", "identity", "--json")
     assert made.code == 0 and len(made.json["key"]) == 64

@@ -72,6 +72,31 @@ def test_two_commands_train_one_model(world):
     assert again.code == 2 and "model.safetensors exists already" in again.sentence and "-o" in again.sentence
 
 
+def test_a_state_folder_whose_name_is_no_text(world):
+    folder = os.fsdecode(b"not utf-8: \xff")
+    line = ["run", world.config(rounds=3), "--listen", "127.0.0.1:0", "--state-dir", folder, "--json-ready"]
+    done = world.run(*line)
+    assert done.code == 0, done.err
+    ready, ended = map(json.loads, done.out.splitlines())
+    assert ready["ready"] and ended["complete"]
+
+
+def test_a_peer_keeps_its_shard_while_others_come_and_go(world):
+    founder = world.found()
+    ticket = founder.ready()["ticket"]
+    first, second = world.join("first", ticket), world.join("second", ticket)
+    for node in (first, second):
+        node.ready()
+    assert first.stop().code == 0
+    world.join("third", ticket).ready()
+    second.kill()
+    for name in ("first", "second"):
+        world.join(name, ticket).ready()
+    numbers = {n.name: {e["number"] for e in n.events("started")} for n in world.nodes}
+    assert all(len(of_one) == 1 for of_one in numbers.values()), numbers
+    assert len(set.union(*numbers.values())) == 4, numbers
+
+
 def test_status_and_peers_here_and_from_afar(world):
     founder = world.found()
     ready = founder.ready()
@@ -541,16 +566,35 @@ rounds = 1000000
 """
 
 
-def found_text_run(world, kind):
-    """A founder that trains on a text of its own, and the text."""
+def text_run(world, kind):
+    """A run on a text, and the text."""
     if not (world.binary.parent / "liblonghaul_torch.so").exists():
         pytest.skip("the LibTorch trainers are not built")
     text = world.folder / "poem.txt"
     text.write_bytes(b"To be, or not to be, that is the question.\n" * 2000)
     config = world.folder / "text.toml"
     config.write_text(TEXT_RUN.format(kind=kind, path=text))
+    return config, text
+
+
+def found_text_run(world, kind):
+    """A founder that trains on a text of its own, and the text."""
+    config, text = text_run(world, kind)
     founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
     return founder, founder.ready()["ticket"], text
+
+
+def test_two_peers_of_one_shard_draw_other_batches(world):
+    """At one anchor the loss of a step is that of its batch alone."""
+    config, text = text_run(world, "text")
+    short = config.read_text().replace("1000000", "6")
+    config.write_text(short.replace("[data]", "[peers]\nmin = 2\n[data]\nshards = 1"))
+    founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
+    joiner = world.join("joiner", founder.ready()["ticket"], "--data", text, "--threads", "1")
+    losses = [{e["round"]: e["loss"] for e in n.events("inner")} for n in (founder, joiner) if n.wait().code == 0]
+    shared = set(losses[0]) & set(losses[1])
+    assert len(shared) >= 3
+    assert [losses[0][r] for r in shared] != [losses[1][r] for r in shared], "the same work, done twice"
 
 
 def test_a_joiner_without_the_text_is_told_which_one_the_run_wants(world):
@@ -640,6 +684,17 @@ def test_a_damaged_checkpoint(world, how, name):
     assert any(f"round {newest} " in e and "damaged" in e for e in errors), errors
     wait_for(lambda: len(again.events("round_committed")) > seen, "the run going on")
     assert again.events("round_committed")[seen]["round"] in range(previous + 1, newest + 1)
+
+
+@pytest.mark.parametrize("name", ["incarnation", "run/secrets", "run/manifest", "identity"])
+def test_a_damaged_file_of_the_node_is_named(world, name):
+    founder = world.found()
+    founder.ready()
+    founder.stop()
+    (founder.folder / name).write_bytes(b"")
+    done = world.found().wait()
+    assert done.code == 78, done.err
+    assert name in done.sentence and ("restore it" in done.sentence or "remove it" in done.sentence)
 
 
 @pytest.fixture

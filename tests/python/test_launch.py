@@ -143,6 +143,13 @@ def test_impossible_requests_are_usage_errors(tmp_path, more):
     assert run(tmp_path, *more).returncode == 2
 
 
+def test_a_run_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path, "--dir", str(tmp_path / "file"))
+    assert done.returncode == 78 and "Traceback" not in done.stderr
+    assert f"{tmp_path}/file cannot be the run's folder" in done.stderr and "--dir" in done.stderr
+
+
 def test_missing_binary_says_how_to_build(tmp_path):
     done = run(tmp_path, "--binary", str(tmp_path / "nothing"))
     assert done.returncode == 69 and "cmake --build" in done.stderr

@@ -49,6 +49,12 @@ def test_nothing_to_draw(tmp_path, capsys):
     assert "has no events.jsonl with a loss" in capsys.readouterr().err
 
 
+def test_a_figure_that_cannot_be_written(run_directory, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["plot", str(run_directory), "--out", str(tmp_path / "file" / "figure")]) == 2
+    assert "file/figure cannot be written" in capsys.readouterr().err
+
+
 def test_top_shows_a_finished_run_once(run_directory, capsys):
     assert cli.main(["top", str(run_directory), "--plain", "--once"]) == 0
     assert "round 30" in capsys.readouterr().out

@@ -357,6 +357,9 @@ TEST_CASE("wrong configuration, data and devices are sentences") {
     o.model.vocab = 100;
     refused(o, core::errc::config, "model.vocab");
     o = data.gpt();
+    o.model.width = 1'000'000;
+    refused(o, core::errc::config, "model.width");
+    o = data.gpt();
     o.data_path = "/nonexistent/text.txt";
     refused(o, core::errc::config, "/nonexistent/text.txt");
     o = data.gpt();
