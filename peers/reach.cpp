@@ -50,6 +50,15 @@ shared_linked next_witness(node& n) {
     return nullptr;
 }
 
+void tell_reach(node& n) {
+    const auto v = judge_reach(n.reach, n.listen.port);
+    if (!v.reachable || v.reachable == n.reach.told) return;
+    n.reach.told = v.reachable;
+    core::event e("reach");
+    e.with("reachable", *v.reachable).with("reason", v.advice.empty() ? v.seen : v.seen + "; " + v.advice);
+    n.emit(std::move(e));
+}
+
 }  // namespace
 
 reach_verdict judge_reach(const reach_knowledge& known, std::uint16_t port) {
@@ -107,13 +116,8 @@ void answer_reach_request(node& n, const shared_linked& from, const reach_reques
 void hear_reach_reply(node& n, const net::peer_key& from, const reach_reply& m) {
     const auto witness = n.reach.witnesses.find(from);
     if (witness == n.reach.witnesses.end()) return;
-    const auto before = judge_reach(n.reach, n.listen.port).reachable;
     witness->second.reply = m;
-    const auto now = judge_reach(n.reach, n.listen.port);
-    if (now.reachable == before) return;
-    core::event e("reach");
-    e.with("reachable", *now.reachable).with("reason", now.advice.empty() ? now.seen : now.seen + "; " + now.advice);
-    n.emit(std::move(e));
+    tell_reach(n);
 }
 
 core::task<core::result<void>> learn_reach(node& n) {
@@ -127,6 +131,7 @@ core::task<core::result<void>> learn_reach(node& n) {
         for (const auto& [key, peer] : n.links) {
             if (!peer->link->dialled_here() && is_member(n, key)) n.reach.connected_by = peer->link->remote().name;
         }
+        tell_reach(n);
         auto slept = co_await n.env.clock.sleep_for(5s);
         LONGHAUL_CO_TRY(slept);
     }

@@ -29,6 +29,7 @@ struct reach_knowledge {
     std::vector<net::endpoint> advertised;
     std::map<net::peer_key, reach_witness> witnesses;
     std::string connected_by;  ///< the last peer whose connection came in; empty: none ever did
+    std::optional<bool> told;  ///< the verdict of the last event
 };
 
 struct reach_verdict {

@@ -333,6 +333,9 @@ void log_advanced(node& n, const record* r) {
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
+    // Links that came up before were with nobody whom the log knew: without this report the coordinator would wait for
+    // ever for a pair that cannot link.
+    if (news || (r != nullptr && std::holds_alternative<admit_record>(*r))) tell_lines(n);
     n.changed.notify();
 }
 
