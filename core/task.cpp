@@ -1,5 +1,6 @@
 #include "core/task.hpp"
 
+#include <algorithm>
 #include <asio/bind_cancellation_slot.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
@@ -88,6 +89,26 @@ struct scope::state : std::enable_shared_from_this<scope::state> {
         }
     }
 
+    /// The entry must be whole before: the child may run at once, up to its first wait, and start others.
+    static void start(const std::shared_ptr<state>& self, std::string name, bool isolated,
+                      std::function<void(const error&)> on_error, task<result<void>> body) {
+        const auto it = self->children.emplace(self->children.end());
+        it->name = std::move(name);
+        it->isolated = isolated;
+        it->on_error = std::move(on_error);
+        const child* const entry = &*it;
+        asio::co_spawn(
+            self->executor, detail::guarded(std::move(body)),
+            asio::bind_cancellation_slot(it->stop.slot(), [self, it](std::exception_ptr, result<void> outcome) {
+                self->ended(it, std::move(outcome));
+            }));
+        if (!self->cancelling) return;
+        // A child of a scope that is already ending is told so as soon as it has something to cancel; unless it is
+        // over.
+        const auto still = std::ranges::find(self->children, entry, [](const child& c) { return &c; });
+        if (still != self->children.end()) still->stop.emit(asio::cancellation_type::terminal);
+    }
+
     void ended(std::list<child>::iterator it, result<void> outcome) {
         if (!outcome && outcome.error().code != errc::cancelled) {
             if (it->isolated) {
@@ -110,23 +131,11 @@ std::size_t scope::size() const { return state_->children.size(); }
 void scope::cancel() { state_->cancel(); }
 
 void scope::spawn(std::string name, task<result<void>> child) {
-    spawn_isolated(std::move(name), std::move(child));
-    state_->children.back().isolated = false;
+    state::start(state_, std::move(name), false, {}, std::move(child));
 }
 
 void scope::spawn_isolated(std::string name, task<result<void>> child, std::function<void(const error&)> on_error) {
-    auto& children = state_->children;
-    const auto it = children.emplace(children.end());
-    it->name = std::move(name);
-    it->isolated = true;
-    it->on_error = std::move(on_error);
-    asio::co_spawn(
-        state_->executor, detail::guarded(std::move(child)),
-        asio::bind_cancellation_slot(it->stop.slot(), [state = state_, it](std::exception_ptr, result<void> outcome) {
-            state->ended(it, std::move(outcome));
-        }));
-    // A child of a scope that is already ending is told so as soon as it has something to cancel.
-    if (state_->cancelling) it->stop.emit(asio::cancellation_type::terminal);
+    state::start(state_, std::move(name), true, std::move(on_error), std::move(child));
 }
 
 task<result<void>> scope::join() {

@@ -64,7 +64,7 @@ public:
     scope(const scope&) = delete;
     scope& operator=(const scope&) = delete;
 
-    /// Starts a child at the next turn of the loop. `name` appears in its error.
+    /// Starts a child; it may run at once, up to its first wait. `name` appears in its error.
     void spawn(std::string name, task<result<void>> child);
     /// Starts a child whose failure ends only itself: the error goes to `on_error` (may be empty: ignored).
     void spawn_isolated(std::string name, task<result<void>> child, std::function<void(const error&)> on_error = {});

@@ -6,12 +6,16 @@ A stage that cannot build counts as one failure, and the next stages run all the
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 JOBS = max(2, os.cpu_count() or 2)
 REPORTS = ROOT / "build" / "reports"
+CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 # Test programs with threads in them: the workers, and what runs beside an I/O thread.
 THREADED = ["core_test"]
 
@@ -32,16 +37,22 @@ class Count:
     skipped: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
 
-    def __iadd__(self, other: Count) -> Count:
-        self.passed += other.passed
-        self.failed += other.failed
-        self.skipped += other.skipped
-        self.failures += other.failures
-        return self
+    def __add__(self, other: Count) -> Count:
+        passed, failed = self.passed + other.passed, self.failed + other.failed
+        return Count(passed, failed, self.skipped + other.skipped, [*self.failures, *other.failures])
 
     def summary(self) -> str:
         text = f"{self.passed} passed, {self.failed} failed"
         return text + (f", {self.skipped} skipped" if self.skipped else "")
+
+
+@dataclasses.dataclass
+class Fuzzer:
+    """A fuzzer's program, the folder of what it found here, and the corpus that the repository holds."""
+
+    program: pathlib.Path
+    found: pathlib.Path
+    seeds: pathlib.Path
 
 
 def run(*command: str | os.PathLike, env: dict[str, str] | None = None) -> bool:
@@ -50,6 +61,20 @@ def run(*command: str | os.PathLike, env: dict[str, str] | None = None) -> bool:
     environment = {**os.environ, **(env or {})}
     done = subprocess.run([str(c) for c in command], cwd=ROOT, stdin=subprocess.DEVNULL, env=environment)
     return done.returncode == 0
+
+
+def run_noting(pattern: str, *command: str | os.PathLike) -> tuple[bool, list[str]]:
+    """Runs a command with its output going straight through, and returns what the pattern's group matched in it."""
+    print("$", *command, flush=True)
+    noted = []
+    words = [str(c) for c in command]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    with subprocess.Popen(words, cwd=ROOT, text=True, errors="replace", **pipe) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            noted += re.findall(pattern, line)
+    return process.returncode == 0, noted
 
 
 def run_quietly(*command: str | os.PathLike, log: pathlib.Path) -> bool:
@@ -89,8 +114,8 @@ def read_junit(report: pathlib.Path, label: str) -> Count:
 def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...] = (), unity: bool = False) -> bool:
     """Configures and builds; -k0 goes on after an error, so that one run shows all of them.
 
-    `unity`: a folder that is new compiles several files as one, which is much less work. Where names of two files
-    clash by that, they are compiled one by one after all. A folder that somebody works in stays as it is.
+    `unity`: a folder that is new compiles several files as one, which is much less work. Targets with files that do not
+    go together are compiled one by one after all. A folder that somebody works in stays as it is.
     """
     cache = ROOT / "build" / (folder or preset) / "CMakeCache.txt"
     if unity and not cache.exists():
@@ -99,12 +124,15 @@ def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...]
     if not run("cmake", "--preset", preset, "--log-level=WARNING", *options):
         return False
     command = ["cmake", "--build", f"build/{folder or preset}", *wanted, "--", f"-j{JOBS}", "-k0"]
-    if run(*command):
-        return True
-    if not unity or "LONGHAUL_UNITY:BOOL=ON" not in cache.read_text():
-        return False
-    print("=== once more, every file by itself", flush=True)
-    return run("cmake", "--preset", preset, "--log-level=WARNING", "-DLONGHAUL_UNITY=OFF") and run(*command)
+    apart: set[str] = set()
+    while True:
+        ok, lines = run_noting(r"FAILED: .*?(\w+)\.dir/Unity/", *command)
+        if ok or not unity or "LONGHAUL_UNITY:BOOL=ON" not in cache.read_text() or set(lines) <= apart:
+            return ok
+        apart |= set(lines)
+        print(f"=== once more, every file of {' and '.join(sorted(apart))} by itself", flush=True)
+        if not run("cmake", "--preset", preset, "--log-level=WARNING", f"-DLONGHAUL_APART={';'.join(sorted(apart))}"):
+            return False
 
 
 def ctest(preset: str, *arguments: str) -> Count:
@@ -158,7 +186,7 @@ def headers() -> Count:
 
 def release() -> Count:
     """What users run: the daemon with its LibTorch module, and the tests labelled torch or e2e."""
-    if not build("release", "longhaul", "longhaul_torch", "torch_test"):
+    if not build("release", "longhaul", "longhaul_torch", "torch_test", unity=True):
         return check("release: build", False)
     return ctest("release", "-L", "torch|e2e")
 
@@ -184,23 +212,50 @@ def tsan() -> Count:
     return ctest("tsan", "-R", f"^({'|'.join(THREADED)}):")
 
 
-def fuzz(seconds: int = 6) -> Count:
-    """Each fuzzer for a few seconds on its corpus: a smoke test of the decoders and of the fuzzers themselves."""
+def fuzzers() -> list[Fuzzer]:
+    """What the fuzzers' build made; none if it failed."""
     if not build("fuzz", "fuzzers", unity=True):
+        return []
+    folder = ROOT / "build" / "fuzz"
+    found = [p for p in sorted((folder / "tests" / "fuzz").glob("fuzz_*")) if p.is_file() and os.access(p, os.X_OK)]
+    return [Fuzzer(p, folder / "corpus" / p.name, CORPUS / p.name.removeprefix("fuzz_")) for p in found]
+
+
+def fuzz(seconds: int = 5) -> Count:
+    """Each fuzzer on its corpus and for a few seconds more: a smoke test of the decoders and of the fuzzers."""
+    found = fuzzers()
+    if not found:
         return check("fuzz: build", False)
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        counts = list(pool.map(lambda fuzzer: run_fuzzer(fuzzer, seconds), found))
+    return sum(counts, start=Count())
+
+
+def run_fuzzer(fuzzer: Fuzzer, seconds: int) -> Count:
+    fuzzer.found.mkdir(parents=True, exist_ok=True)
+    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=2048"]
+    arguments = [*limits, f"-artifact_prefix={fuzzer.found}-", fuzzer.found, fuzzer.seeds]
+    ok = run_quietly(fuzzer.program, *arguments, log=REPORTS / f"{fuzzer.program.name}.log")
+    return check(f"fuzz: {fuzzer.program.name}", ok)
+
+
+def nightly() -> Count:
+    """Each fuzzer for a minute."""
+    return fuzz(60)
+
+
+def corpus() -> Count:
+    """Renews tests/fuzz/corpus: of all that the fuzzers have found, the fewest inputs that reach as much."""
     count = Count()
-    for program in sorted((ROOT / "build" / "fuzz" / "tests" / "fuzz").glob("fuzz_*")):
-        if not program.is_file() or not os.access(program, os.X_OK):
-            continue
-        work = ROOT / "build" / "fuzz" / "corpus" / program.name
-        work.mkdir(parents=True, exist_ok=True)
-        seeds = ROOT / "tests" / "fuzz" / "corpus" / program.name.removeprefix("fuzz_")
-        corpora = [work] + ([seeds] if seeds.is_dir() else [])
-        limits = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048"]
-        arguments = [*limits, f"-artifact_prefix={work.parent}/", *corpora]
-        ok = run_quietly(program, *arguments, log=REPORTS / f"{program.name}.log")
-        count += check(f"fuzz: {program.name}", ok)
-    return count
+    for fuzzer in fuzzers():
+        with tempfile.TemporaryDirectory(dir=fuzzer.found.parent) as fewest:
+            arguments = ["-set_cover_merge=1", "-use_counters=0", "-timeout=20", fewest, fuzzer.seeds, fuzzer.found]
+            ok = run_quietly(fuzzer.program, *arguments, log=REPORTS / f"{fuzzer.program.name}.log")
+            if ok:
+                shutil.rmtree(fuzzer.seeds)
+                shutil.copytree(fewest, fuzzer.seeds)
+            count += check(f"corpus: {fuzzer.program.name}", ok)
+    return count if count.passed + count.failed else check("fuzz: build", False)
 
 
 def python() -> Count:
@@ -212,17 +267,17 @@ def python() -> Count:
     return read_junit(report, "pytest")
 
 
-STAGES: dict[str, Callable[[], Count]] = {
-    stage.__name__.replace("_", "-"): stage
-    for stage in (tidy, dev, headers, release, python, clang, clang_tidy, tsan, fuzz)
-}
+EVERYTHING = (tidy, dev, headers, release, python, clang, clang_tidy, tsan, fuzz)
+BY_NAME = (nightly, corpus)
+STAGES: dict[str, Callable[[], Count]] = {s.__name__.replace("_", "-"): s for s in (*EVERYTHING, *BY_NAME)}
 QUICK = ["tidy", "dev"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Sets up, builds and runs the tests. Default: all stages.",
+        description="Sets up, builds and runs the tests: all stages but "
+        f"{' and '.join(s.__name__ for s in BY_NAME)}, unless some are named.",
         epilog="stages: " + "; ".join(f"{n}: {(f.__doc__ or n).splitlines()[0]}" for n, f in STAGES.items()),
     )
     quick_help = f"only {' and '.join(QUICK)} (under 5 minutes with a warm ccache)"
@@ -232,7 +287,7 @@ def main() -> int:
     for name in options.stages:
         if name not in STAGES:
             parser.error(f"no stage {name}; there are {', '.join(STAGES)}")
-    names = options.stages or (QUICK if options.quick else list(STAGES))
+    names = options.stages or (QUICK if options.quick else list(STAGES)[: len(EVERYTHING)])
     REPORTS.mkdir(parents=True, exist_ok=True)
     total = Count()
     rows = []

@@ -10,7 +10,7 @@ namespace longhaul::sim {
 
 namespace {
 
-constexpr std::uint16_t listening_port = 7400;
+constexpr std::uint16_t usual_port = 7400;
 constexpr core::duration default_step_time = std::chrono::milliseconds(10);
 
 class performance {
@@ -59,7 +59,7 @@ core::task<core::result<void>> performance::live(net::environment& env, std::uin
     const auto& name = scenario_.net.peers[peer].name;
     const auto& spec = scenario_.peers[peer];
     const auto step_time = spec.step_time > core::duration{} ? spec.step_time : default_step_time;
-    peers::peer_options o{.self = *self, .name = name, .listen = {name, listening_port}};
+    peers::peer_options o{.self = *self, .name = name, .listen = {name, usual_port}};
     o.make_trainer = [this, step_time](const optim::trainer_options& t) { return make_trainer_(t, step_time); };
     if (peer == 0) {
         o.found = peers::founding{scenario_.run};

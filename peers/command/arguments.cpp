@@ -130,6 +130,8 @@ void add_arguments(CLI::App& command, arguments& into, bool founder) {
                        "scale the run to about this time on this machine, for example \"150 s\"");
     command.add_option("--fit-peers", into.fit_peers, "peers that will share this machine's cores")
         ->check(CLI::Range(1, 1024));
+    command.add_option("--fit-exchange", into.fit_exchange, "what a round takes beside its steps: more on slow links")
+        ->capture_default_str();
 }
 
 core::result<resolved> resolve(const arguments& a, bool founder, const std::string& name_if_unknown) {

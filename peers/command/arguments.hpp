@@ -23,6 +23,7 @@ struct arguments {
     std::vector<std::string> settings;         ///< --set key=value
     std::string trainer = "auto";              ///< auto | torch | quadratic
     std::string fit_budget;                    ///< empty: the run is as long as configured
+    std::string fit_exchange = "50 ms";
     int fit_peers = 1;
     int die_with_fd = -1;
     bool json_ready = false;

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "peers/command/command.hpp"
 
@@ -9,6 +10,11 @@ void add_bench(CLI::App& app, action& chosen) {
     bench->require_subcommand(1);
     add_bench_transfer(*bench, chosen);
     add_bench_allreduce(*bench, chosen);
+}
+
+double median(std::vector<double> values) {
+    std::ranges::sort(values);
+    return values.empty() ? 0 : values[values.size() / 2];
 }
 
 }  // namespace longhaul::peers::command

@@ -20,7 +20,7 @@ namespace {
 using core::errc;
 using json = nlohmann::ordered_json;
 
-struct wishes {
+struct allreduce_flags {
     std::string address;
     std::string listen;
     std::string size = "64 MiB";
@@ -30,11 +30,6 @@ struct wishes {
     std::int64_t repeat = 5;
     bool as_json = false;
 };
-
-double median(std::vector<double> values) {
-    std::ranges::sort(values);
-    return values.empty() ? 0 : values[values.size() / 2];
-}
 
 void print(const allreduce_report& r, bool as_json) {
     if (!as_json) {
@@ -58,7 +53,7 @@ void print(const allreduce_report& r, bool as_json) {
     std::puts(core::json_text(j).c_str());
 }
 
-core::result<int> bench(const wishes& w) {
+core::result<int> bench(const allreduce_flags& w) {
     allreduce_wishes a;
     LONGHAUL_TRY_ASSIGN(a.bytes, core::parse_bytes(w.size));
     if (a.bytes < 4 || a.bytes % 4 != 0 || a.bytes > std::uint64_t{16} << 30) {
@@ -96,7 +91,7 @@ core::result<int> bench(const wishes& w) {
 void add_bench_allreduce(CLI::App& bench_command, action& chosen) {
     auto* command =
         bench_command.add_subcommand("allreduce", "how fast machines sum a tensor, as a training round does");
-    const auto w = std::make_shared<wishes>();
+    const auto w = std::make_shared<allreduce_flags>();
     command->add_option("ADDR", w->address, "HOST[:PORT] of the host; without it this machine is the host");
     command->add_option("--listen", w->listen, "HOST:PORT; default :7400, and for those who join any port");
     command->add_option("--peers", w->peers, "host: machines, itself included; default 2")

@@ -335,11 +335,6 @@ task<result<void>> measure(net::environment& env, const wishes& w, measured& out
     co_return co_await all.join();
 }
 
-double median(std::vector<double> values) {
-    std::ranges::sort(values);
-    return values[values.size() / 2];
-}
-
 void print(const wishes& w, const measured& m) {
     const double payload = 8 * static_cast<double>(w.bytes) * (w.both ? 2 : 1);
     if (!w.as_json) {

@@ -28,6 +28,8 @@ void add_probe(CLI::App& app, action& chosen);
 void add_bench(CLI::App& app, action& chosen);
 void add_bench_allreduce(CLI::App& bench, action& chosen);
 void add_bench_transfer(CLI::App& bench, action& chosen);
+/// Of what a benchmark measured; 0 of nothing.
+double median(std::vector<double> values);
 void add_ckpt(CLI::App& app, action& chosen);
 /// lab (and sim, its twin in virtual time).
 void add_lab(CLI::App& app, action& chosen);

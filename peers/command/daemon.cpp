@@ -164,6 +164,8 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     auto budget = core::parse_duration(arguments_.fit_budget);
     if (!budget) co_return fail(errc::usage, "--fit-budget: {}", budget.error().message);
     if (*budget <= core::duration{}) co_return fail(errc::usage, "--fit-budget must be longer than nothing");
+    auto exchange = core::parse_duration(arguments_.fit_exchange);
+    if (!exchange) co_return fail(errc::usage, "--fit-exchange: {}", exchange.error().message);
     auto& config = found_->config;
     auto saved = co_await storage_->read("run/manifest", max_manifest_bytes);
     if (saved) {
@@ -185,7 +187,10 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     o.threads = trainer_threads();
     auto timing = co_await time_steps(*env_, trainer_factory(arguments_.trainer), o);
     LONGHAUL_CO_TRY(timing);
-    const sharing with{.peers = arguments_.fit_peers, .threads = trainer_threads(), .cores = usable_cores()};
+    const sharing with{.peers = arguments_.fit_peers,
+                       .threads = trainer_threads(),
+                       .cores = usable_cores(),
+                       .exchange_seconds = core::to_seconds(*exchange)};
     config = fit(config, *timing, with, core::to_seconds(*budget));
     console_->say(fmt::format(
         "a step takes {:.1f} ms here: {} rounds of {} inner steps, about {:.0f} s with {} peers on {} cores",

@@ -13,8 +13,6 @@ constexpr std::int64_t least_rounds = 20;
 /// Fewer inner steps a round would be another algorithm, with another outer step (DESIGN §6).
 constexpr std::int64_t least_steps = 10;
 constexpr std::int64_t most_growth = 10;
-/// Exchange and agreement on one machine, beside the steps.
-constexpr double round_overhead_seconds = 0.05;
 
 /// A core that several trainers share does each one's step in as many turns.
 double slowdown(const sharing& with) {
@@ -24,7 +22,7 @@ double slowdown(const sharing& with) {
 /// Evaluation, in turns, and what else a round takes beside its inner steps.
 double beside_steps(const run_config& c, const step_timing& t, const sharing& with) {
     const double eval = c.eval.every > 0 ? t.eval_seconds * slowdown(with) / static_cast<double>(c.eval.every) : 0;
-    return round_overhead_seconds + eval;
+    return with.exchange_seconds + eval;
 }
 
 }  // namespace

@@ -14,11 +14,13 @@ struct step_timing {
     double eval_seconds = 0;  ///< one evaluation
 };
 
-/// How many trainers share the machine: each of `peers` keeps `threads` of `cores` cores busy.
+/// How many trainers share the machine: each of `peers` keeps `threads` of `cores` cores busy. Exchange and agreement
+/// take so long a round beside the steps; the default is that of peers on one machine.
 struct sharing {
     int peers = 1;
     int threads = 1;
     int cores = 1;
+    double exchange_seconds = 0.05;
 };
 
 /// The run, scaled so that it takes about `budget_seconds`: rounds first, never fewer than 20 (or than configured, if

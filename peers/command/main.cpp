@@ -2,11 +2,13 @@
 
 #include <google/protobuf/stubs/logging.h>
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
 #include "core/config.hpp"
+#include "core/posix_file.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/environment.hpp"
 
@@ -54,6 +56,18 @@ int usage(const CLI::App& app, const CLI::ParseError& e) {
     return core::exit_code_of(core::errc::usage);
 }
 
+/// Who asked must not take an answer that was cut short for the whole one.
+int carry_out(const peers::command::action& chosen) {
+    try {
+        const auto outcome = chosen();
+        if (!outcome) return complain(outcome.error());
+        if (std::fflush(stdout) == 0) return *outcome;
+        return complain(core::system_error(errno, "write to stdout"));
+    } catch (const std::exception& e) {
+        return complain({core::errc::internal, fmt::format("unexpected: {}; please report this", e.what())});
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -97,6 +111,5 @@ int main(int argc, char** argv) {
     }
     if (!chosen) return complain({core::errc::internal, "no action for this command; please report this"});
     if (const auto checked = peers::command::check_environment(); !checked) return complain(checked.error());
-    const auto outcome = chosen();
-    return outcome ? *outcome : complain(outcome.error());
+    return carry_out(chosen);
 }

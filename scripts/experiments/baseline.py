@@ -47,7 +47,8 @@ def data_parallel(text: str, lr: float, seed: int, rounds: int, steps: int, peer
     started = time.time()
     layers, width, heads, context, vocab, batch = 3, 64, 4, 64, 256, 16
     tokens = torch.from_numpy(np.fromfile(text, dtype=np.uint8).astype(np.int64))
-    data = Text(tokens, context, batch, seed)
+    # As peers/peer.cpp: the founder is peer 1, and each peer has a shard and a seed of its own.
+    readers = {number: Text(tokens, context, batch, combine_key(seed, number)) for number in range(1, peers + 1)}
     model = GPT(layers, width, heads, context, vocab)
     initial(model, layers, seed)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.1), lr=lr, betas=(0.9, 0.95), fused=True)
@@ -56,19 +57,22 @@ def data_parallel(text: str, lr: float, seed: int, rounds: int, steps: int, peer
     for position in range(total):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(lr, position, total, 100, 0.1)
-        parts = [data.train(shard, position) for shard in range(peers)]
+        parts = [reader.train(number, position) for number, reader in readers.items()]
         loss = model(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
+        if position == 0:
+            first_loss = loss.item()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (position + 1) % (every * steps) == 0 or position + 1 == total:
             tokens_read = (position + 1) * peers * batch * context
-            curve.append({"round": (position + 1) // steps, "tokens": tokens_read, "loss": evaluate(model, data)})
+            curve.append({"round": (position + 1) // steps, "tokens": tokens_read, "loss": evaluate(model, readers[1])})
     elements = sum(p.numel() for p in model.parameters())
     return {
         "lr": lr,
         "seed": seed,
+        "first_loss": first_loss,
         "curve": curve,
         "final": curve[-1]["loss"],
         "elements": elements,

@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--restart", action="append", default=[], metavar=when, help="start it again then")
     least = "members before the first round (default: as RUN.toml says, else all that do not join late)"
     one.add_argument("--min-peers", type=int, metavar="N", help=least)
+    links = "on this scenario's machines, over its emulated links; its [run] is not used (sim/README.md has the keys)"
+    one.add_argument("--lab", type=pathlib.Path, metavar="S.toml", help=links)
     one.add_argument("--max-seconds", type=float, metavar="S", help="end the run after so long")
     one.add_argument("--peer-arg", action="append", default=[], metavar="ARG", help="an argument for every daemon")
     one.add_argument("--binary", metavar="FILE", help="the daemon (default: build/release/longhaul, or the PATH)")
@@ -101,6 +103,7 @@ def do_launch(options: argparse.Namespace) -> int:
         restarts=[launch.parse_trigger(t) for t in options.restart],
         max_seconds=options.max_seconds,
         min_peers=options.min_peers,
+        scenario=options.lab,
     )
     screen = table.make_screen(sys.stderr if options.json else sys.stdout, options.plain)
     launcher = launch.Launcher(settings, screen)
@@ -108,6 +111,8 @@ def do_launch(options: argparse.Namespace) -> int:
     for daemon in launcher.daemons:
         if daemon.code and not daemon.killed:
             launch.print_error(f"{daemon.name} ended with {daemon.code}: {daemon.last_words() or 'it said nothing'}")
+    if not launcher.kept_up:
+        launch.print_error("this machine was too busy to keep to the emulated links' times: they were slower than said")
     if options.json:
         print(json.dumps(launcher.summary()))
     else:

@@ -22,6 +22,7 @@ import time
 import tomllib
 from typing import IO, Any
 
+from longhaul import lab
 from longhaul.events import LAUNCHER, LAUNCHER_FILE, Happening, RunDirectory, RunView
 from longhaul.table import Screen
 
@@ -82,6 +83,7 @@ class Options:
     restarts: list[Trigger] = dataclasses.field(default_factory=list)
     max_seconds: float | None = None
     min_peers: int | None = None  # None: as wanted_peers says
+    scenario: pathlib.Path | None = None  # of the network on whose machines they run; None: on this one, by loopback
 
 
 def find_binary(named: str | None = None) -> pathlib.Path:
@@ -106,6 +108,8 @@ class Daemon:
         self.directory = directory
         self.stdout = directory / "stdout.log"
         self.stderr = directory / "stderr.log"
+        self.enter: list[str] = []  # how its command line begins, where it has a machine of its own
+        self.listen = "127.0.0.1:0"
         self.process: subprocess.Popen[bytes] | None = None
         self.command: list[str] = []
         self.ticket = ""  # given to a joiner on its stdin
@@ -191,6 +195,8 @@ class Launcher:
         self.directory = options.directory
         self.daemons = [Daemon(f"peer-{i}", self.directory / f"peer-{i}") for i in range(options.peers)]
         self.view = RunView()
+        self.lab: lab.Lab | None = None
+        self.kept_up = True  # the emulated links, if there are any, were as slow as they should be and no slower
         self._events = RunDirectory(self.directory)
         self._started = time.monotonic()
         self._log: IO[str] | None = None
@@ -214,6 +220,7 @@ class Launcher:
         if list(self.directory.glob("peer-*/events.jsonl")):
             # A second launch in the same place goes on with the run that is there; the launcher's log goes on too.
             self._events.poll()
+        self._build_network()
         self._reading, writing = os.pipe()
         previous = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
@@ -226,13 +233,33 @@ class Launcher:
                     self._end_all()
                     self._look()
         finally:
+            if self.lab is not None:
+                self.kept_up = self.lab.kept_up()
+                self.lab.close()
             os.close(writing)
             os.close(self._reading)
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _build_network(self) -> None:
+        """Makes the scenario's machines, one a daemon in the order of its file."""
+        scenario = self.options.scenario
+        if scenario is None:
+            return
+        try:
+            self.lab = lab.Lab(self.options.binary, scenario)
+        except lab.LabError as problem:
+            raise LaunchError(str(problem), problem.code) from None
+        if len(self.lab.peers) < len(self.daemons):
+            have = len(self.lab.peers)
+            self.lab.close()
+            raise LaunchError(f"{scenario} has {have} peers, and {len(self.daemons)} were asked for", 2)
+        for daemon, machine in zip(self.daemons, self.lab.peers, strict=False):
+            daemon.enter = self.lab.enter(machine)
+            daemon.listen = f"{self.lab.peers[machine]['address']}:0"
+
     def _found(self) -> None:
-        command = [str(self.options.binary), "run", str(self.options.config), "--listen", "127.0.0.1:0"]
+        command = [str(self.options.binary), "run", str(self.options.config)]
         least = wanted_peers(self.options)
         members = [] if least is None else ["--min-peers", str(least)]
         self._spawn(self.daemons[0], command, [*members, *self.options.founder_args])
@@ -246,12 +273,13 @@ class Launcher:
 
     def _join(self, daemon: Daemon) -> None:
         daemon.ticket = str((self.daemons[0].ready or {})["ticket"])
-        self._spawn(daemon, [str(self.options.binary), "join", "-", "--listen", "127.0.0.1:0"], [])
+        self._spawn(daemon, [str(self.options.binary), "join", "-"], [])
 
     def _spawn(self, daemon: Daemon, command: list[str], more: list[str]) -> None:
         again = daemon.process is not None
-        common = ["--state-dir", str(daemon.directory), "--name", daemon.name, "--json-ready"]
-        daemon.spawn([*command, *common, *self.options.peer_args, *more], self._reading)
+        common = ["--listen", daemon.listen, "--state-dir", str(daemon.directory), "--name", daemon.name]
+        common += ["--json-ready"]
+        daemon.spawn([*daemon.enter, *command, *common, *self.options.peer_args, *more], self._reading)
         self._note("spawned", daemon, command=without_secret(daemon.command), again=again)
 
     def _wait_ready(self, daemon: Daemon) -> None:
@@ -332,8 +360,8 @@ class Launcher:
             if trigger.due(self.view, elapsed) and not daemon.running and daemon.process is not None:
                 trigger.done = True
                 # The same command, but where it listened before: the others look for it there.
-                listen = (daemon.ready or {}).get("listen", "127.0.0.1:0")
-                command = [listen if word == "127.0.0.1:0" else word for word in daemon.command]
+                listen = (daemon.ready or {}).get("listen", daemon.listen)
+                command = [listen if word == daemon.listen else word for word in daemon.command]
                 daemon.killed = False
                 daemon.spawn(command, self._reading)
                 self._note("spawned", daemon, command=without_secret(command), again=True)
@@ -409,6 +437,7 @@ class Launcher:
             "raw_ratio": view.ratio,
             "diverged": view.diverged,
             "directory": str(self.directory),
+            "kept_up": self.kept_up,
             "peers": peers,
         }
 

@@ -1,16 +1,19 @@
-"""Machines on emulated links for benchmarks: `longhaul lab --hold` and commands inside of its machines."""
+"""Machines on emulated links for benchmarks: commands inside of them, and their ends."""
 
 from __future__ import annotations
 
-import json
 import pathlib
 import subprocess
+import sys
 import tempfile
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONGHAUL = ROOT / "build" / "release" / "longhaul"
 PYTHON = ROOT / ".venv" / "bin" / "python"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from longhaul import lab  # noqa: E402
 
 
 class Lab:
@@ -20,13 +23,10 @@ class Lab:
         self.folder = tempfile.TemporaryDirectory(prefix="longhaul-bench-")
         path = pathlib.Path(self.folder.name) / "scenario.toml"
         path.write_text(scenario)
-        command = [str(LONGHAUL), "lab", "--hold", str(path)]
-        self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.holder.stdout is not None
-        line = self.holder.stdout.readline()
-        if not line:
-            raise SystemExit("bench: the lab did not start; its sentence is above")
-        self.peers: dict[str, dict[str, Any]] = json.loads(line)["peers"]
+        try:
+            self.network = lab.Lab(LONGHAUL, path)
+        except lab.LabError as problem:
+            raise SystemExit(f"bench: {problem}") from None
         self.started: list[subprocess.Popen] = []
 
     def __enter__(self) -> Lab:
@@ -37,16 +37,14 @@ class Lab:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        assert self.holder.stdin is not None
-        self.holder.stdin.close()
-        self.holder.wait(30)
+        self.network.close()
         self.folder.cleanup()
 
     def address(self, peer: str) -> str:
-        return self.peers[peer]["address"]
+        return self.network.peers[peer]["address"]
 
     def start(self, peer: str, *command: object, **options: Any) -> subprocess.Popen:
-        words = [*self.peers[peer]["enter"], *map(str, command)]
+        words = self.network.enter(peer, *command)
         process = subprocess.Popen(words, text=True, stdin=subprocess.DEVNULL, cwd=self.folder.name, **options)
         self.started.append(process)
         return process
@@ -60,8 +58,4 @@ class Lab:
         return out
 
     def kept_up(self) -> bool:
-        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
-        assert self.holder.stdin is not None and self.holder.stdout is not None
-        self.holder.stdin.write("\n")
-        self.holder.stdin.flush()
-        return bool(json.loads(self.holder.stdout.readline())["kept_up"])
+        return self.network.kept_up()

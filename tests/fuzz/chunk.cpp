@@ -9,7 +9,7 @@
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(chunk) {
     static core::seeded_entropy random(1);
     static const auto author = net::identity::generate(random);
     const core::const_bytes input(reinterpret_cast<const std::byte*>(data), size);
@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
     // Any header that is signed: refused, or within its bounds.
     constexpr std::size_t signed_bytes = peers::chunk_header_bytes - 64;
-    if (size <= signed_bytes) return 0;
+    if (size <= signed_bytes) return;
     core::byte_writer out;
     const auto signature = author.sign("longhaul-chunk-v1", input.first(signed_bytes));
     out.raw(input.first(signed_bytes)).raw(signature).raw(input.subspan(signed_bytes));
@@ -39,5 +39,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::size_t bit = (std::to_integer<std::size_t>(input[0]) * 37 + size) % (frame.size() * 8);
     frame[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
     FUZZ_CHECK(!peers::open_chunk(frame, author.key()));
-    return 0;
 }

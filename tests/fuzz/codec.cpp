@@ -1,13 +1,13 @@
 // Any bytes as a payload: an error leaves the output alone, a success gives finite numbers that encode again.
 #include <cmath>
-#include <cstdlib>
 
 #include "compress/codec.hpp"
 #include "compress/payload.hpp"
+#include "tests/fuzz/fuzz.hpp"
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(codec) {
     static const auto manifest = *core::tensor_manifest::make({{"a", {3, 2}}, {"b", {2}}});
     const core::const_bytes input(reinterpret_cast<const std::byte*>(data), size);
     for (const auto& name : compress::codec_names()) {
@@ -22,12 +22,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             core::flat_buffer out(manifest.elements(), 7.0F);
             if (codec->decode(manifest, payload, out)) {
                 const auto again = codec->encode(manifest, out);
-                if (!again || *again != payload) std::abort();
+                FUZZ_CHECK(again && *again == payload);
             } else {
-                for (const float v : out)
-                    if (v != 7.0F) std::abort();
+                for (const float v : out) FUZZ_CHECK(v == 7.0F);
             }
         }
     }
-    return 0;
 }

@@ -1,9 +1,34 @@
 #pragma once
-/// What every fuzz target includes: its body is a function of the input, which libFuzzer calls.
+/// What every fuzz target includes. FUZZ_TARGET(name) { … } is a function of `data` and `size`: a libFuzzer program in
+/// the fuzzers' build, in every other one a test case that replays the target's corpus, tests/fuzz/corpus/<name>.
 
 #include <cstdint>
 
 #include "core/bytes.hpp"
+
+#ifdef LONGHAUL_FUZZ_REPLAY
+
+#include "tests/test.hpp"
+
+/// Calls the target with each file of its corpus; a folder without files fails.
+void replay_corpus(const char* name, void (*target)(const std::uint8_t* data, std::size_t size));
+
+#define FUZZ_TARGET(name)                                                    \
+    static void fuzz_##name(const std::uint8_t* data, std::size_t size);     \
+    TEST_CASE("the corpus of " #name) { replay_corpus(#name, fuzz_##name); } \
+    static void fuzz_##name([[maybe_unused]] const std::uint8_t* data, [[maybe_unused]] std::size_t size)
+
+#else
+
+#define FUZZ_TARGET(name)                                                               \
+    static void fuzz_##name(const std::uint8_t* data, std::size_t size);                \
+    extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) { \
+        fuzz_##name(data, size);                                                        \
+        return 0;                                                                       \
+    }                                                                                   \
+    static void fuzz_##name([[maybe_unused]] const std::uint8_t* data, [[maybe_unused]] std::size_t size)
+
+#endif
 
 /// Stops with a report: the property does not hold for this input.
 #define FUZZ_CHECK(condition) LONGHAUL_ENSURE(condition, "a property that must hold for every input")

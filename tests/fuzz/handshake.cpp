@@ -60,7 +60,7 @@ void check(const net::control_handshake& h, bool read, bool may_have_token) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(handshake) {
     fuzz_input input(data, size);
     const auto mode = input.byte();
     const bool we_respond = (mode & 1U) != 0;
@@ -82,9 +82,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         FUZZ_CHECK(!us.read(rest));
         check(us, false, false);
         (void)net::parse_verdict(rest);
-        return 0;
+        return;
     }
-    if (payload.size() > 4096) return 0;
+    if (payload.size() > 4096) return;
     if (we_respond) {
         FUZZ_CHECK(us.read(*them.write({})).has_value());
         FUZZ_CHECK(them.read(*us.write()).has_value());
@@ -98,5 +98,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const auto again = v->encode();
         FUZZ_CHECK(std::ranges::equal(again, rest));
     }
-    return 0;
 }

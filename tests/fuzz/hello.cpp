@@ -5,11 +5,11 @@
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(hello) {
     fuzz_input input(data, size);
     const auto bytes = input.take(net::hello_size);
     const auto parsed = net::parse_hello(bytes);
-    if (!parsed) return 0;
+    if (!parsed) return;
     const bool known = parsed->wire_min <= net::wire_version_max && parsed->wire_max >= net::wire_version_min;
     const auto again = parsed->encode();
     FUZZ_CHECK(std::equal(again.begin(), again.begin() + (known ? net::hello_size : 12U), bytes.begin()));
@@ -25,5 +25,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         FUZZ_CHECK(net::compare(*parsed, answer, net::side::initiator) == *version);
         FUZZ_CHECK(net::parse_hello(answer.encode()) == answer);
     }
-    return 0;
 }

@@ -57,7 +57,7 @@ void check(core::const_bytes bytes) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(ledger_snapshot) {
     check({reinterpret_cast<const std::byte*>(data), size});
     static const auto good = good_snapshot();
     auto changed = good;
@@ -67,5 +67,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         changed[at % changed.size()] = static_cast<std::byte>(in.byte());
     }
     check(changed);
-    return 0;
 }

@@ -53,7 +53,7 @@ void take(peers::ledger& l, core::const_bytes bytes) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(log_record) {
     fuzz_input in(data, size);
     peers::ledger l;
     while (!in.empty()) {
@@ -70,5 +70,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     const auto reloaded = peers::ledger::from_snapshot(l.snapshot());
     FUZZ_CHECK(reloaded && *reloaded == l);
-    return 0;
 }

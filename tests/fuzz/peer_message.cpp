@@ -4,11 +4,10 @@
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(peer_message) {
     const auto m = peers::parse_message({reinterpret_cast<const std::byte*>(data), size});
-    if (!m) return 0;
+    if (!m) return;
     const auto bytes = peers::serialize(*m);
     const auto again = peers::parse_message(bytes);
     FUZZ_CHECK(again && again->index() == m->index() && peers::serialize(*again) == bytes);
-    return 0;
 }

@@ -52,13 +52,13 @@ std::size_t open_all(core::const_bytes wire, core::const_bytes pieces) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(record) {
     fuzz_input input(data, size);
     const auto mode = input.byte();
     const auto pieces = input.take(4);
     if (mode % 2 == 0) {
         FUZZ_CHECK(open_all(input.rest(), pieces) == 0);
-        return 0;
+        return;
     }
     const auto at = static_cast<std::size_t>(input.byte()) << 8U | input.byte();
     const auto change = input.byte();
@@ -80,5 +80,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         untouched = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), at) - ends.begin());
     }
     FUZZ_CHECK(open_all(wire, pieces) == untouched);
-    return 0;
 }

@@ -5,7 +5,7 @@
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(scenario) {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     // A scenario's trace is the same input, once more.
     const auto read = [&text](const std::string&) -> core::result<std::string> { return std::string(text); };
@@ -27,5 +27,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             FUZZ_CHECK(i == 0 || (*t)[i].at > (*t)[i - 1].at);
         }
     }
-    return 0;
 }

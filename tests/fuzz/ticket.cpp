@@ -7,7 +7,7 @@
 
 using namespace longhaul;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+FUZZ_TARGET(ticket) {
     const std::string_view text(reinterpret_cast<const char*>(data), size);
     const auto parsed = net::parse_ticket(text);
     if (parsed) {
@@ -25,5 +25,4 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             FUZZ_CHECK(net::parse_listen_endpoint(at->text()) == *at);
         }
     }
-    return 0;
 }

@@ -3,7 +3,8 @@
 
 It writes the events of DESIGN §8 at a pace that the environment sets, and fails on request:
 FAKE_ROUNDS, FAKE_ROUND_SECONDS, FAKE_FAIL="peer-1@3=78:words", FAKE_DEAF=1 (ignores SIGTERM), FAKE_WAITS="peer-0"
-(begins no round).
+(begins no round). `lab --hold` holds three machines, into which one goes by an environment variable, FAKE_MACHINE, or
+none (FAKE_NO_LAB=1).
 """
 
 import hashlib
@@ -24,7 +25,22 @@ def option(name: str, default: str = "") -> str:
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 
+def hold() -> int:
+    """A lab's network until stdin ends."""
+    if os.environ.get("FAKE_NO_LAB"):
+        print("longhaul: the lab may not make namespaces here", file=sys.stderr)
+        return 78
+    enter = {name: ["env", f"FAKE_MACHINE={name}"] for name in ("attic", "barn", "cave")}
+    print(json.dumps({"peers": {n: {"address": f"10.0.0.{len(n)}", "enter": e} for n, e in enter.items()}}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"kept_up": not os.environ.get("FAKE_BUSY")}), flush=True)
+    pathlib.Path(sys.argv[3]).unlink()  # shows that it ended in its own time
+    return 0
+
+
 def main() -> int:
+    if sys.argv[1] == "lab":
+        return hold()
     directory = pathlib.Path(option("--state-dir"))
     name = option("--name")
     rounds = int(os.environ.get("FAKE_ROUNDS", "20"))
@@ -50,7 +66,8 @@ def main() -> int:
             file.write(json.dumps(line) + "\n")
             file.flush()
 
-        emit("started", run="00", name=name, parameters=1000, rounds=rounds, H=30)
+        machine = {"machine": os.environ.get("FAKE_MACHINE"), "listens": option("--listen")}
+        emit("started", run="00", name=name, parameters=1000, rounds=rounds, H=30, **machine)
         ready = {"ready": True, "ticket": TICKET, "listen": "127.0.0.1:1", "key": "k"}
         print(json.dumps(ready), flush=True)
         if sys.argv[1] == "join":

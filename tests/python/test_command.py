@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import subprocess
 
 import pytest
 from nodes import ROOT, World
@@ -361,6 +362,15 @@ def test_an_address_of_another_machine_to_listen_on_is_78(world, listen):
     done = world.run("run", world.config(), "--listen", listen, "--state-dir", world.folder / "s")
     assert done.code == 78, done.err
     assert listen.split(":")[0] in done.sentence and "--listen" in done.sentence
+
+
+def test_an_answer_that_does_not_fit_is_an_error(world):
+    with open("/dev/full", "w") as full:
+        for line in [["version"], ["doctor", "--json", "--listen", "127.0.0.1:0"], ["run", "--print-config"]]:
+            command = [world.binary, *line]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=world.environment, text=True)
+            assert done.returncode == 1, line
+            assert "cannot write to stdout" in done.stderr and "free some space" in done.stderr
 
 
 def test_json_is_one_line(world):

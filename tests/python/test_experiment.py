@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 from experiments import diloco
+from nodes import World
 
 ELEMENTS = 168_384
 
@@ -33,6 +34,28 @@ def page(tmp_path: pathlib.Path, local_loss: float) -> tuple[str, bool]:
     joint = [result(4e-3, s, 1.6) for s in (1, 2, 3)]
     trials = {"diloco": local, "data-parallel": joint}
     return diloco.page(runs, trials, local, joint, "scripts/experiment diloco")
+
+
+def test_the_baseline_reads_what_the_daemons_read(tmp_path):
+    """Before the first step both have the initial parameters: equal losses are of equal batches."""
+    pytest.importorskip("torch", reason="skipped: no torch in this Python")
+    from experiments import baseline
+
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"".join(b"%d times %d is %d.\n" % (i % 97, i % 89, i % 97 * (i % 89)) for i in range(20_000)))
+    world = World(tmp_path)
+    if not (world.binary.parent / "liblonghaul_torch.so").exists():
+        pytest.skip("the LibTorch trainers are not built")
+    config = tmp_path / "run.toml"
+    config.write_text(diloco.RUN.format(text=text, lr=8e-3, seed=3, rounds=1, context=64, batch=16, steps=1, peers=2))
+    try:
+        founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
+        joiner = world.join("joiner", founder.ready()["ticket"], "--data", text, "--threads", "1")
+        losses = [node.events("inner")[0]["loss"] for node in (founder, joiner) if node.wait().code == 0]
+    finally:
+        world.end()
+    joint = baseline.data_parallel(str(text), lr=8e-3, seed=3, rounds=1, steps=1, peers=2)
+    assert sum(losses) / 2 == pytest.approx(joint["first_loss"], abs=1e-4)
 
 
 def test_page_states_gap_and_ratios(tmp_path):

@@ -77,6 +77,39 @@ def test_kill_late_and_restart(tmp_path):
     assert "peer-2 joined late" in done.stdout
 
 
+def in_a_lab(tmp_path: pathlib.Path, *more: str, **env: str) -> subprocess.CompletedProcess:
+    (tmp_path / "links.toml").touch()
+    return run(tmp_path, "--lab", str(tmp_path / "links.toml"), "--plain", *more, **env)
+
+
+def test_each_daemon_of_a_lab_has_a_machine_of_its_own(tmp_path):
+    faults = ["--kill", "peer-1@round:3", "--restart", "peer-1@round:6"]
+    done = in_a_lab(tmp_path, "--peers", "2", *faults)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "links.toml").exists(), "the network goes when its daemons have gone"
+    started = {}
+    for peer in ("peer-0", "peer-1"):
+        lines = (tmp_path / "run" / peer / "events.jsonl").read_text().splitlines()
+        lives = [e for e in map(json.loads, lines) if e["event"] == "started"]
+        started[peer] = [(e["machine"], e["listens"]) for e in lives]
+    assert started["peer-0"] == [("attic", "10.0.0.5:0")]
+    # It comes back on the same machine; where it listened, if it had said so before it was killed.
+    assert set(started["peer-1"]) <= {("barn", "10.0.0.4:0"), ("barn", "127.0.0.1:1")} and started["peer-1"]
+    assert "too busy" not in done.stderr
+
+
+def test_a_lab_that_is_not_to_be_had_says_why(tmp_path):
+    done = in_a_lab(tmp_path, "--peers", "2", FAKE_NO_LAB="1")
+    assert done.returncode == 78 and "the lab may not make namespaces here" in done.stderr
+    done = in_a_lab(tmp_path, "--peers", "4")
+    assert done.returncode == 2 and "has 3 peers, and 4 were asked for" in done.stderr
+
+
+def test_links_that_were_slower_than_said_are_told(tmp_path):
+    done = in_a_lab(tmp_path, "--peers", "2", FAKE_BUSY="1")
+    assert done.returncode == 0 and "too busy to keep to the emulated links' times" in done.stderr
+
+
 def test_killed_peer_stays_dead_and_does_not_fail_the_run(tmp_path):
     done = run(tmp_path, "--peers", "2", "--json", "--kill", "peer-1@round:2")
     assert done.returncode == 0

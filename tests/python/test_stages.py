@@ -3,48 +3,64 @@
 import stages
 
 
-def build(tmp_path, monkeypatch, ok, cache=None):
-    """The commands of one build, of which those that `ok` refuses fail."""
-    folder = tmp_path / "build" / "dev"
-    if cache is not None:
-        folder.mkdir(parents=True)
-        (folder / "CMakeCache.txt").write_text(cache)
-    ran = []
+class Builds:
+    """One build's commands. Each attempt to compile fails by the targets that `clashes` holds for it."""
 
-    def run(*command, env=None):
-        words = [str(c) for c in command]
-        ran.append(words)
-        if "--preset" in words:
-            folder.mkdir(parents=True, exist_ok=True)
-            for word in words:
-                if word.startswith("-DLONGHAUL_UNITY="):
-                    (folder / "CMakeCache.txt").write_text(f"LONGHAUL_UNITY:BOOL={word.split('=')[1]}\n")
-        return ok(words)
+    def __init__(self, tmp_path, monkeypatch, clashes=(), cache=None, configures=True):
+        self.cache = tmp_path / "build" / "dev" / "CMakeCache.txt"
+        self.clashes, self.configures = list(clashes), configures
+        self.ran: list[list[str]] = []
+        if cache is not None:
+            self.cache.parent.mkdir(parents=True)
+            self.cache.write_text(cache)
+        monkeypatch.setattr(stages, "ROOT", tmp_path)
+        monkeypatch.setattr(stages, "run", self.configure)
+        monkeypatch.setattr(stages, "run_noting", self.compile)
+        self.ok = stages.build("dev", "core_test", unity=True)
 
-    monkeypatch.setattr(stages, "ROOT", tmp_path)
-    monkeypatch.setattr(stages, "run", run)
-    return stages.build("dev", "core_test", unity=True), ran
+    def configure(self, *command):
+        self.ran.append([str(c) for c in command])
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        if "-DLONGHAUL_UNITY=ON" in command:
+            self.cache.write_text("LONGHAUL_UNITY:BOOL=ON\n")
+        return self.configures
+
+    def compile(self, pattern, *command):
+        self.ran.append([str(c) for c in command])
+        failed = self.clashes.pop(0) if self.clashes else []
+        return not failed, failed
 
 
 def test_a_new_folder_compiles_files_together(tmp_path, monkeypatch):
-    built, ran = build(tmp_path, monkeypatch, lambda words: True)
-    assert built and len(ran) == 2 and "-DLONGHAUL_UNITY=ON" in ran[0]
-    assert ran[1][:5] == ["cmake", "--build", "build/dev", "--target", "core_test"]
+    builds = Builds(tmp_path, monkeypatch)
+    assert builds.ok and len(builds.ran) == 2 and "-DLONGHAUL_UNITY=ON" in builds.ran[0]
+    assert builds.ran[1][:5] == ["cmake", "--build", "build/dev", "--target", "core_test"]
 
 
-def test_names_that_clash_are_no_failure(tmp_path, monkeypatch):
-    done = []
-    built, ran = build(tmp_path, monkeypatch, lambda words: "--build" not in words or bool(done) or done.append(words))
-    assert built and len(ran) == 4 and "-DLONGHAUL_UNITY=OFF" in ran[2] and ran[3] == ran[1]
+def test_files_that_do_not_go_together_are_compiled_apart_and_no_others(tmp_path, monkeypatch):
+    builds = Builds(tmp_path, monkeypatch, [["longhaul_sim", "longhaul_sim"], ["longhaul_net"]])
+    assert builds.ok and len(builds.ran) == 6 and builds.ran[3] == builds.ran[5] == builds.ran[1]
+    assert builds.ran[2][-1] == "-DLONGHAUL_APART=longhaul_sim"
+    assert builds.ran[4][-1] == "-DLONGHAUL_APART=longhaul_net;longhaul_sim"
+
+
+def test_a_file_that_does_not_compile_fails_the_build(tmp_path, monkeypatch):
+    assert not Builds(tmp_path, monkeypatch, [["longhaul_sim"], ["longhaul_sim"], []]).ok
 
 
 def test_a_folder_that_somebody_works_in_stays_as_it_is(tmp_path, monkeypatch):
-    cache = "LONGHAUL_UNITY:BOOL=OFF\n"
-    built, ran = build(tmp_path, monkeypatch, lambda words: "--build" not in words, cache)
-    assert not built and len(ran) == 2
-    assert not any("UNITY" in word for words in ran for word in words)
+    builds = Builds(tmp_path, monkeypatch, [["longhaul_sim"]], "LONGHAUL_UNITY:BOOL=OFF\n")
+    assert not builds.ok and len(builds.ran) == 2
+    assert not any("UNITY" in word for words in builds.ran for word in words)
 
 
 def test_a_folder_that_does_not_configure_is_not_built(tmp_path, monkeypatch):
-    built, ran = build(tmp_path, monkeypatch, lambda words: False)
-    assert not built and len(ran) == 1
+    builds = Builds(tmp_path, monkeypatch, configures=False)
+    assert not builds.ok and len(builds.ran) == 1
+
+
+def test_what_a_compiler_says_of_a_target_is_noted(capfd):
+    text = "FAILED: sim/CMakeFiles/longhaul_sim.dir/Unity/unity_1_cxx.cxx.o\nFAILED: a/CMakeFiles/b.dir/c.cpp.o"
+    ok, noted = stages.run_noting(r"FAILED: .*?(\w+)\.dir/Unity/", "sh", "-c", f"echo '{text}'; false")
+    assert not ok and noted == ["longhaul_sim"]
+    assert text in capfd.readouterr().out

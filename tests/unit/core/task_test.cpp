@@ -171,6 +171,26 @@ TEST_CASE("an isolated child's failure ends only itself") {
     CHECK(ended == 1);
 }
 
+TEST_CASE("a child that starts another one before its own first wait stays what it is") {
+    world w;
+    auto main = [](world& in) -> task<result<void>> {
+        scope children(in.io.get_executor());
+        auto parent = [](world& of, scope& siblings) -> task<result<void>> {
+            siblings.spawn_isolated("lonely", fails_after(of.time, 1s, errc::closed));
+            co_return co_await fails_after(of.time, 2s, errc::timeout);
+        };
+        children.spawn("parent", parent(in, children));
+        co_return co_await children.join();
+    };
+    w.start_main(main(w));
+    w.time.advance(1s);
+    CHECK_FALSE(w.outcome.has_value());
+    w.time.advance(1s);
+    REQUIRE(w.outcome.has_value());
+    CHECK((!*w.outcome && w.outcome->error().code == errc::timeout));
+    w.time.advance(100s);  // so that a failure is one, and not an abort
+}
+
 TEST_CASE("a child that throws is an internal error, not a crash") {
     world w;
     auto thrower = []() -> task<result<void>> {

@@ -49,6 +49,8 @@ TEST_CASE("peers that share cores take turns") {
     CHECK(pair == alone);
     CHECK(four == Approx(100 * (30 * 0.02 + 0.05)));
     CHECK(expected_seconds(c, timing, {.peers = 2, .threads = 2, .cores = 2}) == four);
+    const sharing far_apart{.peers = 4, .threads = 1, .cores = 2, .exchange_seconds = 0.4};
+    CHECK(expected_seconds(c, timing, far_apart) == Approx(100 * (30 * 0.02 + 0.4)));
 }
 
 TEST_CASE("a machine that is too slow for twenty rounds gets shorter rounds") {

@@ -1,0 +1,66 @@
+"""Machines on emulated links: `longhaul lab --hold`, and what it takes to run a command inside of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+
+class LabError(Exception):
+    """The lab did not start: its own sentence and exit code."""
+
+    def __init__(self, sentence: str, code: int):
+        super().__init__(sentence)
+        self.code = code
+
+
+class Lab:
+    """A scenario's network, which is there until `close`. It dies with this process, however that ends: its stdin does.
+
+    `peers` holds what `longhaul lab --hold` says of each machine: `address`, `enter` (how a command line begins that
+    runs inside of it), `rtt_seconds` and more.
+    """
+
+    def __init__(self, binary: os.PathLike | str, scenario: pathlib.Path):
+        # Not in our process group: a Ctrl-C is for whoever uses the network, which must outlive them.
+        self.holder = subprocess.Popen(
+            [str(binary), "lab", "--hold", str(scenario)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        assert self.holder.stdout is not None and self.holder.stderr is not None
+        line = self.holder.stdout.readline()
+        if not line:
+            words = self.holder.stderr.read().strip()
+            raise LabError(words.removeprefix("longhaul: ") or "the lab said nothing", self.holder.wait())
+        self.peers: dict[str, dict[str, Any]] = json.loads(line)["peers"]
+
+    def enter(self, peer: str, *command: object) -> list[str]:
+        """The command line that runs `command` inside of that machine, as a user without capabilities."""
+        return [*self.peers[peer]["enter"], *map(str, command)]
+
+    def kept_up(self) -> bool:
+        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
+        assert self.holder.stdin is not None and self.holder.stdout is not None
+        with contextlib.suppress(OSError, ValueError):
+            self.holder.stdin.write("\n")
+            self.holder.stdin.flush()
+            return bool(json.loads(self.holder.stdout.readline())["kept_up"])
+        return False  # it has died
+
+    def close(self) -> None:
+        assert self.holder.stdin is not None
+        with contextlib.suppress(OSError):
+            self.holder.stdin.close()
+        try:
+            self.holder.wait(30)
+        except subprocess.TimeoutExpired:
+            self.holder.kill()
+            self.holder.wait()
