@@ -277,19 +277,24 @@ def measure(folder: pathlib.Path, given: argparse.Namespace, daemons: list[Daemo
     came = told.get(timeout=30)
     strangers.join()
 
-    longer = (stormy["round"] / calm["round"] - 1) * 100
-    grown = stormy["memory"] - calm["memory"]
-    print(f"{came['opened']} strangers connected within {came['seconds']:.0f} s, the first {given.half_open} within")
-    print(f"{came['burst']:.1f} s, from 16 blocks of addresses; at most {came['most_held']} were open at their end;")
-    print(f"{came['hung_up']} were hung up on, {watch.last['strangers']['turned_away']} of them to make room")
-    print(f"round            {calm['round']:.3f} s, {stormy['round']:.3f} s: {longer:+.1f} % (goal +10 %)")
-    print(f"                 ({calm['rounds']} and {stormy['rounds']} rounds)")
-    print(f"memory           {calm['memory']:.1f} MiB, {stormy['memory']:.1f} MiB: {grown:+.1f} MiB (goal +64 MiB)")
-    for key, title in (("request", "control request"), ("round_trip", "link round trip")):
-        a, b = calm[key] * 1e3, stormy[key] * 1e3
-        print(f"{title}  p99 {a:.2f} ms, {b:.2f} ms: {b - a:+.2f} ms (goal +50 ms)")
-    print(f"processor        {calm['cpu'] * 100:.1f} % of a core, {stormy['cpu'] * 100:.1f} %")
-    print(f"a daemon that joined meanwhile was admitted after {joining:.2f} s")
+    turned_away = watch.last["strangers"]["turned_away"]
+    kind = "open run" if given.open else "run by invitation"
+    print(f"{given.peers} daemons on loopback, {kind}; {came['opened']} strangers from 16 blocks of addresses connected")
+    print(f"within {came['seconds']:.0f} s, the first {given.half_open} of them within {came['burst']:.1f} s. At most")
+    print(f"{came['most_held']} connections were open at their end; {came['hung_up']} were hung up on, {turned_away} of")
+    print(f"them to make room. A daemon that joined meanwhile was admitted after {joining:.2f} s.\n")
+    print("| the founder's | before | meanwhile | more | goal |\n|---|---|---|---|---|")
+
+    def row(what: str, key: str, scale: float, unit: str, goal: str, share: bool = False) -> None:
+        a, b = calm[key] * scale, stormy[key] * scale
+        more = f"{(b / a - 1) * 100:+.1f} %" if share else f"{b - a:+.1f} {unit}"
+        print(f"| {what} | {a:.2f} {unit} | {b:.2f} {unit} | {more} | {goal} |")
+
+    row(f"round, mean of {calm['rounds']} and {stormy['rounds']}", "round", 1, "s", "+10 %", share=True)
+    row("memory, the most", "memory", 1, "MiB", "+64 MiB")
+    row("request to the control socket, p99", "request", 1e3, "ms", "+50 ms")
+    row("round trip of a link, p99", "round_trip", 1e3, "ms", "+50 ms")
+    row("processor, of a core", "cpu", 100, "%", "–")
     return 0
 
 
