@@ -30,6 +30,14 @@ std::optional<core::const_bytes> first_entry(core::const_bytes bytes) {
     return *body;
 }
 
+/// A snapshot that was read from the disk without the hash that ends it; the ledger of a run believes no changed bit.
+core::result<core::const_bytes> snapshot_in(core::const_bytes file) {
+    constexpr auto size = core::digest{}.bytes.size();
+    const auto body = file.first(file.size() < size ? 0 : file.size() - size);
+    if (!body.empty() && std::ranges::equal(core::hash(body).bytes, file.subspan(body.size()))) return body;
+    return fail(errc::malformed, "log/snapshot is damaged: restore the folder 'log' from a copy or found a new run");
+}
+
 /// Whether a whole entry begins anywhere in `bytes`.
 bool has_entry(core::const_bytes bytes) {
     for (; !bytes.empty(); bytes = bytes.subspan(1)) {
@@ -43,7 +51,8 @@ bool has_entry(core::const_bytes bytes) {
 core::task<core::result<ledger>> log_store::load() {
     auto saved = co_await storage_.read("log/snapshot", max_log_bytes);
     LONGHAUL_CO_TRY(saved);
-    LONGHAUL_CO_TRY_ASSIGN(ledger l, ledger::from_snapshot(*saved));
+    LONGHAUL_CO_TRY_ASSIGN(const auto whole, snapshot_in(*saved));
+    LONGHAUL_CO_TRY_ASSIGN(ledger l, ledger::from_snapshot(whole));
     base_ = l.index();
     entries_ = 0;
     auto tail = co_await storage_.read(entries_path(base_), max_log_bytes);
@@ -91,6 +100,8 @@ core::task<core::result<void>> log_store::compact(const ledger& l) {
     const auto bytes = l.snapshot();
     std::vector<core::const_bytes> pieces;
     pieces.emplace_back(bytes);
+    const auto check = core::hash(bytes);
+    pieces.emplace_back(check.bytes);
     auto written = co_await storage_.put("log/snapshot", std::move(pieces));
     if (!written) {
         // Only a full disk surely left the old snapshot; behind a new one the old entries would not be read any more.

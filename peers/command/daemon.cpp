@@ -1,5 +1,6 @@
 #include "peers/command/daemon.hpp"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
@@ -85,6 +86,9 @@ private:
 };
 
 core::result<void> daemon::open() {
+    if (const int fd = arguments_.die_with_fd; fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
+        return fail(errc::usage, "--die-with-fd {}: this process inherited no such file descriptor; name another", fd);
+    }
     raise_descriptor_limit();
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
@@ -327,12 +331,7 @@ core::task<core::result<void>> daemon::watch_signals() {
 }
 
 core::task<core::result<void>> daemon::watch_launcher() {
-    const int own = ::dup(arguments_.die_with_fd);
-    if (own < 0) {
-        request_stop(fmt::format("--die-with-fd {} is not an open file descriptor", arguments_.die_with_fd));
-        co_return core::ok();
-    }
-    asio::posix::stream_descriptor lifeline(env_->executor, own);
+    asio::posix::stream_descriptor lifeline(env_->executor, ::dup(arguments_.die_with_fd));
     std::array<char, 64> ignored{};
     for (;;) {
         asio::error_code e;

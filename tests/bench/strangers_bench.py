@@ -85,7 +85,7 @@ class Daemon:
         return [(e["t"], e["round"]) for e in events]
 
     def memory(self) -> int:
-        """Bytes in use now, by one of three measures of the kernel's that agree here."""
+        """Bytes in memory now."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -279,10 +279,10 @@ def measure(folder: pathlib.Path, given: argparse.Namespace, daemons: list[Daemo
 
     turned_away = watch.last["strangers"]["turned_away"]
     kind = "open run" if given.open else "run by invitation"
-    print(f"{given.peers} daemons on loopback, {kind}; {came['opened']} strangers from 16 blocks of addresses connected")
-    print(f"within {came['seconds']:.0f} s, the first {given.half_open} of them within {came['burst']:.1f} s. At most")
-    print(f"{came['most_held']} connections were open at their end; {came['hung_up']} were hung up on, {turned_away} of")
-    print(f"them to make room. A daemon that joined meanwhile was admitted after {joining:.2f} s.\n")
+    print(f"{given.peers} daemons on loopback, {kind}; {came['opened']} strangers from 16 blocks of addresses")
+    print(f"connected within {came['seconds']:.0f} s, the first {given.half_open} within {came['burst']:.1f} s.")
+    print(f"At most {came['most_held']} were open at their end; {came['hung_up']} were hung up on,")
+    print(f"{turned_away} of them to make room. A daemon that joined meanwhile was admitted after {joining:.2f} s.\n")
     print("| the founder's | before | meanwhile | more | goal |\n|---|---|---|---|---|")
 
     def row(what: str, key: str, scale: float, unit: str, goal: str, share: bool = False) -> None:

@@ -95,6 +95,7 @@ def test_every_variable_that_something_reads_is_known(world):
         ["run", "--set", "inner.lr"],
         ["run", "--set", "=1"],
         ["run", "--die-with-fd", "x"],
+        ["run", "--die-with-fd", "77"],
         ["ckpt"],
         ["keygen"],
         ["join", "longhaul://host/name"],

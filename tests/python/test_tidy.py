@@ -85,6 +85,26 @@ def test_rule_fires(tmp_path, name, text, rule):
     assert {r for r, _ in findings(tmp_path, name, text)} == {rule}
 
 
+TWO_FILES = [
+    ("struct a {\n    int x;\n};\n", "struct a {\n    char x;\n};\n", True),
+    ("constexpr int most = 3;\n", "constexpr std::size_t most = 4;\n", True),
+    ("double mean(const v& a, int n) {\n}\n", "double mean(const v& b, int m) {\n}\n", True),
+    ("struct a;\n", "struct a {};\n", False),
+    ("void f(int a) {\n}\n", "void f(char a) {\n}\n", False),
+    ("void a::f() {\n}\n", "void b::f() {\n}\n", False),
+    ("struct a {\n    int most = 3;\n};\n", "constexpr int most = 3;\n", False),
+]
+
+
+@pytest.mark.parametrize(("one", "two", "clash"), TWO_FILES)
+def test_files_that_do_not_compile_as_one(tmp_path, one, two, clash):
+    (tmp_path / "net").mkdir()
+    for file, text in (("a", one), ("b", two)):
+        (tmp_path / "net" / f"{file}.cpp").write_text(f"namespace {{\n{text}}}  // namespace\nint most;\n")
+    found = {(f.rule, f.path) for f in tidy.check_tree(tmp_path, False)}
+    assert found == ({("unity", "net/b.cpp")} if clash else set())
+
+
 ALLOWED = [
     ("net/asio_network.cpp", "#include <asio/ip/tcp.hpp>\nauto t = steady_clock::now();\n"),
     ("core/task.cpp", "asio::steady_timer t{io};\n"),

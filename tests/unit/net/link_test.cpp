@@ -58,36 +58,6 @@ task<result<void>> expect_text(link& l, std::string_view expected) {
     co_return ok();
 }
 
-// Tags are views of literals: g++ 12 breaks strings that are made inside a co_await expression.
-
-/// Accepts `tag` when it is offered and receives it.
-task<result<void>> take(world& w, link& l, std::string_view tag, byte_vector& into) {
-    for (;;) {
-        auto receiving = l.receive_transfer(std::string(tag), into);
-        auto got = co_await std::move(receiving);
-        if (got || got.error().code != errc::not_found || !l.up()) co_return got;
-        auto slept = co_await w.env.clock.sleep_for(1ms);
-        LONGHAUL_CO_TRY(slept);
-    }
-}
-
-/// Sends `n` bytes of the pattern `seed`.
-task<result<void>> give(link& l, std::string_view tag, std::size_t n, std::uint64_t seed) {
-    auto sending = l.send_transfer(std::string(tag), std::make_shared<const byte_vector>(pattern(n, seed)));
-    co_return co_await std::move(sending);
-}
-
-task<result<void>> move_one(world& w, link& from, link& to, std::string_view tag, std::size_t n, std::uint64_t seed) {
-    byte_vector got(n);
-    auto giving = give(from, tag, n, seed);
-    auto taking = take(w, to, tag, got);
-    auto moved = co_await core::both(std::move(giving), std::move(taking));
-    LONGHAUL_CO_TRY(moved.first);
-    LONGHAUL_CO_TRY(moved.second);
-    if (got != pattern(n, seed)) co_return fail(errc::internal, "transfer {} of {} bytes arrived changed", tag, n);
-    co_return ok();
-}
-
 }  // namespace
 
 LINK_TEST("control messages of all sizes arrive in order, both ways") {

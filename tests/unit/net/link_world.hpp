@@ -270,6 +270,37 @@ inline byte_vector text(std::string_view s) {
     return {b.begin(), b.end()};
 }
 
+// Tags are views of literals: g++ 12 breaks strings that are made inside a co_await expression.
+
+/// Accepts `tag` when it is offered and receives it.
+inline task<result<void>> take(world& w, link& l, std::string_view tag, byte_vector& into) {
+    for (;;) {
+        auto receiving = l.receive_transfer(std::string(tag), into);
+        auto got = co_await std::move(receiving);
+        if (got || got.error().code != errc::not_found || !l.up()) co_return got;
+        auto slept = co_await w.env.clock.sleep_for(1ms);
+        LONGHAUL_CO_TRY(slept);
+    }
+}
+
+/// Sends `n` bytes of the pattern `seed`.
+inline task<result<void>> give(link& l, std::string_view tag, std::size_t n, std::uint64_t seed) {
+    auto sending = l.send_transfer(std::string(tag), std::make_shared<const byte_vector>(pattern(n, seed)));
+    co_return co_await std::move(sending);
+}
+
+inline task<result<void>> move_one(world& w, link& from, link& to, std::string_view tag, std::size_t n,
+                                   std::uint64_t seed) {
+    byte_vector got(n);
+    auto giving = give(from, tag, n, seed);
+    auto taking = take(w, to, tag, got);
+    auto moved = co_await core::both(std::move(giving), std::move(taking));
+    LONGHAUL_CO_TRY(moved.first);
+    LONGHAUL_CO_TRY(moved.second);
+    if (got != pattern(n, seed)) co_return fail(errc::internal, "transfer {} of {} bytes arrived changed", tag, n);
+    co_return ok();
+}
+
 class no_events final : public core::event_sink {
 public:
     void emit(const core::event& e) override { seen.push_back(e); }

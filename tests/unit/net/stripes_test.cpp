@@ -18,9 +18,9 @@ struct striped {
     }
 };
 
-using case_body = task<result<void>> (*)(world&, striped&);
+using striped_body = task<result<void>> (*)(world&, striped&);
 
-task<result<void>> joined(world& w, striped& s, case_body body) {
+task<result<void>> joined(world& w, striped& s, striped_body body) {
     MUST(s.b.listen());
     auto dialling = s.a.net->dial(s.b.at);
     auto dialled = co_await std::move(dialling);
@@ -31,38 +31,11 @@ task<result<void>> joined(world& w, striped& s, case_body body) {
     co_return co_await body(w, s);
 }
 
-task<result<void>> with_stripes(world& w, unsigned streams_a, unsigned streams_b, case_body body) {
+task<result<void>> with_stripes(world& w, unsigned streams_a, unsigned streams_b, striped_body body) {
     striped s(w, streams_a, streams_b);
     auto inner = joined(w, s, body);
     std::vector<node*> both{&s.a, &s.b};
     co_return co_await serving(w, std::move(both), std::move(inner));
-}
-
-task<result<void>> take(world& w, link& l, std::string_view tag, byte_vector& into) {
-    for (;;) {
-        auto receiving = l.receive_transfer(std::string(tag), into);
-        auto got = co_await std::move(receiving);
-        if (got || got.error().code != errc::not_found || !l.up()) co_return got;
-        auto slept = co_await w.env.clock.sleep_for(1ms);
-        LONGHAUL_CO_TRY(slept);
-    }
-}
-
-task<result<void>> give(link& l, std::string_view tag, std::size_t n, std::uint64_t seed) {
-    auto data = std::make_shared<const byte_vector>(pattern(n, seed));
-    auto sending = l.send_transfer(std::string(tag), std::move(data));
-    co_return co_await std::move(sending);
-}
-
-task<result<void>> move_one(world& w, link& from, link& to, std::string_view tag, std::size_t n, std::uint64_t seed) {
-    byte_vector got(n);
-    auto giving = give(from, tag, n, seed);
-    auto taking = take(w, to, tag, got);
-    auto moved = co_await core::both(std::move(giving), std::move(taking));
-    LONGHAUL_CO_TRY(moved.first);
-    LONGHAUL_CO_TRY(moved.second);
-    if (got != pattern(n, seed)) co_return fail(errc::internal, "transfer {} of {} bytes arrived changed", tag, n);
-    co_return ok();
 }
 
 }  // namespace
