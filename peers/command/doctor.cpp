@@ -50,7 +50,7 @@ finding check_disk(const std::string& folder) {
     return {"ok", "disk", found, ""};
 }
 
-core::task<core::result<std::string>> ask_here(net::environment& env, std::string state_dir) {
+core::task<core::result<std::string>> ask_node_here(net::environment& env, std::string state_dir) {
     auto folder = co_await find_daemon(env, std::move(state_dir));
     LONGHAUL_CO_TRY(folder);
     co_return co_await ask_daemon(env, *folder, "status");
@@ -59,7 +59,7 @@ core::task<core::result<std::string>> ask_here(net::environment& env, std::strin
 /// What the node says that runs on this machine, if one does.
 std::optional<nlohmann::json> node_here(const std::string& state_dir) {
     visitor here;
-    const auto text = here.ask(ask_here(here.env(), state_dir));
+    const auto text = here.ask(ask_node_here(here.env(), state_dir));
     if (!text) return std::nullopt;
     auto parsed = core::parse_json(*text, 8 << 20, 8);
     if (!parsed || !parsed->is_object()) return std::nullopt;
