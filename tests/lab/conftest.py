@@ -1,10 +1,12 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+import pytest
 
-import pytest  # noqa: E402
-from held_lab import Lab  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from held import Lab  # noqa: E402
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`longhaul lab --hold` for tests: machines on emulated links, and commands inside of them."""
+"""`longhaul lab --hold` for tests: machines on an emulated network, and what runs inside of them."""
 
 import json
 import pathlib
@@ -14,9 +14,10 @@ class Lab:
     """`longhaul lab --hold` for one scenario."""
 
     def __init__(self, folder: pathlib.Path, scenario: str):
+        self.binary = find_binary()
         path = folder / "scenario.toml"
         path.write_text(scenario)
-        command = [str(find_binary()), "lab", str(path), "--hold"]
+        command = [str(self.binary), "lab", str(path), "--hold"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=clean_environment(folder), **pipes)
         line = self.process.stdout.readline()
@@ -55,3 +56,10 @@ class Lab:
         if self.process.poll() is None:
             self.process.stdin.close()
             exit_code(self.process, PATIENCE)
+
+    def command(self, peer: str, *words: object, administrator: bool = False) -> subprocess.Popen:
+        """Any command in a machine."""
+        enter = self.peers[peer]["enter_as_administrator" if administrator else "enter"]
+        started = subprocess.Popen([*enter, *map(str, words)], stdout=subprocess.PIPE, text=True)
+        self.inside.append(started)
+        return started
