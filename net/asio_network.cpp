@@ -36,10 +36,6 @@ using asio::ip::tcp;
 using unix_socket = asio::local::stream_protocol;
 using any_socket = asio::generic::stream_protocol::socket;
 
-/// The next address of a name is tried this long after the one before it (RFC 8305 §5).
-constexpr auto stagger = std::chrono::milliseconds(250);
-/// Of one name: more are ignored.
-constexpr std::size_t max_addresses = 16;
 /// Unsent bytes in the kernel beyond which a bulk socket wants no more data.
 constexpr int unsent_low_water = 128 * 1024;
 
@@ -220,20 +216,6 @@ private:
     bool closed_ = false;
 };
 
-using addresses = std::vector<tcp::endpoint>;
-
-/// IPv6 and IPv4 in turn, beginning with the family that the resolver put first.
-addresses interleave(const addresses& in) {
-    addresses first, second, out;
-    for (const auto& a : in) (a.protocol() == in.front().protocol() ? first : second).push_back(a);
-    for (std::size_t i = 0; i < std::max(first.size(), second.size()); ++i) {
-        if (i < first.size()) out.push_back(first[i]);
-        if (i < second.size()) out.push_back(second[i]);
-    }
-    if (out.size() > max_addresses) out.resize(max_addresses);
-    return out;
-}
-
 /// Of one name that is being looked up. getaddrinfo cannot be interrupted: a cancelled caller leaves it behind.
 struct lookup {
     explicit lookup(const asio::any_io_executor& executor) : resolver(executor), changed(executor) {}
@@ -241,89 +223,8 @@ struct lookup {
     core::wakeup changed;
     bool done = false;
     asio::error_code ec;
-    addresses found;
+    std::vector<endpoint> found;
 };
-
-task<result<addresses>> resolve(const asio::any_io_executor& executor, const endpoint& to) {
-    asio::error_code ec;
-    const auto literal = asio::ip::make_address(to.host, ec);
-    if (!ec) co_return addresses{tcp::endpoint(literal, to.port)};
-    if (to.host.empty() || to.host.size() > 253) {
-        co_return fail(errc::unreachable, "'{}' is not a host name: give a name or an address", to.host.substr(0, 64));
-    }
-    auto pending = std::make_shared<lookup>(executor);
-    pending->resolver.async_resolve(to.host, std::to_string(to.port),
-                                    [pending](asio::error_code error, const tcp::resolver::results_type& results) {
-                                        pending->done = true;
-                                        pending->ec = error;
-                                        for (const auto& r : results) pending->found.push_back(r.endpoint());
-                                        pending->changed.notify();
-                                    });
-    while (!pending->done) {
-        auto woken = co_await pending->changed.wait();
-        LONGHAUL_CO_TRY(woken);
-    }
-    if (pending->ec || pending->found.empty()) {
-        co_return fail(errc::unreachable, "no host is called '{}' ({}): check the name", to.host,
-                       pending->ec ? pending->ec.message() : "it has no address");
-    }
-    co_return interleave(pending->found);
-}
-
-/// Dialling all addresses of one name; lives in `connect_all` until its scope is joined.
-struct dialling {
-    explicit dialling(const asio::any_io_executor& e) : executor(e), changed(e) {}
-    asio::any_io_executor executor;
-    core::wakeup changed;
-    std::size_t started = 0, failed = 0;
-    std::optional<tcp::socket> winner;
-    asio::error_code last_error;
-};
-
-task<result<void>> dial_one(dialling& d, tcp::endpoint to) {
-    tcp::socket socket(d.executor);
-    asio::error_code ec;
-    co_await socket.async_connect(to, asio::redirect_error(asio::use_awaitable, ec));
-    if (ec) {
-        ++d.failed;
-        d.last_error = ec;
-    } else if (!d.winner) {
-        d.winner.emplace(std::move(socket));
-    }
-    d.changed.notify();
-    co_return ok();
-}
-
-task<result<void>> dial_each(dialling& d, core::scope& attempts, core::clock& clock, const addresses& all) {
-    for (const auto& to : all) {
-        ++d.started;
-        attempts.spawn_isolated("connect", dial_one(d, to));
-        const bool last = d.started == all.size();
-        const auto next_at = clock.now() + stagger;
-        while (!d.winner && d.failed < d.started && (last || clock.now() < next_at)) {
-            if (last) {
-                auto woken = co_await d.changed.wait();
-                LONGHAUL_CO_TRY(woken);
-            } else {
-                auto woken = co_await core::with_deadline(clock, d.changed.wait(), next_at);
-                if (!woken && woken.error().code != errc::timeout) co_return fail(woken.error());
-            }
-        }
-        if (d.winner) break;
-    }
-    attempts.cancel();
-    co_return ok();
-}
-
-task<result<tcp::socket>> connect_all(const asio::any_io_executor& executor, core::clock& clock, const addresses& all) {
-    dialling d(executor);
-    core::scope attempts(executor);
-    attempts.spawn("dial", dial_each(d, attempts, clock, all));
-    auto joined = co_await attempts.join();
-    LONGHAUL_CO_TRY(joined);
-    if (!d.winner) co_return fail(errc::unreachable, "{}", d.last_error.message());
-    co_return std::move(*d.winner);
-}
 
 result<unix_socket::endpoint> unix_endpoint(const std::string& path) {
     if (path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -399,28 +300,51 @@ task<result<void>> asio_clock::sleep_until(core::time_point until) {
     co_return ok();
 }
 
-asio_network::asio_network(asio::any_io_executor executor, core::clock& clock, std::string congestion_control)
-    : executor_(std::move(executor)), clock_(clock), congestion_control_(std::move(congestion_control)) {}
+asio_network::asio_network(asio::any_io_executor executor, std::string congestion_control)
+    : executor_(std::move(executor)), congestion_control_(std::move(congestion_control)) {}
+
+task<result<std::vector<endpoint>>> asio_network::resolve(endpoint of) {
+    if (of.host.empty() || of.host.size() > 253) {
+        co_return fail(errc::unreachable, "'{}' is not a host name: give a name or an address", of.host.substr(0, 64));
+    }
+    auto pending = std::make_shared<lookup>(executor_);
+    pending->resolver.async_resolve(of.host, std::to_string(of.port),
+                                    [pending](asio::error_code error, const tcp::resolver::results_type& results) {
+                                        pending->done = true;
+                                        pending->ec = error;
+                                        for (const auto& r : results) pending->found.push_back(describe(r.endpoint()));
+                                        pending->changed.notify();
+                                    });
+    while (!pending->done) {
+        auto woken = co_await pending->changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    if (pending->ec || pending->found.empty()) {
+        co_return fail(errc::unreachable, "no host is called '{}' ({}): check the name", of.host,
+                       pending->ec ? pending->ec.message() : "it has no address");
+    }
+    co_return std::move(pending->found);
+}
 
 task<result<std::unique_ptr<stream>>> asio_network::connect(endpoint to, stream_purpose purpose) {
+    asio::error_code ec;
     if (to.host.starts_with('/')) {
         auto at = unix_endpoint(to.host);
         LONGHAUL_CO_TRY(at);
         unix_socket::socket socket(executor_);
-        asio::error_code ec;
         co_await socket.async_connect(*at, asio::redirect_error(asio::use_awaitable, ec));
         if (ec == asio::error::operation_aborted) co_return fail(errc::cancelled, "cancelled");
         if (ec) co_return fail(errc::unreachable, "nobody answers at {}: {}", to.host, ec.message());
         co_return make_stream(std::move(socket), to.host, purpose);
     }
-    auto found = co_await resolve(executor_, to);
-    LONGHAUL_CO_TRY(found);
-    auto socket = co_await connect_all(executor_, clock_, *found);
-    if (!socket && socket.error().code == errc::unreachable) {
-        co_return fail(errc::unreachable, "nobody answers at {}: {}", to.text(), socket.error().message);
-    }
-    LONGHAUL_CO_TRY(socket);
-    co_return make_stream(std::move(*socket), purpose, congestion_control_);
+    const auto address = asio::ip::make_address(to.host, ec);
+    LONGHAUL_ENSURE(!ec, "only addresses are connected to; a dialler looks names up");
+    tcp::socket socket(executor_);
+    const tcp::endpoint at(address, to.port);
+    co_await socket.async_connect(at, asio::redirect_error(asio::use_awaitable, ec));
+    if (ec == asio::error::operation_aborted) co_return fail(errc::cancelled, "cancelled");
+    if (ec) co_return fail(errc::unreachable, "nobody answers at {}: {}", to.text(), ec.message());
+    co_return make_stream(std::move(socket), purpose, congestion_control_);
 }
 
 result<std::unique_ptr<listener>> asio_network::listen(endpoint at) {

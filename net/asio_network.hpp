@@ -23,21 +23,20 @@ private:
 
 /// TCP over both address families; a host that begins with '/' is the path of a Unix-domain socket (its port is 0).
 ///
-/// connect: all addresses of a name are tried, the families in turn, the next one after 250 ms or as soon as all
-/// earlier ones failed (RFC 8305 in small); the first that answers stays. A Unix socket file is made with mode 0600;
-/// one that nobody answers on is replaced, and it is removed when its listener closes.
+/// A Unix socket file is made with mode 0600; one that nobody answers on is replaced, and it is removed when its
+/// listener closes.
 class asio_network final : public network {
 public:
-    /// `clock` must outlive the network. `congestion_control` is that of bulk connections; where the kernel does not
-    /// offer it, its own default stays; empty: always the default.
-    asio_network(asio::any_io_executor executor, core::clock& clock, std::string congestion_control = "bbr");
+    /// `congestion_control` is that of bulk connections; where the kernel does not offer it, its own default stays;
+    /// empty: always the default.
+    explicit asio_network(asio::any_io_executor executor, std::string congestion_control = "bbr");
     void set_congestion_control(std::string name) { congestion_control_ = std::move(name); }
+    core::task<core::result<std::vector<endpoint>>> resolve(endpoint of) override;
     core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) override;
     core::result<std::unique_ptr<listener>> listen(endpoint at) override;
 
 private:
     asio::any_io_executor executor_;
-    core::clock& clock_;
     std::string congestion_control_;
 };
 

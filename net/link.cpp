@@ -139,8 +139,18 @@ task<result<void>> link_impl::end_after_goodbye() {
 task<result<void>> link_impl::beat() {
     const auto interval = setup_.silence_limit / 3;
     core::time_point excused{};  // as if something had been heard then
+    auto taken = control_.count.sent;
+    auto taken_at = env_.clock.now();
     for (;;) {
         const auto now = env_.clock.now();
+        if (!writing_ || control_.count.sent != taken) {
+            taken = control_.count.sent;
+            taken_at = now;
+        } else if (now - std::max(taken_at, excused) >= setup_.silence_limit) {
+            // It may well talk: but whoever does not read keeps what we hold for it, and hears nobody.
+            co_return down({errc::timeout, fmt::format("{} has read nothing for {:.1f} s", name(),
+                                                       core::to_seconds(setup_.silence_limit))});
+        }
         const auto heard = std::max(last_heard_, excused);
         if (now - heard >= setup_.silence_limit) {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
@@ -226,12 +236,14 @@ std::size_t link_impl::fill(core::mutable_bytes out) {
 task<result<void>> link_impl::write_control() {
     core::byte_vector out(control_write);
     auto preface = std::move(setup_.preface);
+    writing_ = true;
     auto begun = co_await control_.write(preface);
     if (!begun) co_return down(begun.error());
     for (;;) {
         const auto n = fill(out);
         if (n > 0) {
             sent_.notify();
+            writing_ = true;
             auto written = co_await control_.write(core::const_bytes(out).first(n));
             if (!written) co_return down(written.error());
             continue;
@@ -244,6 +256,7 @@ task<result<void>> link_impl::write_control() {
             co_return ok();  // the other end closes, or our patience ends
         }
         if (ended_) co_return core::fail(down_error());
+        writing_ = false;
         auto woken = co_await to_write_.wait();
         LONGHAUL_CO_TRY(woken);
     }

@@ -73,6 +73,8 @@ class link {
 public:
     virtual ~link() = default;
     virtual const remote_peer& remote() const = 0;
+    /// Whether this end dialled the control connection.
+    virtual bool dialled_here() const = 0;
     virtual bool up() const = 0;
     /// Empty while the link is up.
     virtual const std::optional<link_end>& ended() const = 0;

@@ -44,6 +44,7 @@ public:
     core::time_point since() const { return since_; }
 
     const remote_peer& remote() const override { return setup_.remote; }
+    bool dialled_here() const override { return setup_.mine == side::initiator; }
     bool up() const override { return !ended_; }
     const std::optional<link_end>& ended() const override { return ended_; }
     core::task<core::result<void>> send(core::byte_vector message) override;
@@ -98,6 +99,7 @@ private:
     link_setup setup_;
     channel& control_;
     core::time_point since_, last_heard_;
+    bool writing_ = false;  ///< control has bytes that the socket does not take yet
     std::optional<link_end> ended_;
     bool saying_goodbye_ = false;
     std::string goodbye_;

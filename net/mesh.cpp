@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "net/dialler.hpp"
 #include "net/link_impl.hpp"
 #include "net/secure.hpp"
 
@@ -47,6 +48,7 @@ struct mesh::impl {
           options(std::move(o)),
           admit(std::move(a)),
           on_up(std::move(up)),
+          keeper(options.door),
           changed(e.executor),
           children(e.executor) {}
 
@@ -61,8 +63,8 @@ struct mesh::impl {
     std::map<session_id, std::shared_ptr<link_impl>> sessions;
     /// Peers to whom a dial of ours has sent its identity and waits for the verdict.
     std::set<peer_key> claims;
-    std::map<std::string, std::size_t> pending_of;  ///< handshakes that we answer, by address
-    std::size_t pending = 0;
+    doorkeeper keeper;
+    std::map<doorkeeper::visitor, stream*> visitors;  ///< whose handshakes we answer
     bool closing = false;
     core::wakeup changed;  ///< links, claims or `closing`
     core::scope children;
@@ -72,20 +74,24 @@ struct mesh::impl {
         return it != links.end() && it->second->up() ? it->second : nullptr;
     }
     self_description describe(side mine) const;
+    bool is_member(const peer_key& key) const { return !options.is_member || options.is_member(key); }
 
     task<result<void>> stay();
     task<result<void>> accept_all();
-    task<result<void>> answer(std::unique_ptr<stream> s);
-    task<result<void>> answer_hello(raw_connection& c);
-    task<result<void>> answer_control(raw_connection& c, const greeting& g);
-    task<result<void>> answer_bulk(raw_connection& c, const greeting& g);
+    void show_out(std::optional<doorkeeper::visitor> who);
+    task<result<void>> answer(std::unique_ptr<stream> s, doorkeeper::visitor who);
+    task<result<void>> answer_hello(raw_connection& c, doorkeeper::visitor who);
+    task<result<void>> answer_control(raw_connection& c, const greeting& g, doorkeeper::visitor who);
+    task<result<void>> answer_bulk(raw_connection& c, const greeting& g, doorkeeper::visitor who);
     verdict judge(const remote_peer& remote);
+    verdict find_room(const remote_peer& remote);
 
-    task<result<std::shared_ptr<link>>> dial(endpoint to);
-    task<result<std::shared_ptr<link>>> dial_unless_cancelled(endpoint to);
+    task<result<dialled>> dial(std::vector<endpoint> to, std::optional<peer_key> who);
+    task<result<dialled>> dial_in_turn(std::vector<endpoint> to, std::optional<peer_key> who);
     task<result<std::shared_ptr<link>>> introduce(raw_connection& c);
     task<result<std::shared_ptr<link>>> await_link(peer_key key);
     std::shared_ptr<link_impl> add(link_setup setup);
+    void see(const link_impl& l);
     task<result<void>> run_link(std::shared_ptr<link_impl> l);
     void close(const std::string& reason);
 };
@@ -116,14 +122,21 @@ std::shared_ptr<link_impl> mesh::impl::add(link_setup setup) {
     }
     links[key] = made;
     sessions[session] = made;
+    see(*made);
     children.spawn_isolated("link", run_link(made));
     changed.notify();
     on_up(made);
     return made;
 }
 
+/// A member will come back from where it is. (It may have been a guest when its link came up.)
+void mesh::impl::see(const link_impl& l) {
+    if (is_member(l.remote().key)) keeper.member_seen(l.remote().observed.host);
+}
+
 task<result<void>> mesh::impl::run_link(std::shared_ptr<link_impl> l) {
     auto ran = co_await l->run();
+    see(*l);
     if (const auto it = links.find(l->remote().key); it != links.end() && it->second == l) links.erase(it);
     std::erase_if(sessions, [&](const auto& s) { return s.second == l; });
     changed.notify();
@@ -148,10 +161,25 @@ verdict mesh::impl::judge(const remote_peer& remote) {
         env.clock.now() - old->since() <= options.handshake_deadline) {
         return refused(refusal::duplicate, "the other one of two simultaneous connections stays");
     }
-    const auto up = std::ranges::count_if(links, [](const auto& l) { return l.second->up(); });
-    if (!old && static_cast<std::size_t>(up) >= options.max_links) {
-        return refused(refusal::busy, fmt::format("this node has {} links, its limit: try another member", up));
+    return old ? verdict{} : find_room(remote);
+}
+
+/// Members and guests have slots of their own, so that no number of guests keeps a member out.
+verdict mesh::impl::find_room(const remote_peer& remote) {
+    const bool member = is_member(remote.key);
+    std::size_t same = 0;
+    std::shared_ptr<link_impl> oldest;
+    for (const auto& [key, l] : links) {
+        if (!l->up() || is_member(key) != member) continue;
+        ++same;
+        if (!oldest || l->since() < oldest->since()) oldest = l;
     }
+    if (same < (member ? options.max_links : options.max_guests)) return {};
+    if (member || !oldest || env.clock.now() - oldest->since() < options.guest_time) {
+        return refused(refusal::busy, fmt::format("this node has {} links with {}, its limit: try another member", same,
+                                                  member ? "members" : "guests"));
+    }
+    oldest->close("others are waiting to ask, too");
     return {};
 }
 
@@ -174,50 +202,55 @@ task<result<void>> mesh::impl::accept_all() {
             LONGHAUL_CO_TRY(slept);
             continue;
         }
-        const auto source = (*accepted)->remote().host;
-        const auto before = pending_of.find(source);
-        if (pending >= options.max_pending_handshakes ||
-            (before != pending_of.end() && before->second >= options.max_pending_per_source)) {
-            continue;  // hung up on, unread
-        }
-        children.spawn_isolated("handshake", answer(std::move(*accepted)));
+        const auto entry = keeper.arrives((*accepted)->remote().host);
+        show_out(entry.gives_way);
+        visitors[entry.who] = accepted->get();
+        children.spawn_isolated("handshake", answer(std::move(*accepted), entry.who));
     }
     co_return ok();
 }
 
-task<result<void>> mesh::impl::answer(std::unique_ptr<stream> s) {
+/// Ends the handshake of a visitor that has to make room.
+void mesh::impl::show_out(std::optional<doorkeeper::visitor> who) {
+    if (!who) return;
+    if (const auto found = visitors.find(*who); found != visitors.end()) found->second->close();
+}
+
+task<result<void>> mesh::impl::answer(std::unique_ptr<stream> s, doorkeeper::visitor who) {
     raw_connection c(std::move(s));
     struct registered {
         impl& owner;
-        std::string source;
+        doorkeeper::visitor who;
         ~registered() {
-            --owner.pending;
-            if (--owner.pending_of[source] == 0) owner.pending_of.erase(source);
+            owner.visitors.erase(who);
+            owner.keeper.leaves(who);
         }
     };
-    const registered entry{*this, c.stream->remote().host};
-    ++pending;
-    ++pending_of[entry.source];
-    auto answering = core::with_deadline(env.clock, answer_hello(c), env.clock.now() + options.handshake_deadline);
+    const registered entry{*this, who};
+    auto answering = core::with_deadline(env.clock, answer_hello(c, who), env.clock.now() + options.handshake_deadline);
     auto first = co_await core::race(std::move(answering), stay());
     co_return first.index() == 0 ? std::get<0>(first) : ok();
 }
 
-task<result<void>> mesh::impl::answer_hello(raw_connection& c) {
+task<result<void>> mesh::impl::answer_hello(raw_connection& c, doorkeeper::visitor who) {
     const auto greeted = co_await answer_greeting(c, options.run);
     LONGHAUL_CO_TRY(greeted);
     const auto fits = compare(greeted->mine, greeted->theirs, side::responder);
     if (!fits || greeted->theirs.role == hello_role::probe) co_return co_await c.linger(env.clock, linger_time);
-    if (greeted->theirs.role == hello_role::bulk) co_return co_await answer_bulk(c, *greeted);
+    if (greeted->theirs.role == hello_role::bulk) co_return co_await answer_bulk(c, *greeted, who);
     if (greeted->theirs.connection != 0) co_return fail(errc::protocol, "control connections are not resumed");
-    co_return co_await answer_control(c, *greeted);
+    co_return co_await answer_control(c, *greeted, who);
 }
 
-task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting& g) {
+task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting& g, doorkeeper::visitor who) {
     control_handshake handshake(side::responder, self, describe(side::responder), options.run, g.prologue, options.psk,
                                 env.entropy);
+    auto stepped = co_await step(c, handshake);
+    LONGHAUL_CO_TRY(stepped);
+    // Message 1 opened: in a run by invitation it was made with the run's secret.
+    if (!options.psk.is_zero()) show_out(keeper.vouched_for(who));
     while (!handshake.done()) {
-        auto stepped = co_await step(c, handshake);
+        stepped = co_await step(c, handshake);
         LONGHAUL_CO_TRY(stepped);
     }
     auto remote = *handshake.remote();
@@ -251,9 +284,10 @@ task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting&
     co_return ok();
 }
 
-task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g) {
+task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g, doorkeeper::visitor who) {
     const auto found = sessions.find(g.theirs.session);
     if (found == sessions.end()) co_return fail(errc::not_found, "no link has this session");
+    show_out(keeper.vouched_for(who));
     const auto owner = found->second;
     const auto key = owner->key_of_bulk(g.theirs.connection);
     LONGHAUL_CO_TRY(key);
@@ -276,33 +310,43 @@ task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g)
 
 // ---- dialling
 
-task<result<std::shared_ptr<link>>> mesh::impl::dial(endpoint to) {
-    const auto address = to.text();
-    auto dialling = dial_unless_cancelled(std::move(to));
-    auto first = co_await core::race(std::move(dialling), stay());
+task<result<mesh::dialled>> mesh::impl::dial(std::vector<endpoint> to, std::optional<peer_key> who) {
+    const auto address = to.empty() ? std::string("no address") : to.front().text();
+    auto first = co_await core::race(dial_in_turn(std::move(to), who), stay());
     if (first.index() == 0) co_return std::get<0>(std::move(first));
     if (!std::get<1>(first)) co_return fail(std::get<1>(first).error());
     co_return fail(errc::closed, "{}: this node is leaving", address);
 }
 
-task<result<std::shared_ptr<link>>> mesh::impl::dial_unless_cancelled(endpoint to) {
-    const auto address = to.text();
-    auto connecting = env.network.connect(to, stream_purpose::control);
-    auto connected =
-        co_await core::with_deadline(env.clock, std::move(connecting), env.clock.now() + options.connect_deadline);
-    if (!connected && connected.error().code == errc::timeout) {
-        co_return fail(errc::timeout, "nobody answered at {} within {:.0f} s: check the address and the firewall",
-                       address, core::to_seconds(options.connect_deadline));
+task<result<mesh::dialled>> mesh::impl::dial_in_turn(std::vector<endpoint> to, std::optional<peer_key> who) {
+    dialler addresses(env, std::move(to), stream_purpose::control, options.connect_deadline);
+    std::optional<core::error> refused;
+    for (;;) {
+        auto connected = co_await addresses.next();
+        // What somebody answered says more than that others did not.
+        if (!connected) co_return fail(refused.value_or(connected.error()));
+        const auto address = connected->asked.text();
+        raw_connection c(std::move(connected->connection));
+        auto made = co_await core::with_deadline(env.clock, introduce(c), env.clock.now() + options.handshake_deadline);
+        if (made && (!who || (*made)->remote().key == *who)) {
+            dialled out;
+            out.link = std::move(*made);
+            out.asked = std::move(connected->asked);
+            co_return out;
+        }
+        if (made) {
+            refused.emplace(errc::unreachable,
+                            fmt::format("{} leads to another node, {}", address, (*made)->remote().name));
+        } else if (made.error().code == errc::cancelled) {
+            co_return fail(made.error());
+        } else if (made.error().code == errc::timeout) {
+            refused.emplace(errc::timeout,
+                            fmt::format("{} accepted the connection but did not finish the handshake within {:.0f} s",
+                                        address, core::to_seconds(options.handshake_deadline)));
+        } else {
+            refused = made.error().within(address);
+        }
     }
-    LONGHAUL_CO_TRY(connected);
-    raw_connection c(std::move(*connected));
-    auto made = co_await core::with_deadline(env.clock, introduce(c), env.clock.now() + options.handshake_deadline);
-    if (!made && made.error().code == errc::timeout) {
-        co_return fail(errc::timeout, "{} accepted the connection but did not finish the handshake within {:.0f} s",
-                       address, core::to_seconds(options.handshake_deadline));
-    }
-    if (!made && made.error().code != errc::cancelled) co_return fail(made.error().within(address));
-    co_return made;
 }
 
 task<result<std::shared_ptr<link>>> mesh::impl::introduce(raw_connection& c) {
@@ -421,7 +465,17 @@ task<result<void>> mesh::serve() {
     co_return served;
 }
 
-task<result<std::shared_ptr<link>>> mesh::dial(endpoint to) { return impl_->dial(std::move(to)); }
+task<result<mesh::dialled>> mesh::dial(std::vector<endpoint> to, std::optional<peer_key> who) {
+    return impl_->dial(std::move(to), who);
+}
+
+task<result<std::shared_ptr<link>>> mesh::dial(endpoint to) {
+    std::vector<endpoint> only;
+    only.push_back(std::move(to));
+    auto made = co_await impl_->dial(std::move(only), std::nullopt);
+    LONGHAUL_CO_TRY(made);
+    co_return std::move(made->link);
+}
 
 std::shared_ptr<link> mesh::find(const peer_key& key) const { return impl_->find(key); }
 
@@ -432,6 +486,8 @@ std::vector<std::shared_ptr<link>> mesh::links() const {
     }
     return up;
 }
+
+door_report mesh::door() const { return {impl_->keeper.waiting(), impl_->keeper.turned_away()}; }
 
 void mesh::close(std::string reason) { impl_->close(reason); }
 
@@ -456,14 +512,16 @@ task<result<hello_report>> ask(environment& env, raw_connection& c) {
 task<result<hello_report>> mesh::probe(environment& env, endpoint to, core::duration deadline) {
     const auto until = env.clock.now() + deadline;
     const auto address = to.text();
-    auto connecting = env.network.connect(std::move(to), stream_purpose::control);
-    auto connected = co_await core::with_deadline(env.clock, std::move(connecting), until);
+    std::vector<endpoint> only;
+    only.push_back(std::move(to));
+    dialler addresses(env, std::move(only), stream_purpose::control, deadline);
+    auto connected = co_await core::with_deadline(env.clock, addresses.next(), until);
     if (!connected && connected.error().code == errc::timeout) {
         co_return fail(errc::unreachable, "nobody answered at {} within {:.0f} s: check the address and the firewall",
                        address, core::to_seconds(deadline));
     }
     LONGHAUL_CO_TRY(connected);
-    raw_connection c(std::move(*connected));
+    raw_connection c(std::move(connected->connection));
     auto report = co_await core::with_deadline(env.clock, ask(env, c), until);
     if (!report && report.error().code == errc::timeout) {
         co_return fail(errc::protocol, "{} accepted the connection but sent no hello: it is not longhaul", address);

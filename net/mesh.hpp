@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/task.hpp"
+#include "net/doorkeeper.hpp"
 #include "net/link.hpp"
 #include "net/ticket.hpp"
 
@@ -26,9 +27,19 @@ struct mesh_options {
     /// Silence on control after which a link is down; heartbeats are sent at a third of it. EOF is noticed at once.
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< bulk connections a link, at most 64; 0: found by measurement
-    std::size_t max_links = 512;
-    std::size_t max_pending_handshakes = 256;
-    std::size_t max_pending_per_source = 16;  ///< of one address; more are hung up on before they are read
+    /// Who is a member of the run: for members, slots are kept free. Empty: whoever is admitted counts as one.
+    std::function<bool(const peer_key&)> is_member;
+    std::size_t max_links = 512;  ///< with members
+    /// With others, who ask, or are not admitted yet. One more takes the place of the oldest that has had its time.
+    std::size_t max_guests = 64;
+    core::duration guest_time = std::chrono::seconds(30);
+    door_limits door;  ///< of handshakes that are answered
+};
+
+/// Who is at the door now.
+struct door_report {
+    std::size_t waiting = 0;        ///< not authenticated yet
+    std::uint64_t turned_away = 0;  ///< since the start: had to make room before they were authenticated
 };
 
 /// What a cleartext hello of somebody told; used by `probe` and by bare-address joins.
@@ -54,13 +65,22 @@ public:
     core::result<endpoint> listen(endpoint at);
     /// Serves connections and links until cancelled or `close`. Run once, in a scope.
     core::task<core::result<void>> serve();
-    /// Dials and handshakes. If a link with that peer is up already, that one is returned. errc::unreachable,
-    /// version_mismatch, run_mismatch, not_admitted, protocol, timeout: each a sentence with the address.
+    /// A link, and which of the addresses that were dialled led to it.
+    struct dialled {
+        std::shared_ptr<net::link> link;
+        endpoint asked;
+    };
+    /// Dials addresses and names side by side (net/dialler.hpp) and handshakes with whoever answers first; the others
+    /// are tried when that fails, or, with `who`, when it is another node (two home networks use the same private
+    /// addresses). If a link with that peer is up already, that one is returned. errc::unreachable, version_mismatch,
+    /// run_mismatch, not_admitted, protocol, timeout: each a sentence with the address.
+    core::task<core::result<dialled>> dial(std::vector<endpoint> to, std::optional<peer_key> who = std::nullopt);
     core::task<core::result<std::shared_ptr<link>>> dial(endpoint to);
     /// The link with that peer, if one is up.
     std::shared_ptr<link> find(const peer_key& key) const;
     /// All links that are up, in key order.
     std::vector<std::shared_ptr<link>> links() const;
+    door_report door() const;
     /// Ends all links with an authenticated goodbye and stops listening.
     void close(std::string reason);
 

@@ -14,6 +14,9 @@ public:
     /// Rates of zero: no limit. `under` and `clock` must outlive the network and its streams.
     paced_network(network& under, core::clock& clock, core::bit_rate up, core::bit_rate down);
 
+    core::task<core::result<std::vector<endpoint>>> resolve(endpoint of) override {
+        return under_.resolve(std::move(of));
+    }
     core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) override;
     core::result<std::unique_ptr<listener>> listen(endpoint at) override;
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/bytes.hpp"
 #include "core/clock.hpp"
@@ -71,10 +72,14 @@ public:
     virtual void close() = 0;
 };
 
-/// Opens streams. Names are resolved here; all addresses of a name are tried.
+/// Opens streams. net/dialler.hpp makes one connection of several addresses and names.
 class network {
 public:
     virtual ~network() = default;
+    /// The addresses of a host, with its port, in the order in which the system would try them. errc::unreachable when
+    /// nobody is called so. The caller sets the deadline.
+    virtual core::task<core::result<std::vector<endpoint>>> resolve(endpoint of) = 0;
+    /// To one address: no name is looked up.
     /// errc::unreachable with the reason. The caller sets the deadline.
     virtual core::task<core::result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) = 0;
     /// errc::address_in_use or errc::io. Port 0 picks a free one; host "" listens on all addresses, both families.

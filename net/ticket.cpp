@@ -185,8 +185,10 @@ core::result<endpoint> parse_listen_endpoint(std::string_view text) {
     return at;
 }
 
+bool is_address(std::string_view host) { return is_literal(AF_INET, host) || is_literal(AF_INET6, host); }
+
 bool is_host(std::string_view host) {
-    if (is_literal(AF_INET, host) || is_literal(AF_INET6, host)) return true;
+    if (is_address(host)) return true;
     if (host.empty() || host.size() > 253) return false;
     for (auto rest = host;;) {
         const auto dot = rest.find('.');

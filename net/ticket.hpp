@@ -40,7 +40,9 @@ core::result<ticket> parse_ticket(std::string_view text);
 core::result<endpoint> parse_endpoint(std::string_view text, std::uint16_t port_if_absent = default_port);
 /// The same for an address to listen on: port 0 picks a free one, and :PORT or *:PORT (host "") is every address.
 core::result<endpoint> parse_listen_endpoint(std::string_view text);
-/// Whether `host` is an IPv4 or IPv6 literal (without brackets or zone) or could be a DNS name: labels of 1 to 63
+/// Whether `host` is an IPv4 or IPv6 literal, without brackets or zone.
+bool is_address(std::string_view host);
+/// Whether `host` is a literal or could be a DNS name: labels of 1 to 63
 /// letters, digits, '-' and '_', 253 characters in all, the last label not a number.
 bool is_host(std::string_view host);
 /// Whether a run may have this name: [A-Za-z0-9._-]{1,64}.

@@ -14,6 +14,8 @@ namespace {
 
 constexpr std::size_t max_outbox = 8192;
 constexpr std::size_t max_outbox_bytes = 8 << 20;
+/// For who is no member: it can ask for more than it reads.
+constexpr std::size_t max_guest_outbox_bytes = 2 << 20;
 constexpr auto first_backoff = 250ms;
 constexpr auto longest_backoff = 10s;
 constexpr auto redial_deadline = 3s;
@@ -34,12 +36,6 @@ core::task<core::result<void>> write_outbox(node& n, shared_linked peer) {
         LONGHAUL_CO_TRY(woken);
     }
     co_return core::ok();
-}
-
-bool is_member(const node& n, const net::peer_key& key) {
-    if (!n.log_known) return false;
-    const auto* m = n.led().find(key);
-    return m != nullptr && !m->revoked;
 }
 
 /// What a stranger, or a peer not admitted yet, may say: questions and the request to join. Anything else is a
@@ -182,6 +178,14 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const status_reply&) const { return core::ok(); }
+    core::result<void> operator()(const reach_request& m) const {
+        answer_reach_request(n, from, m);
+        return core::ok();
+    }
+    core::result<void> operator()(const reach_reply& m) const {
+        hear_reach_reply(n, key, m);
+        return core::ok();
+    }
 };
 
 core::result<void> dispatch(node& n, const shared_linked& from, message m) {
@@ -199,14 +203,6 @@ core::task<core::result<void>> read_messages(node& n, shared_linked peer) {
     }
 }
 
-core::task<core::result<void>> redial(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
-    for (const auto& address : addresses) {
-        auto again = co_await n.mesh->dial(address);
-        if (again && (*again)->remote().key == key) co_return core::ok();
-    }
-    co_return fail(errc::unreachable, "no address answers");
-}
-
 /// The coordinator's last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
 core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why) {
     const auto* member = n.led().find(key);
@@ -215,8 +211,8 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     const auto addresses = member->admitted.addresses;
     const bool said_so = !why.empty();
     if (!said_so) {
-        auto again =
-            co_await core::with_deadline(n.env.clock, redial(n, key, addresses), n.env.clock.now() + redial_deadline);
+        auto again = co_await core::with_deadline(n.env.clock, n.mesh->dial(addresses, key),
+                                                  n.env.clock.now() + redial_deadline);
         if (again) co_return core::ok();
         why = "connection lost and one redial failed";
     }
@@ -236,11 +232,7 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
 }
 
 core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
-    for (const auto& address : addresses) {
-        auto link = co_await n.mesh->dial(address);
-        // Two home networks use the same private addresses: another node may answer there.
-        if (link && (*link)->remote().key == key) break;
-    }
+    (void)co_await n.mesh->dial(std::move(addresses), key);
     n.dialling.erase(key);
     n.to_dial.notify();
     co_return core::ok();
@@ -263,7 +255,8 @@ void node::send(const net::peer_key& to, const message& m) {
     const auto peer = find(to);
     if (!peer) return;
     auto bytes = serialize(m);
-    if (peer->outbox.size() >= max_outbox || peer->outbox_bytes + bytes.size() > max_outbox_bytes) {
+    const auto most = is_member(*this, to) ? max_outbox_bytes : max_guest_outbox_bytes;
+    if (peer->outbox.size() >= max_outbox || peer->outbox_bytes + bytes.size() > most) {
         peer->link->close("too many unsent messages");
         return;
     }
@@ -324,6 +317,12 @@ void tell_lines(node& n) {
     } else {
         n.send(n.log->leader(), m);
     }
+}
+
+bool is_member(const node& n, const net::peer_key& key) {
+    if (!n.log_known) return false;
+    const auto* m = n.led().find(key);
+    return m != nullptr && !m->revoked;
 }
 
 core::result<void> admit_link(const node& n, const net::remote_peer& who) {
@@ -440,29 +439,32 @@ core::task<core::result<void>> keep_connected(node& n) {
 }
 
 core::task<core::result<void>> become_admitted(node& n) {
-    std::vector<net::endpoint> addresses = n.options.join->ticket.addresses;
-    const auto add = [&addresses](const std::vector<net::endpoint>& more) {
+    // Those that were not asked yet, and all.
+    std::vector<net::endpoint> addresses, known;
+    const auto add = [&addresses, &known](const std::vector<net::endpoint>& more) {
         for (const auto& a : more) {
-            if (std::ranges::find(addresses, a) == addresses.end()) addresses.push_back(a);
+            if (known.size() == max_addresses_tried || std::ranges::find(known, a) != known.end()) continue;
+            known.push_back(a);
+            addresses.push_back(a);
         }
     };
+    add(n.options.join->ticket.addresses);
     add(n.known_addresses);
-    core::error last(errc::unreachable, "no address");
-    for (std::size_t i = 0; i < addresses.size() && i < max_addresses_tried; ++i) {
-        auto link = co_await n.mesh->dial(addresses[i]);
-        if (!link) {
-            last = link.error();
-            if (last.code == errc::cancelled) co_return fail(last);
-            continue;
-        }
-        const auto key = (*link)->remote().key;
+    std::optional<core::error> last;
+    for (;;) {
+        auto made = co_await n.mesh->dial(addresses);
+        // What a member answered says more than that others did not.
+        if (!made && made.error().code != errc::cancelled && last) co_return fail(*last);
+        LONGHAUL_CO_TRY(made);
+        std::erase(addresses, made->asked);
+        const auto key = made->link->remote().key;
         // The link's own coroutine starts at the next turn of the loop.
         const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
         auto serving =
             co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
         if (!serving) {
             last = serving.error();
-            if (last.code == errc::cancelled) co_return fail(last);
+            if (last->code == errc::cancelled) co_return fail(*last);
             continue;
         }
         const auto lost = [&n, key] { return n.find(key) == nullptr; };
@@ -474,8 +476,8 @@ core::task<core::result<void>> become_admitted(node& n) {
             if (n.fatal) co_return fail(*n.fatal);
             if (got && !n.run) got = fail(errc::closed, "the connection ended");
             if (!got) {
-                last = got.error().within(fmt::format("waiting for the run's manifest from {}", addresses[i].text()));
-                if (last.code == errc::cancelled) co_return fail(last);
+                last = got.error().within(fmt::format("waiting for the run's manifest from {}", made->asked.text()));
+                if (last->code == errc::cancelled) co_return fail(*last);
                 continue;
             }
         }
@@ -495,14 +497,13 @@ core::task<core::result<void>> become_admitted(node& n) {
         if (n.fatal) co_return fail(*n.fatal);
         if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
-            last = reply.error().within(fmt::format("waiting for admission by {}", addresses[i].text()));
-            if (last.code == errc::cancelled) co_return fail(last);
+            last = reply.error().within(fmt::format("waiting for admission by {}", made->asked.text()));
+            if (last->code == errc::cancelled) co_return fail(*last);
             continue;
         }
         if (n.admitted) co_return core::ok();
         add(n.redirects);
     }
-    co_return fail(last);
 }
 
 }  // namespace longhaul::peers

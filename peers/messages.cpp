@@ -111,6 +111,18 @@ core::result<message> from(const wire::Lines& p) {
     }
     return m;
 }
+core::result<message> from(const wire::ReachRequest& p) {
+    if (p.port() == 0 || p.port() > 65535) return fail(errc::malformed, "port {} is none to listen on", p.port());
+    return reach_request{static_cast<std::uint16_t>(p.port())};
+}
+core::result<message> from(const wire::ReachReply& p) {
+    reach_reply m;
+    LONGHAUL_TRY_ASSIGN(auto reached, endpoints_from(p.reached()));
+    if (reached.size() > 1) return fail(errc::malformed, "a node was reached at {} addresses at once", reached.size());
+    if (!reached.empty()) m.reached = std::move(reached.front());
+    LONGHAUL_TRY_ASSIGN(m.reason, line_from(p.reason(), max_reason, "a reason"));
+    return m;
+}
 core::result<message> from(const wire::FetchRefused& p) {
     fetch_refused m;
     LONGHAUL_TRY_ASSIGN(m.what, fetch_from(p));
@@ -201,6 +213,12 @@ core::byte_vector serialize(const message& m) {
                            link->set_rtt_us(l.rtt_us);
                        }
                    },
+                   [&](const reach_request& x) { p.mutable_reach_request()->set_port(x.port); },
+                   [&](const reach_reply& x) {
+                       auto* r = p.mutable_reach_reply();
+                       if (x.reached) put_endpoints({*x.reached}, r->mutable_reached());
+                       r->set_reason(x.reason);
+                   },
                    [&](const status_request&) { p.mutable_status_request(); },
                    [&](const status_reply& x) { p.mutable_status_reply()->set_json(x.json); },
                },
@@ -235,6 +253,8 @@ core::result<message> parse_message(core::const_bytes bytes) {
         }
         case wire::Message::kStatusRequest: return status_request{};
         case wire::Message::kLines: return from(p.lines());
+        case wire::Message::kReachRequest: return from(p.reach_request());
+        case wire::Message::kReachReply: return from(p.reach_reply());
         case wire::Message::kStatusReply: return status_reply{p.status_reply().json()};
         case wire::Message::KIND_NOT_SET: break;
     }

@@ -93,10 +93,19 @@ struct status_request {};
 struct status_reply {
     std::string json;
 };
+/// Asks for a connection back to this port: can others connect to this node?
+struct reach_request {
+    std::uint16_t port = 0;
+};
+struct reach_reply {
+    std::optional<net::endpoint> reached;  ///< the address that led there
+    std::string reason;                    ///< why none did
+};
 
-using message = std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request,
-                             log_entries, log_snapshot, ready_message, progress_message, applied_message, fetch_message,
-                             fetch_refused, leaving_message, status_request, status_reply, lines_message>;
+using message =
+    std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request, log_entries,
+                 log_snapshot, ready_message, progress_message, applied_message, fetch_message, fetch_refused,
+                 leaving_message, status_request, status_reply, lines_message, reach_request, reach_reply>;
 
 core::byte_vector serialize(const message& m);
 /// errc::malformed or errc::limit.

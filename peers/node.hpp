@@ -11,6 +11,7 @@
 #include "peers/consensus.hpp"
 #include "peers/exchange.hpp"
 #include "peers/peer.hpp"
+#include "peers/reach.hpp"
 #include "peers/replica.hpp"
 #include "peers/round.hpp"
 #include "peers/settlement.hpp"
@@ -37,6 +38,8 @@ struct linked_peer {
     std::size_t outbox_bytes = 0;
     std::optional<join_request> wants_to_join;  ///< asked before we knew the log
     bool admitting = false;                     ///< its admission is being logged
+    bool reaching = false;                      ///< a connection back to it is being tried
+    std::optional<core::time_point> reach_answered;
 };
 using shared_linked = std::shared_ptr<linked_peer>;
 
@@ -94,6 +97,7 @@ struct node {
     std::string waiting_for;  ///< coordinator: why no round is opened or committed now, for people
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
+    reach_knowledge reach;
     double line_up = 0, line_down = 0;  ///< measured in exchanges, bytes per second; 0: not yet
     core::wakeup changed;               ///< anything above changed: decide again
     core::wakeup to_dial;               ///< a member, a link or a dial came or went
@@ -169,10 +173,18 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
 void tell_lines(node& n);
 /// Dials every present peer that is not linked, with backoff; and first the ticket's addresses. Runs until cancelled.
 core::task<core::result<void>> keep_connected(node& n);
+/// Whether that key is a member's, as far as this node knows.
+bool is_member(const node& n, const net::peer_key& key);
 /// Whether an authenticated stranger may have a link.
 core::result<void> admit_link(const node& n, const net::remote_peer& who);
 /// Joins: asks members, beginning with the ticket's addresses, until the coordinator has admitted this node.
 core::task<core::result<void>> become_admitted(node& n);
+
+// reach.cpp
+/// Asks members whether they can connect to this node, as they come. Runs until cancelled.
+core::task<core::result<void>> learn_reach(node& n);
+void answer_reach_request(node& n, const shared_linked& from, const reach_request& m);
+void hear_reach_reply(node& n, const net::peer_key& from, const reach_reply& m);
 
 // member.cpp
 /// Trains, exchanges and applies until the run ends for this node.

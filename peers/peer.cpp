@@ -188,6 +188,7 @@ core::task<core::result<void>> live(node& n) {
     n.tasks.spawn("dialling", keep_connected(n));
     n.tasks.spawn("link reports", report_links(n));
     n.tasks.spawn("members' addresses", remember_members(n));
+    n.tasks.spawn("reach", learn_reach(n));
     n.tasks.spawn("progress reports", report_progress(n));
     n.tasks.spawn("coordinator", recover_and_coordinate(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));

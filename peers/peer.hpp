@@ -10,7 +10,7 @@
 
 #include "core/task.hpp"
 #include "net/environment.hpp"
-#include "net/link.hpp"
+#include "net/mesh.hpp"
 #include "net/ticket.hpp"
 #include "optim/trainer.hpp"
 #include "peers/run_manifest.hpp"
@@ -88,6 +88,11 @@ struct peer_status {
     net::peer_key coordinator;
     bool coordinator_reachable = false;
     std::string ticket;
+    net::endpoint listen;
+    std::optional<bool> reachable;  ///< whether others can connect to this node; empty: nobody has tried
+    std::string reach;              ///< the same as a sentence
+    std::string reach_advice;       ///< what to do about it; empty: nothing
+    net::door_report strangers;     ///< at the door
     std::vector<peer_row> peers;
 };
 

@@ -9,31 +9,36 @@ using core::fail;
 
 namespace {
 
-core::task<core::result<std::string>> ask(net::mesh& mesh, net::endpoint at) {
-    auto link = co_await mesh.dial(std::move(at));
-    LONGHAUL_CO_TRY(link);
+core::task<core::result<std::string>> ask(net::link& link) {
     greeting g;
     g.observer = true;
-    auto greeted = co_await (*link)->send(serialize(message(g)));
+    auto greeted = co_await link.send(serialize(message(g)));
     LONGHAUL_CO_TRY(greeted);
-    auto asked = co_await (*link)->send(serialize(message(status_request{})));
+    auto asked = co_await link.send(serialize(message(status_request{})));
     LONGHAUL_CO_TRY(asked);
     for (;;) {
-        auto bytes = co_await (*link)->receive();
+        auto bytes = co_await link.receive();
         LONGHAUL_CO_TRY(bytes);
         auto m = parse_message(*bytes);
         LONGHAUL_CO_TRY(m);
         if (auto* reply = std::get_if<status_reply>(&*m)) {
-            (*link)->close("answered");
+            link.close("answered");
             co_return std::move(reply->json);
         }
     }
 }
 
+/// Whoever answers first and tells, of those addresses.
 core::task<core::result<void>> ask_in_turn(net::mesh& mesh, std::vector<net::endpoint> addresses,
                                            core::result<std::string>& answer) {
-    for (auto& a : addresses) {
-        answer = co_await ask(mesh, std::move(a));
+    while (!addresses.empty()) {
+        auto made = co_await mesh.dial(addresses);
+        if (!made) {
+            answer = fail(made.error());
+            break;
+        }
+        std::erase(addresses, made->asked);
+        answer = co_await ask(*made->link);
         if (answer || answer.error().code == errc::cancelled) break;
     }
     mesh.close("done");

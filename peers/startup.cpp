@@ -335,6 +335,9 @@ void log_advanced(node& n, const record* r) {
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
+    // Links that came up before were with nobody whom the log knew: without this report the coordinator would wait for
+    // ever for a pair that cannot link.
+    if (news || (r != nullptr && std::holds_alternative<admit_record>(*r))) tell_lines(n);
     n.to_dial.notify();
     n.changed.notify();
 }
@@ -349,6 +352,7 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     o.name = n.options.name;
     o.incarnation = n.incarnation;
     o.advertised = n.options.advertised;
+    o.is_member = [&n](const net::peer_key& key) { return is_member(n, key); };
     if (n.run) o.silence_limit = n.config().peers.silence_limit;
     n.mesh = std::make_unique<net::mesh>(
         n.env, n.options.self, o,

@@ -39,6 +39,12 @@ peer_status status_of(const node& n) {
         s.root = n.state->root;
         s.tokens = n.state->tokens;
     }
+    s.listen = n.listen;
+    if (n.mesh) s.strangers = n.mesh->door();
+    const auto reach = judge_reach(n.reach, n.listen.port);
+    s.reachable = reach.reachable;
+    s.reach = reach.seen;
+    s.reach_advice = reach.advice;
     if (!n.run) return s;
     s.run_name = n.config().name;
     s.run = n.run->run_id;
@@ -126,6 +132,11 @@ std::string to_json(const peer_status& s) {
     j["wire_received"] = s.wire_received;
     j["coordinator"] = s.coordinator.hex();
     j["coordinator_reachable"] = s.coordinator_reachable;
+    j["listen"] = s.listen.text();
+    j["reachable"] = s.reachable ? nlohmann::ordered_json(*s.reachable) : nlohmann::ordered_json(nullptr);
+    j["reach"] = s.reach;
+    j["reach_advice"] = s.reach_advice;
+    j["strangers"] = {{"waiting", s.strangers.waiting}, {"turned_away", s.strangers.turned_away}};
     j["peers"] = nlohmann::ordered_json::array();
     for (const auto& p : s.peers) {
         nlohmann::ordered_json row;

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,7 @@ struct dial {
     std::shared_ptr<connection> conn;        // since the SYN arrived
     std::optional<core::result<void>> outcome;
     bool abandoned = false;
+    bool unheard = false;  ///< the address leads nowhere: nothing that is sent to it arrives
     event_queue::ticket retry;
     dial(process& p, std::uint32_t to_host, std::uint16_t to_port);
 };
@@ -70,6 +72,8 @@ struct sim_network::fabric {
     std::vector<site_line> sites;
     std::function<path_options(std::uint32_t, std::uint32_t)> path_source;  // instead of the default path
     std::map<std::string, std::uint32_t, std::less<>> names;
+    std::set<std::string, std::less<>> dark;                               ///< of them, those that lead nowhere
+    std::map<std::string, std::vector<std::string>, std::less<>> records;  ///< name → addresses, as a name server has
     path_options default_path;
     std::map<std::pair<std::uint32_t, std::uint32_t>, path> paths;  // nodes of a map stay where they are
     std::map<std::uint64_t, std::shared_ptr<connection>> connections;

@@ -54,7 +54,7 @@ void sim_network::fabric::send_syn(const std::shared_ptr<dial>& d, unsigned atte
 void sim_network::fabric::syn_arrives(const std::shared_ptr<dial>& d) {
     host& to = hosts[d->to];
     if (d->abandoned || d->outcome || between(d->from, d->to).cut || !to.on || to.stopped) return;
-    if (!to.reachable && d->from != d->to) return;
+    if (d->unheard || (!to.reachable && d->from != d->to)) return;
     const path& back = between(d->to, d->from);
     const auto listening = to.ports.find(d->port);
     if (!d->conn) {

@@ -29,6 +29,7 @@ core::task<core::result<std::unique_ptr<net::stream>>> connect_to(fabric& f, pro
     }
     f.world_.fold(action::connect, self, target, to.port);
     const auto d = std::make_shared<dial>(p, target, to.port);
+    d->unheard = f.dark.contains(to.host);
     const dial_guard guard{f, d};
     std::erase_if(f.dials, [](const std::weak_ptr<dial>& old) { return old.expired(); });
     f.dials.push_back(d);
@@ -86,6 +87,17 @@ class process_network final : public net::network {
 public:
     process_network(fabric& f, process& p) : fabric_(f), process_(p) {}
 
+    core::task<core::result<std::vector<net::endpoint>>> resolve(net::endpoint of) override {
+        if (process_.dead()) co_return core::fail(dying());
+        std::vector<net::endpoint> found;
+        const auto record = fabric_.records.find(of.host);
+        if (record == fabric_.records.end()) {
+            found.push_back(std::move(of));
+        } else {
+            for (const auto& address : record->second) found.push_back({address, of.port});
+        }
+        co_return found;
+    }
     core::task<core::result<std::unique_ptr<net::stream>>> connect(net::endpoint to, net::stream_purpose) override {
         return connect_to(fabric_, process_, std::move(to));
     }
@@ -134,6 +146,12 @@ void sim_network::add_host(const std::string& name, core::bit_rate up, core::bit
 }
 
 void sim_network::add_name(std::string name, std::uint32_t host) { fabric_->names.emplace(std::move(name), host); }
+
+void sim_network::set_dark(std::string address) { fabric_->dark.insert(std::move(address)); }
+
+void sim_network::add_record(std::string name, std::vector<std::string> addresses) {
+    fabric_->records[std::move(name)] = std::move(addresses);
+}
 
 void sim_network::set_rates(std::uint32_t host, core::bit_rate up, core::bit_rate down) {
     sim::host& h = fabric_->hosts[host];

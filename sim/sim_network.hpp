@@ -37,6 +37,10 @@ public:
     void add_host(const std::string& name, core::bit_rate up, core::bit_rate down, bool reachable);
     /// A further name by which every node finds `host`.
     void add_name(std::string name, std::uint32_t host);
+    /// That name leads nowhere: whoever dials it hears nothing, as behind a firewall that drops packets.
+    void set_dark(std::string address);
+    /// What a name server answers for `name`; addresses are names of hosts.
+    void add_record(std::string name, std::vector<std::string> addresses);
     void set_rates(std::uint32_t host, core::bit_rate up, core::bit_rate down);
     void set_default_path(path_options options);
     void set_path(std::uint32_t from, std::uint32_t to, path_options options);

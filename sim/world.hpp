@@ -68,6 +68,19 @@ public:
     /// hold; the time is then that of the event which ended it.
     bool run_while(const std::function<bool()>& condition, core::duration limit);
 
+    // Addresses. A node's name is its first one.
+
+    /// A further address of a node, of IPv6 if it has a colon.
+    void add_address(std::string_view node, std::string address) {
+        network_.add_name(std::move(address), index_of(node));
+    }
+    /// From now on whoever dials that address hears nothing.
+    void set_dark(std::string address) { network_.set_dark(std::move(address)); }
+    /// What the name server answers for a name.
+    void add_record(std::string name, std::vector<std::string> addresses) {
+        network_.add_record(std::move(name), std::move(addresses));
+    }
+
     // Paths. Delays are one way. Every pair is joined; an unset pair has the default path.
 
     void set_default_path(path_options options) { network_.set_default_path(options); }

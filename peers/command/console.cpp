@@ -66,6 +66,7 @@ std::string sentence_of(const core::event& e) {
     if (e.name == "left")
         return fmt::format("{} left: {}", e.find("number") ? "peer " + who(e) : "this node", text(e, "reason"));
     if (e.name == "waiting") return text(e, "reason");
+    if (e.name == "reach") return text(e, "reason");
     if (e.name == "peer_up") return fmt::format("{} is connected", who(e));
     if (e.name == "peer_down") return fmt::format("{} is gone: {}", who(e), text(e, "reason"));
     if (e.name == "attempt_failed") {

@@ -89,6 +89,7 @@ core::result<void> daemon::open() {
     if (const int fd = arguments_.die_with_fd; fd >= 0 && ::fcntl(fd, F_GETFD) < 0) {
         return fail(errc::usage, "--die-with-fd {}: this process inherited no such file descriptor; name another", fd);
     }
+    raise_descriptor_limit();
     auto& node = settings_.node;
     if (node.name.empty()) node.name = host_name();
     auto storage = core::posix_storage::open(settings_.state_dir, host_.workers);

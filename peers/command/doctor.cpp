@@ -7,11 +7,13 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "core/json.hpp"
 #include "core/units.hpp"
 #include "net/hello.hpp"
 #include "net/ticket.hpp"
 #include "optim/trainer.hpp"
 #include "peers/command/command.hpp"
+#include "peers/command/control.hpp"
 #include "peers/command/facts.hpp"
 #include "peers/command/files.hpp"
 #include "peers/command/world.hpp"
@@ -48,15 +50,59 @@ finding check_disk(const std::string& folder) {
     return {"ok", "disk", found, ""};
 }
 
-finding check_port(const std::string& listen) {
+core::task<core::result<std::string>> ask_node_here(net::environment& env, std::string state_dir) {
+    auto folder = co_await find_daemon(env, std::move(state_dir));
+    LONGHAUL_CO_TRY(folder);
+    co_return co_await ask_daemon(env, *folder, "status");
+}
+
+/// What the node says that runs on this machine, if one does.
+std::optional<nlohmann::json> node_here(const std::string& state_dir) {
+    visitor here;
+    const auto text = here.ask(ask_node_here(here.env(), state_dir));
+    if (!text) return std::nullopt;
+    auto parsed = core::parse_json(*text, 8 << 20, 8);
+    if (!parsed || !parsed->is_object()) return std::nullopt;
+    return std::move(*parsed);
+}
+
+std::string text_of(const nlohmann::json& status, const char* key) {
+    const auto found = core::json_string(status, key);
+    return found ? *found : std::string();
+}
+
+finding check_port(const std::string& listen, const std::optional<nlohmann::json>& running) {
     const auto at = net::parse_listen_endpoint(listen);
     if (!at) return {"fail", "port", listen, at.error().message};
+    if (running && text_of(*running, "listen").ends_with(fmt::format(":{}", at->port))) {
+        return {"ok", "port", fmt::format("{} is listened on by the node that runs here", listen), ""};
+    }
     visitor here;
     const auto bound = here.env().network.listen(*at);
     if (bound) return {"ok", "port", fmt::format("{} is free", listen), ""};
     const bool taken = bound.error().code == core::errc::address_in_use;
     return {"fail", "port", bound.error().message,
             taken ? "stop what uses it, or choose another with --listen" : "name an address of this machine"};
+}
+
+/// Whether others can connect to this machine: only a node that runs in a run can have tried.
+finding check_inbound(const std::optional<nlohmann::json>& running) {
+    if (!running) return {"ok", "inbound", "no node runs here that members could have tried to connect to", ""};
+    const auto found = text_of(*running, "reach");
+    const auto reachable = running->find("reachable");
+    const bool no = reachable != running->end() && reachable->is_boolean() && !reachable->get<bool>();
+    return {no ? "warn" : "ok", "inbound", found, no ? text_of(*running, "reach_advice") : ""};
+}
+
+/// Links have up to 64 connections each, and strangers at the door come on top.
+finding check_descriptors() {
+    constexpr std::uint64_t wanted = 4096;
+    const auto most = descriptor_limit();
+    const auto found = fmt::format("{} at most", most);
+    if (most >= wanted) return {"ok", "descriptors", found, ""};
+    return {"warn", "descriptors", found,
+            fmt::format("many peers or strangers need more: raise \"ulimit -Hn\" to {}, or LimitNOFILE of the service",
+                        wanted)};
 }
 
 finding check_torch() {
@@ -133,6 +179,7 @@ finding check_state(const std::string& folder) {
 
 core::result<int> doctor(const std::string& asked, const std::string& listen, bool as_json) {
     LONGHAUL_TRY_ASSIGN(const auto folder, state_dir(asked, "run"));
+    const auto running = node_here(asked);
     const std::vector<finding> findings{
         {"ok", "version",
          fmt::format("longhaul {}, wire version {} to {}", LONGHAUL_VERSION, net::wire_version_min,
@@ -142,7 +189,9 @@ core::result<int> doctor(const std::string& asked, const std::string& listen, bo
         check_memory(),
         check_state(folder),
         check_disk(folder),
-        check_port(listen),
+        check_port(listen, running),
+        check_inbound(running),
+        check_descriptors(),
         check_torch(),
         check_congestion(),
         check_window("tcp_rmem"),

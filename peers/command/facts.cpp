@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -86,10 +87,29 @@ std::vector<std::string> own_addresses() {
             if (::inet_ntop(AF_INET6, &a->sin6_addr, text.data(), text.size()) != nullptr) v6.emplace_back(text.data());
         }
     }
-    v4.insert(v4.end(), v6.begin(), v6.end());
-    if (v4.size() > most) v4.resize(most);
-    if (v4.empty()) v4.emplace_back("127.0.0.1");
-    return v4;
+    // In turn, so that many of one family leave room for the other.
+    std::vector<std::string> both;
+    for (std::size_t i = 0; i < std::max(v4.size(), v6.size()); ++i) {
+        if (i < v4.size()) both.push_back(v4[i]);
+        if (i < v6.size()) both.push_back(v6[i]);
+    }
+    if (both.size() > most) both.resize(most);
+    if (both.empty()) both.emplace_back("127.0.0.1");
+    return both;
+}
+
+std::uint64_t descriptor_limit() {
+    rlimit limit{};
+    return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : 0;
+}
+
+void raise_descriptor_limit() {
+    constexpr rlim_t enough = 65'536;
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= enough) return;
+    limit.rlim_cur = std::min(limit.rlim_max, enough);
+    // Where it is refused, less has to do.
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 std::string first_line(const std::string& path) {

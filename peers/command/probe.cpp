@@ -70,7 +70,8 @@ core::task<core::result<void>> probe_admission(net::environment& env, net::ticke
     if (status) {
         auto parsed = core::parse_json(*status, 8 << 20, 8);
         if (parsed && parsed->is_object()) {
-            for (const auto* key : {"run_name", "name", "state", "applied", "rounds_total", "alive"}) {
+            for (const auto* key :
+                 {"run_name", "name", "state", "applied", "rounds_total", "alive", "reachable", "reach"}) {
                 if (parsed->contains(key)) out.shown[key] = (*parsed)[key];
             }
         }

@@ -95,6 +95,8 @@ core::result<int> status(const query& q) {
     fmt::print("traffic      {} sent, {} received\n", size(s, "wire_sent"), size(s, "wire_received"));
     fmt::print("coordinator  {}, {}\n", short_key(s, "coordinator"),
                flag(s, "coordinator_reachable") ? "reachable" : "not reachable");
+    fmt::print("inbound      {}\n", field(s, "reach"));
+    if (const auto advice = field(s, "reach_advice"); advice.size() > 1) fmt::print("             {}\n", advice);
     if (s.contains("state_dir")) fmt::print("state        {}\n", field(s, "state_dir"));
     if (s.contains("ticket") && field(s, "ticket") != "") fmt::print("ticket       {}\n", field(s, "ticket"));
     return 0;

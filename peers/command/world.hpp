@@ -17,7 +17,7 @@ struct machine {
     asio::io_context io{1};
     net::asio_clock clock{io.get_executor()};
     core::system_entropy entropy;
-    net::asio_network network{io.get_executor(), clock};
+    net::asio_network network{io.get_executor()};
     core::thread_workers workers;
 
     /// Runs `main` and everything that it started on this thread, to the end.

@@ -93,7 +93,7 @@ int run_end(bool listens, int port_pipe) {
     asio::io_context io(1);
     asio_clock clock(io.get_executor());
     core::system_entropy entropy;
-    asio_network network(io.get_executor(), clock);
+    asio_network network(io.get_executor());
     core::thread_workers workers(1);
     const std::string folder = "/tmp/longhaul_link_bench_" + std::to_string(::getpid());
     auto storage = core::posix_storage::open(folder, workers);

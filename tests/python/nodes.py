@@ -91,12 +91,20 @@ def wait_for(condition, what: str, patience: float = PATIENCE):
 class Node:
     """One daemon and its files."""
 
-    def __init__(self, world: World, name: str, arguments: list[str], pass_fds: tuple[int, ...] = ()):
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        arguments: list[str],
+        pass_fds: tuple[int, ...] = (),
+        within: list[str] | None = None,  # words before the command, as those that enter a namespace
+    ):
         self.name = name
         self.folder = world.folder / name
         self.folder.mkdir(exist_ok=True)
         self.out, self.err = self.folder / "stdout.log", self.folder / "stderr.log"
-        command = [str(world.binary), *arguments, "--state-dir", str(self.folder), "--name", name, "--json-ready"]
+        command = [*(within or []), str(world.binary), *arguments]
+        command += ["--state-dir", str(self.folder), "--name", name, "--json-ready"]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=world.environment, pass_fds=pass_fds
@@ -166,8 +174,10 @@ class World:
         path.write_text(QUADRATIC.format(admission=admission, min_peers=min_peers, rounds=rounds))
         return path
 
-    def start(self, name: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> Node:
-        node = Node(self, name, [str(a) for a in arguments], pass_fds)
+    def start(
+        self, name: str, *arguments: object, pass_fds: tuple[int, ...] = (), within: list[str] | None = None
+    ) -> Node:
+        node = Node(self, name, [str(a) for a in arguments], pass_fds, within)
         self.nodes.append(node)
         return node
 

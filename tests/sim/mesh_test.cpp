@@ -358,3 +358,48 @@ TEST_CASE("a node behind a firewall takes part over the links that it opened") {
     CHECK(hidden.count("received") == 1);
     CHECK(a.count("up") == 1);
 }
+
+namespace {
+
+/// Connects to `host` again and again and says nothing; keeps all connections.
+task<result<void>> pester(net::environment& env, std::string host, core::duration pause) {
+    std::vector<std::unique_ptr<net::stream>> held;
+    for (;;) {
+        const net::endpoint to{host, port};
+        auto connecting = env.network.connect(to, net::stream_purpose::control);
+        auto s = co_await core::with_deadline(env.clock, std::move(connecting), env.clock.now() + 1s);
+        if (s) held.push_back(std::move(*s));
+        if (held.size() > 200) held.erase(held.begin());
+        auto slept = co_await env.clock.sleep_for(pause);
+        LONGHAUL_CO_TRY(slept);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("members that lost their links get in again at once while strangers from everywhere fill the door") {
+    auto a = make_member("a", {"b"}, 0), b = make_member("b", {}, 0);
+    sim::world w(1);
+    w.add_node("a");
+    w.add_node("b");
+    for (int i = 0; i < 40; ++i) w.add_node(fmt::format("stranger-{}", i));
+    w.set_default_path({.delay = 100ms});
+    start(w, b);
+    start(w, a);
+    w.run_until(5s);
+    REQUIRE(b.count("up") == 1);
+    // 2,000 a second: each of the 512 places is taken again after a quarter of a second, and a handshake takes two
+    // round trips of 200 ms. Only who is known comes through.
+    for (int i = 0; i < 40; ++i) {
+        w[fmt::format("stranger-{}", i)].start([](net::environment& env) { return pester(env, "b", 20ms); });
+    }
+    w.run_until(8s);
+    w["a"].kill();
+    w["a"].restart();
+    w.run_until(12s);
+    explain(a);
+    explain(b);
+    REQUIRE(b.count("up") == 2);
+    CHECK(b.first("up", 8s)->at < 8s + 4 * 200ms + 10ms);
+    CHECK(a.first("up", 8s) != nullptr);
+}

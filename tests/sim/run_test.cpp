@@ -282,6 +282,16 @@ std::uint64_t most_relays(const sim::node& n) {
     return most;
 }
 
+/// What a node last learned of its own reach.
+std::optional<std::pair<bool, std::string>> last_reach(const sim::node& n) {
+    for (auto it = n.events().rbegin(); it != n.events().rend(); ++it) {
+        if (it->event.name != "reach") continue;
+        return std::pair(std::get<bool>(*it->event.find("reachable")),
+                         std::get<std::string>(*it->event.find("reason")));
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
 TEST_CASE("in mode shard a peer, mostly an owner, is killed at any moment: the run goes on with equal roots", "[sim]") {
@@ -322,6 +332,26 @@ TEST_CASE("two peers that cannot be dialled take part, through one that can", "[
             if (e.name == "round_committed" && std::get<bool>(*e.find("own_merged"))) ++merged;
         }
         CHECK(merged == 6);
+    }
+}
+
+TEST_CASE("members are asked to connect back, and each node says whether anybody could", "[sim]") {
+    small_run r(4);
+    r.start(quadratic_run(1'000'000, 3), 3, [](int i) {
+        auto o = usual_line(i);
+        o.reachable = i == 0;
+        return o;
+    });
+    // Whoever connects back to them gives up after ten seconds.
+    r.w.run_until(15s);
+    for (const auto& [name, reachable] : {std::pair("n0", true), {"n1", false}, {"n2", false}}) {
+        INFO(name);
+        const auto v = last_reach(r.w[name]);
+        REQUIRE(v);
+        CHECK(v->first == reachable);
+        const auto why =
+            fmt::format("nobody could connect to you from outside: n0 tried (nobody answered at {}:7400 ", name);
+        CHECK(v->second.starts_with(why) == !reachable);
     }
 }
 

@@ -109,6 +109,7 @@ public:
             std::ranges::count_if(alive_, [&](auto* s) { return s->purpose() == purpose && !s->closed(); }));
     }
 
+    task<result<std::vector<endpoint>>> resolve(endpoint of) override { return under_.resolve(std::move(of)); }
     task<result<std::unique_ptr<stream>>> connect(endpoint to, stream_purpose purpose) override {
         auto connecting = under_.connect(std::move(to), purpose);
         auto made = co_await std::move(connecting);
@@ -311,7 +312,7 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     asio::io_context io;
     asio_clock clock(io.get_executor());
     core::system_entropy entropy;
-    asio_network network(io.get_executor(), clock);
+    asio_network network(io.get_executor());
     core::thread_workers workers(1);
     const auto folder = std::filesystem::temp_directory_path() / ("longhaul_link_" + entropy.key().brief());
     auto storage = core::posix_storage::open(folder.string(), workers);

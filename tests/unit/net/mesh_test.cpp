@@ -1,3 +1,5 @@
+#include <set>
+
 #include "net/secure.hpp"
 #include "tests/unit/net/mesh_world.hpp"
 
@@ -338,10 +340,10 @@ LINK_TEST("garbage, truncated and oversized frames end their own connection only
     co_return co_await beside(w, n, body);
 }
 
-LINK_TEST("connections that say nothing, or little, are hung up on, more of them than allowed at once") {
+LINK_TEST("connections that say nothing, or little, are hung up on, the oldest at once when there are too many") {
     mesh_options hasty;
     hasty.handshake_deadline = 400ms;
-    hasty.max_pending_per_source = 8;
+    hasty.door.strangers_per_block = 8;
     node n(w, hasty);
     auto body = [](world& in, node& h) -> task<result<void>> {
         const auto before = in.env.clock.now();
@@ -355,14 +357,100 @@ LINK_TEST("connections that say nothing, or little, are hung up on, more of them
             }
             idle.push_back(std::move(*s));
         }
-        // Those beyond the cap go at once, the others at the deadline.
-        for (std::size_t i = 8; i < idle.size(); ++i) MUST(co_await hung_up(in, *idle[i]));
+        // Those that made room went at once, the others go at the deadline.
+        for (std::size_t i = 0; i < 22; ++i) MUST(co_await hung_up(in, *idle[i]));
         CHECK(in.env.clock.now() - before < 400ms);
+        CHECK(h.net->door().waiting == 8);
+        CHECK(h.net->door().turned_away == 22);
         for (auto& s : idle) MUST(co_await hung_up(in, *s));
+        CHECK(in.env.clock.now() - before >= 400ms);
         MUST(co_await still_serves(in, h));
         co_return ok();
     };
     co_return co_await beside(w, n, body);
+}
+
+namespace {
+
+/// Strangers that say a right hello and then nothing, one every `pause`, until `done`.
+task<result<void>> flood(world& w, endpoint to, core::duration pause, const bool& done) {
+    std::vector<std::unique_ptr<stream>> held;
+    hello right;
+    right.run = key_of(1);
+    const auto bytes = right.encode();
+    while (!done) {
+        auto s = co_await connect(w, to);
+        LONGHAUL_CO_TRY(s);
+        auto written = co_await write_all(**s, bytes);
+        held.push_back(std::move(*s));
+        auto slept = co_await w.env.clock.sleep_for(pause);
+        LONGHAUL_CO_TRY(slept);
+    }
+    co_return ok();
+}
+
+}  // namespace
+
+LINK_TEST("a node with the run's secret gets in while strangers from its own address fill every place") {
+    auto few = with_psk(2);
+    few.door.strangers = few.door.strangers_per_block = 8;
+    few.is_member = [](const peer_key&) { return false; };
+    node n(w, few);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        bool done = false;
+        core::scope strangers(in.env.executor);
+        // Eight places, and a stranger every 10 ms: each has 80 ms, and nobody but a guest says more than a hello.
+        strangers.spawn("flood", flood(in, h.at, 10ms, done));
+        auto visits = [](world& inner, node& host, bool& over) -> task<result<void>> {
+            MUST(co_await eventually(inner, [&host] { return host.net->door().turned_away > 20; }));
+            CHECK(host.net->door().waiting == 8);
+            for (int i = 0; i < 5; ++i) MUST(co_await still_serves(inner, host, 2));
+            CHECK(host.ups.size() == 5);
+            over = true;
+            co_return ok();
+        };
+        strangers.spawn("visits", visits(in, h, done));
+        co_return co_await strangers.join();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("guests have slots of their own: a member gets in, and the oldest guest makes way in its time") {
+    std::set<peer_key> members;
+    mesh_options small;
+    small.is_member = [&members](const peer_key& key) { return members.contains(key); };
+    small.max_links = 1;
+    small.max_guests = 2;
+    small.guest_time = 300ms;
+    node n(w, small);
+    struct cast {
+        node one, two, three, four, member, second_member;
+        std::set<peer_key>& members;
+    };
+    cast all{node(w), node(w), node(w), node(w), node(w), node(w), members};
+    members = {all.member.self.key(), all.second_member.self.key()};
+    auto body = [](world& in, node& host, cast& who) -> task<result<void>> {
+        MUST(host.listen());
+        auto first = co_await dial(who.one, host.at);
+        MUST(first);
+        auto second = co_await dial(who.two, host.at);
+        MUST(second);
+        CHECK(code_is(co_await dial(who.three, host.at), errc::limit));
+        auto member = co_await dial(who.member, host.at);
+        MUST(member);
+        CHECK(code_is(co_await dial(who.second_member, host.at), errc::limit));
+        auto slept = co_await in.env.clock.sleep_for(300ms);
+        MUST(slept);
+        MUST(co_await dial(who.four, host.at));
+        MUST(co_await eventually(in, [&first] { return !(*first)->up(); }));
+        CHECK((*first)->ended()->orderly);
+        CHECK((*second)->up());
+        CHECK((*member)->up());
+        co_return ok();
+    };
+    auto inner = body(w, n, all);
+    std::vector<node*> nodes{&n, &all.one, &all.two, &all.three, &all.four, &all.member, &all.second_member};
+    co_return co_await serving(w, std::move(nodes), std::move(inner));
 }
 
 LINK_TEST("a mesh that closes ends its dials and its handshakes at once") {

@@ -271,4 +271,73 @@ LINK_TEST("late and repeated segments are dropped, bytes arrive once") {
     co_return co_await beside(w, n, body);
 }
 
+namespace {
+
+/// Says that it lives, and reads nothing.
+task<result<void>> only_talks(world& w, channel& c, link& victim) {
+    for (std::uint64_t i = 1; victim.up(); ++i) {
+        const auto beat = wire::serialize(wire::heartbeat{i});
+        (void)co_await put(c, link_type, 0, beat);
+        auto slept = co_await w.env.clock.sleep_for(100ms);
+        LONGHAUL_CO_TRY(slept);
+    }
+    co_return ok();
+}
+
+/// Sends a record's bytes so slowly that it never comes to an end.
+task<result<void>> dribbles(world& w, channel& c, link& victim) {
+    const byte_vector payload(1000);
+    byte_vector sealed(payload.size() + record_overhead);
+    MUST(c.sealer.seal(message_type, 0, payload, sealed));
+    for (std::size_t i = 0; i < sealed.size() && victim.up(); ++i) {
+        const auto one = core::const_bytes(sealed).subspan(i, 1);
+        (void)co_await c.write(one);
+        auto slept = co_await w.env.clock.sleep_for(50ms);
+        LONGHAUL_CO_TRY(slept);
+    }
+    co_return ok();
+}
+
+/// More than all buffers between the two hold.
+task<result<void>> sends_much(link& l) {
+    for (int i = 0; i < 32; ++i) {
+        auto sent = co_await l.send(byte_vector(max_control_message));
+        LONGHAUL_CO_TRY(sent);
+    }
+    co_return ok();
+}
+
+}  // namespace
+
+LINK_TEST("who reads nothing, and who takes for ever to say one thing, is cut, however alive it seems") {
+    mesh_options hasty;
+    hasty.silence_limit = 600ms;
+    node n(w, hasty);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        for (const bool reads : {false, true}) {
+            const auto ups = h.ups.size();
+            const auto self = identity::generate(in.env.entropy);
+            rogue r;
+            MUST(co_await introduce(in, self, h.at, r));
+            MUST(co_await eventually(in, [&h, ups] { return h.ups.size() == ups + 1; }));
+            const auto l = h.ups.back();
+            const auto before = in.env.clock.now();
+            core::scope both(in.env.executor);
+            if (reads) {
+                both.spawn("rogue", dribbles(in, *r.control, *l));
+            } else {
+                both.spawn("rogue", only_talks(in, *r.control, *l));
+                both.spawn_isolated("host", sends_much(*l));
+            }
+            MUST(co_await both.join());
+            MUST_HOLD(l->ended().has_value());
+            CHECK(l->ended()->why.code == errc::timeout);
+            CHECK((l->ended()->why.message.find("has read nothing") != std::string::npos) == !reads);
+            CHECK(in.env.clock.now() - before >= 600ms);
+        }
+        co_return co_await still_serves(in, h);
+    };
+    co_return co_await beside(w, n, body);
+}
+
 }  // namespace longhaul::net::testing

@@ -46,7 +46,9 @@ std::vector<message> all_messages() {
             leaving_message{"asked to"},
             status_request{},
             status_reply{R"({"round":3})"},
-            lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}}};
+            lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}},
+            reach_request{7401},
+            reach_reply{net::endpoint{"192.0.2.1", 7401}, "why not"}};
 }
 
 std::vector<record> all_records() {
@@ -153,6 +155,11 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(l.up == 1.5e6);
     CHECK(l.down == 2.5e6);
     CHECK(l.links == std::get<lines_message>(all[16]).links);
+    CHECK(reparsed(std::get<reach_request>(all[17])).port == 7401);
+    const auto reach = reparsed(std::get<reach_reply>(all[18]));
+    CHECK(reach.reached == net::endpoint{"192.0.2.1", 7401});
+    CHECK(reach.reason == "why not");
+    CHECK_FALSE(reparsed(reach_reply{}).reached);
 }
 
 TEST_CASE("every kind of record is logged as it was decided") {
@@ -317,6 +324,9 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused(lines_message{-1, 1, {}}));
     CHECK(refused(lines_message{1, no_number, {}}));
     CHECK(refused(lines_message{1, 1, {{2, 1}, {2, 1}}}));
+    CHECK(refused(reach_request{0}));
+    CHECK(refused(reach_reply{net::endpoint{"/run/socket", 1}, ""}));
+    CHECK(refused(reach_reply{std::nullopt, "a\nb"}));
     CHECK(refused(fetch_message{static_cast<fetch_kind>(0), 1, 1}));
     CHECK(refused(fetch_message{static_cast<fetch_kind>(3), 1, 1}));
     log_entries many;
