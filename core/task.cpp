@@ -72,10 +72,10 @@ struct scope::state : std::enable_shared_from_this<scope::state> {
         std::function<void(const error&)> on_error;
     };
 
-    explicit state(asio::any_io_executor e) : executor(e), changed(std::move(e)) {}
+    explicit state(asio::any_io_executor e) : executor(e), ended_all(std::move(e)) {}
 
     asio::any_io_executor executor;
-    wakeup changed;
+    wakeup ended_all;
     std::list<child> children;  // a list: the signals must not move
     std::optional<error> first_error;
     bool cancelling = false;
@@ -120,7 +120,7 @@ struct scope::state : std::enable_shared_from_this<scope::state> {
         const bool failed = first_error.has_value() && !cancelling;
         children.erase(it);
         if (failed) cancel();
-        changed.notify();
+        if (children.empty()) ended_all.notify();
     }
 };
 
@@ -152,7 +152,7 @@ task<result<void>> scope::join() {
             held->cancel();
             continue;
         }
-        auto woken = co_await held->changed.wait();
+        auto woken = co_await held->ended_all.wait();
         if (!woken) {
             cancelled = true;
             held->cancel();

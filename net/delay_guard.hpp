@@ -38,7 +38,9 @@ private:
     core::time_point window_began_{};
     std::uint64_t window_total_ = 0;
     bool flowing_ = false;
-    std::array<double, 2> rates_{};  ///< of the latest windows, bytes per second
+    /// Of the latest windows, bytes per second. A second of them: while the reverse direction's data delays the
+    /// acknowledgements, single ones show much less than the path delivers.
+    std::array<double, 10> rates_{};
     std::size_t next_rate_ = 0;
 };
 

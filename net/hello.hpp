@@ -10,9 +10,17 @@
 
 namespace longhaul::net {
 
+/// A build that does not encrypt tells what encryption costs (the preset null-cipher). It speaks a wire version of its
+/// own, so that no node takes it for one of its kind.
+#ifdef LONGHAUL_NULL_CIPHER
+inline constexpr bool null_cipher = true;
+#else
+inline constexpr bool null_cipher = false;
+#endif
+
 /// The wire versions that this build speaks.
-inline constexpr std::uint16_t wire_version_min = 1;
-inline constexpr std::uint16_t wire_version_max = 1;
+inline constexpr std::uint16_t wire_version_min = null_cipher ? 0xFFFF : 1;
+inline constexpr std::uint16_t wire_version_max = wire_version_min;
 
 /// Which end of a connection: the initiator dialled it.
 enum class side : std::uint8_t { initiator = 0, responder = 1 };

@@ -36,6 +36,7 @@ link_impl::link_impl(environment& env, link_setup setup)
       control_(*setup_.control),
       since_(env.clock.now()),
       last_heard_(since_),
+      ending_(env.executor),
       to_write_(env.executor),
       sent_(env.executor),
       received_(env.executor),
@@ -89,11 +90,16 @@ task<result<void>> link_impl::run() {
 void link_impl::fail(core::error why, bool orderly) {
     if (!ended_) ended_.emplace(link_end{std::move(why), orderly});
     control_.stream->close();
+    wake_all();
+}
+
+/// Nothing more is sent or received: whoever waits for it hears of it.
+void link_impl::wake_all() {
     stripes_.close();
     const auto closed = down_error();
     outgoing_.fail_all(closed);
     incoming_.fail_all(closed);
-    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &sending_}) each->notify();
+    for (auto* each : {&ending_, &to_write_, &sent_, &received_, &to_report_, &sending_}) each->notify();
 }
 
 core::error link_impl::down_error() const { return {errc::closed, ended_ ? ended_->why.message : "the link is down"}; }
@@ -116,16 +122,12 @@ void link_impl::close(std::string reason) {
     ended_.emplace(link_end{{errc::closed, fmt::format("this end said goodbye: {}", reason)}, true});
     saying_goodbye_ = true;
     goodbye_ = std::move(reason);
-    stripes_.close();
-    const auto closed = down_error();
-    outgoing_.fail_all(closed);
-    incoming_.fail_all(closed);
-    for (auto* each : {&to_write_, &sent_, &received_, &to_report_, &sending_}) each->notify();
+    wake_all();
 }
 
 task<result<void>> link_impl::end_after_goodbye() {
     while (!saying_goodbye_) {
-        auto woken = co_await to_write_.wait();
+        auto woken = co_await ending_.wait();
         LONGHAUL_CO_TRY(woken);
         if (ended_ && !saying_goodbye_) co_return core::fail(down_error());
     }
@@ -375,9 +377,7 @@ result<void> link_impl::on(const Answer& m) {
     } else {
         LONGHAUL_TRY(outgoing_.on(m));
     }
-    measure_up();
-    stripes_.changed();
-    sending_.notify();
+    data_ready();
     return ok();
 }
 
@@ -417,7 +417,7 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
 void link_impl::data_ready() {
     measure_up();
     stripes_.changed();
-    sending_.notify();
+    if (outgoing_.active() > 0) sending_.notify();
 }
 
 /// The event of a transfer that is complete: small ones say nothing of a link.

@@ -81,6 +81,7 @@ private:
     template <typename Answer>
     core::result<void> on(const Answer& m);
     void say(const wire::control& message);
+    void wake_all();
     std::size_t fill(core::mutable_bytes out);
     void send_heartbeat();
     void report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun, std::uint64_t resent);
@@ -100,6 +101,7 @@ private:
     std::optional<link_end> ended_;
     bool saying_goodbye_ = false;
     std::string goodbye_;
+    core::wakeup ending_;
 
     // Control, outwards: link messages go before the application's.
     core::wakeup to_write_;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "core/sodium.hpp"
+#include "net/hello.hpp"
 
 namespace longhaul::net::noise {
 
@@ -84,9 +86,14 @@ cipher_state& cipher_state::operator=(cipher_state&& from) noexcept {
 core::result<void> cipher_state::encrypt(core::const_bytes ad, core::const_bytes plaintext, core::mutable_bytes out) {
     LONGHAUL_ENSURE(out.size() == plaintext.size() + tag_size, "the output has the plaintext's size and a tag's");
     if (counter_ == used_up) return core::fail(core::errc::limit, "a cipher's counter is used up");
-    const auto nonce = nonce_of(counter_);
-    crypto_aead_chacha20poly1305_ietf_encrypt(output(out), nullptr, input(plaintext), plaintext.size(), input(ad),
-                                              ad.size(), nullptr, nonce.data(), input(key_.view()));
+    if constexpr (null_cipher) {
+        std::memmove(out.data(), plaintext.data(), plaintext.size());
+        std::ranges::fill(out.last(tag_size), std::byte{0});
+    } else {
+        const auto nonce = nonce_of(counter_);
+        crypto_aead_chacha20poly1305_ietf_encrypt(output(out), nullptr, input(plaintext), plaintext.size(), input(ad),
+                                                  ad.size(), nullptr, nonce.data(), input(key_.view()));
+    }
     ++counter_;
     return core::ok();
 }
@@ -98,10 +105,15 @@ core::result<void> cipher_state::decrypt(core::const_bytes ad, core::const_bytes
     }
     LONGHAUL_ENSURE(out.size() == ciphertext.size() - tag_size, "the output has the ciphertext's size less a tag's");
     if (counter_ == used_up) return core::fail(core::errc::limit, "a cipher's counter is used up");
-    const auto nonce = nonce_of(counter_);
-    if (crypto_aead_chacha20poly1305_ietf_decrypt(output(out), nullptr, nullptr, input(ciphertext), ciphertext.size(),
-                                                  input(ad), ad.size(), nonce.data(), input(key_.view())) != 0) {
-        return core::fail(core::errc::protocol, "encrypted bytes do not authenticate");
+    if constexpr (null_cipher) {
+        std::memmove(out.data(), ciphertext.data(), out.size());
+    } else {
+        const auto nonce = nonce_of(counter_);
+        if (crypto_aead_chacha20poly1305_ietf_decrypt(output(out), nullptr, nullptr, input(ciphertext),
+                                                      ciphertext.size(), input(ad), ad.size(), nonce.data(),
+                                                      input(key_.view())) != 0) {
+            return core::fail(core::errc::protocol, "encrypted bytes do not authenticate");
+        }
     }
     ++counter_;
     return core::ok();

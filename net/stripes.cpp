@@ -45,6 +45,7 @@ stripes::stripes(environment& env, outgoing_transfers& outgoing, incoming_transf
       children_(env.executor),
       to_send_(env.executor),
       to_dial_(env.executor),
+      to_measure_(env.executor),
       since_(env.clock.now()),
       count_(std::min(options_.streams, max_streams)) {}
 
@@ -57,8 +58,7 @@ task<result<void>> stripes::run() {
 void stripes::close() {
     if (std::exchange(closed_, true)) return;
     for (const auto& [number, s] : open_) s->connection->stream->close();
-    to_send_.notify();
-    to_dial_.notify();
+    for (auto* each : {&to_send_, &to_dial_, &to_measure_}) each->notify();
 }
 
 // ---- how many
@@ -76,9 +76,11 @@ void stripes::asked(unsigned count) {
     to_dial_.notify();
 }
 
+/// Most of what happens to transfers gives nobody here something to do, and a link has many who would look.
 void stripes::changed() {
-    to_send_.notify();
-    to_dial_.notify();
+    if (outgoing_.backlog()) to_send_.notify();
+    if (outgoing_.active() > 0) to_measure_.notify();
+    if (env_.clock.now() - since_ < settled) to_dial_.notify();
 }
 
 unsigned stripes::in_use() const { return std::min(open(), count_.wanted()); }
@@ -221,12 +223,13 @@ task<result<void>> stripes::measure() {
         look();
         pace();
         if (outgoing_.active() == 0) {
-            auto woken = co_await to_send_.wait();
+            auto woken = co_await to_measure_.wait();
             LONGHAUL_CO_TRY(woken);
         } else {
             auto slept = co_await env_.clock.sleep_for(look_often);
             LONGHAUL_CO_TRY(slept);
-            to_send_.notify();
+            const auto overdue = outgoing_.next_overdue(0);
+            if (overdue && *overdue < env_.clock.now()) to_send_.notify();
         }
     }
     co_return ok();

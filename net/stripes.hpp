@@ -109,8 +109,9 @@ private:
     incoming_transfers& incoming_;
     stripe_options options_;
     core::scope children_;
-    core::wakeup to_send_;  ///< there may be a segment to send
-    core::wakeup to_dial_;  ///< a connection may be missing
+    core::wakeup to_send_;     ///< there may be a segment to send
+    core::wakeup to_dial_;     ///< a connection may be missing
+    core::wakeup to_measure_;  ///< something is sent
     core::time_point since_;
     bool closed_ = false;
 

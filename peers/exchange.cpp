@@ -114,7 +114,8 @@ exchange::shared_stream exchange::find(const stream_name& name) const {
 
 void exchange::forget(const shared_stream& s) {
     s->dropped = true;
-    s->changed.notify();
+    s->to_look.notify();
+    s->let_go.notify();
     if (find(s->name) == s) {
         streams_.erase(s->name);
         // What was checked binds its author; what was not may have been anybody's.

@@ -9,7 +9,7 @@ namespace longhaul::peers {
 /// A stream as it is made or arrives. Frames never change once they are verified; a stream that broke off begins anew
 /// as another object, so that whoever reads the old one is not disturbed.
 struct exchange::stream {
-    explicit stream(const asio::any_io_executor& executor) : changed(executor) {}
+    explicit stream(const asio::any_io_executor& executor) : to_look(executor), let_go(executor) {}
     stream_name name;
     stream_layout layout;
     std::uint16_t codec = 0;
@@ -27,7 +27,8 @@ struct exchange::stream {
     bool dropped = false;  ///< nobody is to use it any more
     std::set<peer_number> pushing;
     std::vector<std::weak_ptr<net::link>> carriers;
-    core::wakeup changed;  ///< a frame is to be checked, or the stream was dropped
+    core::wakeup to_look;  ///< a frame is to be checked, or the stream was dropped
+    core::wakeup let_go;   ///< the stream was dropped
 
     core::mutable_bytes frame(std::uint32_t f) const {
         return core::mutable_bytes(*bytes).subspan(layout.offset(f), chunk_header_bytes + layout.data_bytes(f));

@@ -26,7 +26,7 @@ void exchange::push_all() {
 
 core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
     while (!s->dropped) {
-        auto woken = co_await s->changed.wait();
+        auto woken = co_await s->let_go.wait();
         LONGHAUL_CO_TRY(woken);
     }
     co_return core::ok();
@@ -87,7 +87,7 @@ void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
-    if (!s.to_check.empty()) s.changed.notify();
+    if (!s.to_check.empty()) s.to_look.notify();
 }
 
 namespace {
@@ -108,7 +108,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
     LONGHAUL_ENSURE(codec, "a stream has a codec");
     while (!s->dropped && !s->complete) {
         if (s->to_check.empty()) {
-            auto woken = co_await s->changed.wait();
+            auto woken = co_await s->to_look.wait();
             LONGHAUL_CO_TRY(woken);
             continue;
         }

@@ -242,7 +242,7 @@ core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<
         if (link && (*link)->remote().key == key) break;
     }
     n.dialling.erase(key);
-    n.changed.notify();
+    n.to_dial.notify();
     co_return core::ok();
 }
 
@@ -344,6 +344,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     const auto key = link->remote().key;
     auto peer = std::make_shared<linked_peer>(link, n.env.executor);
     n.links[key] = peer;
+    n.to_dial.notify();
     core::event up("peer_up");
     up.with("peer", key.hex()).with("name", link->remote().name);
     up.with("address", link->remote().observed.text());
@@ -377,6 +378,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
     }
     if (current) {
+        n.to_dial.notify();
         tell_lines(n);
         if (n.log) n.log->link_down(key);
         if (n.log_known && n.log->leads() && !n.leaving && !n.finished) {
@@ -422,7 +424,7 @@ core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
             n.dialling.insert(key);
             dials.spawn_isolated("dial", dial_one(n, key, m.admitted.addresses));
         }
-        auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_until(wake));
+        auto woken = co_await core::race(n.to_dial.wait(), n.env.clock.sleep_until(wake));
         const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
         LONGHAUL_CO_TRY(outcome);
     }

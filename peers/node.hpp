@@ -60,12 +60,14 @@ struct node {
           exchange_seams(make_exchange_host(*this)),
           held(*exchange_seams),
           changed(env.executor),
+          to_dial(env.executor),
           flushed(env.executor),
           tasks(env.executor) {}
 
     net::environment& env;
     peer_options options;
     std::uint64_t incarnation = 1;
+    std::uint64_t memory = 0;  ///< bytes of all declared buffers
     std::optional<signed_manifest> run;
     run_secrets secrets;
     std::unique_ptr<optim::trainer> trainer;
@@ -94,6 +96,7 @@ struct node {
     std::optional<round_coordinator> coordinator;
     double line_up = 0, line_down = 0;  ///< measured in exchanges, bytes per second; 0: not yet
     core::wakeup changed;               ///< anything above changed: decide again
+    core::wakeup to_dial;               ///< a member, a link or a dial came or went
     core::wakeup flushed;               ///< some link took all of its outbox, or is gone
     core::scope tasks;                  ///< everything that runs
     bool leaving = false;

@@ -180,7 +180,8 @@ core::task<core::result<void>> live(node& n) {
     e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
     e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);
     e.with("trainer", n.trainer->description()).with("parameters", n.tensors().elements());
-    e.with("data", n.run->manifest.data_description).with("rounds", std::int64_t{n.config().stop.rounds});
+    e.with("memory", n.memory).with("data", n.run->manifest.data_description);
+    e.with("rounds", std::int64_t{n.config().stop.rounds});
     e.with("H", std::int64_t{n.config().inner.steps}).with("codec", n.config().exchange.codec);
     n.emit(std::move(e));
     if (n.options.on_ready) n.options.on_ready(n.ready());

@@ -140,8 +140,8 @@ core::result<void> check_against_manifest(const node& n) {
     return core::ok();
 }
 
-core::result<void> check_memory(const node& n) {
-    if (n.options.memory_limit == 0) return core::ok();
+/// The sum of all declared buffers, if the node may have them.
+core::result<void> declare_memory(node& n) {
     const auto elements = n.tensors().elements();
     // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
     // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
@@ -151,12 +151,12 @@ core::result<void> check_memory(const node& n) {
     if (!codec) return fail(codec.error());
     const auto a_payload = (*codec)->max_payload_bytes(n.tensors());
     const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
-    const auto needed = words * 4 * elements + 2 * members * a_payload;
-    if (needed > n.options.memory_limit) {
+    n.memory = words * 4 * elements + 2 * members * a_payload;
+    if (n.options.memory_limit != 0 && n.memory > n.options.memory_limit) {
         return fail(errc::config,
                     "a model of {} parameters needs {} of memory with {} members; this node may use {}: raise "
                     "node.memory (--memory), or take a smaller model",
-                    elements, core::format_bytes(needed), members, core::format_bytes(n.options.memory_limit));
+                    elements, core::format_bytes(n.memory), members, core::format_bytes(n.options.memory_limit));
     }
     return core::ok();
 }
@@ -333,6 +333,7 @@ void log_advanced(node& n, const record* r) {
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
+    n.to_dial.notify();
     n.changed.notify();
 }
 
@@ -365,7 +366,7 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
 core::task<core::result<void>> start_founder(node& n) {
     auto prepared = co_await prepare_founder(n);
     LONGHAUL_CO_TRY(prepared);
-    LONGHAUL_CO_TRY(check_memory(n));
+    LONGHAUL_CO_TRY(declare_memory(n));
     auto network = co_await start_network(n, n.run->run_id);
     LONGHAUL_CO_TRY(network);
     listen_to_log(n);
@@ -486,7 +487,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     auto made = co_await make_trainer(n, n.config());
     LONGHAUL_CO_TRY(made);
     LONGHAUL_CO_TRY(check_against_manifest(n));
-    LONGHAUL_CO_TRY(check_memory(n));
+    LONGHAUL_CO_TRY(declare_memory(n));
     auto restored = co_await restore(n);
     LONGHAUL_CO_TRY(restored);
     n.resumed = n.state != nullptr;

@@ -31,6 +31,8 @@ constexpr std::size_t most_repeats = 10000;
 /// Before the first measurement: for connections to be opened.
 constexpr auto opening = std::chrono::milliseconds(1500);
 constexpr auto opening_limit = std::chrono::seconds(10);
+/// For the other end to hash what it has.
+constexpr auto hashing_limit = std::chrono::seconds(60);
 
 struct wishes {
     std::string address;
@@ -70,7 +72,8 @@ struct receiver {
     explicit receiver(const asio::any_io_executor& executor) : changed(executor), children(executor) {}
     shared_link on;
     core::byte_vector buffer;
-    std::string done;  ///< the last tag that arrived
+    std::uint64_t arrived = 0;  ///< bytes of the last transfer
+    std::string done;           ///< its tag
     std::optional<core::error> failed;
     core::wakeup changed;
     core::scope children;
@@ -81,6 +84,7 @@ task<result<void>> take(receiver& r, std::string tag, std::uint64_t bytes) {
     auto got = co_await r.on->receive_transfer(tag, core::mutable_bytes(r.buffer).first(bytes));
     if (got) {
         r.done = tag;
+        r.arrived = bytes;
     } else {
         r.failed = got.error();
     }
@@ -131,7 +135,17 @@ void go(sender& s, net::link& to) {
 
 // ---- the end that serves
 
-/// Sends what the other end asks for: after "announce TAG BYTES" it is offered, after "send TAG" its bytes go.
+/// What an end holds, for the other one to compare.
+std::string hash_of(core::const_bytes bytes) { return bytes.empty() ? "nothing" : core::hash(bytes).hex(); }
+
+task<result<void>> say(net::link& l, std::string words) {
+    const auto bytes = core::as_bytes(words);
+    auto saying = l.send(core::byte_vector(bytes.begin(), bytes.end()));
+    co_return co_await std::move(saying);
+}
+
+/// Sends what the other end asks for: after "announce TAG BYTES" it is offered, after "send TAG" its bytes go. "hashes"
+/// is answered by the hashes of what came last and of what went.
 task<result<void>> serve_requests(net::environment& env, receiver& r) {
     sender s(env.executor);
     for (;;) {
@@ -146,6 +160,12 @@ task<result<void>> serve_requests(net::environment& env, receiver& r) {
             announce(s, r.on, words.substr(space + 1, second - space - 1));
         } else if (words.starts_with("send ") && s.ready) {
             go(s, *r.on);
+        } else if (words == "hashes") {
+            const auto went = s.data ? core::const_bytes(*s.data) : core::const_bytes{};
+            auto hashes = hash_of(core::const_bytes(r.buffer).first(r.arrived)) + hash_of(went);
+            auto telling = say(*r.on, std::move(hashes));
+            auto told = co_await std::move(telling);
+            if (!told) break;
         }
     }
     s.children.cancel();
@@ -200,12 +220,6 @@ struct measured {
     std::vector<double> seconds, up, down;
     net::link_stats stats;
 };
-
-task<result<void>> say(net::link& l, std::string words) {
-    const auto bytes = core::as_bytes(words);
-    auto saying = l.send(core::byte_vector(bytes.begin(), bytes.end()));
-    co_return co_await std::move(saying);
-}
 
 task<result<void>> arrives(receiver& r, std::string tag) {
     while (r.done != tag) {
@@ -284,6 +298,22 @@ task<result<void>> connections_open(net::environment& env, net::link& l) {
     }
 }
 
+/// Both ends have the same bytes at the end, whatever happened on the way.
+task<result<void>> compare_hashes(net::environment& env, receiver& r, const sender& s, const wishes& w) {
+    auto asked = co_await say(*r.on, "hashes");
+    LONGHAUL_CO_TRY(asked);
+    auto waiting = r.on->receive();
+    auto answer = co_await core::with_deadline(env.clock, std::move(waiting), env.clock.now() + hashing_limit);
+    LONGHAUL_CO_TRY(answer);
+    const bool sends = !w.down || w.both, takes = w.down || w.both;
+    const auto came = sends ? hash_of(*s.data) : hash_of({});
+    const auto went = takes ? hash_of(core::const_bytes(r.buffer).first(r.arrived)) : hash_of({});
+    if (core::as_text(*answer) != came + went) {
+        co_return core::fail(errc::internal, "the ends hold different bytes after the transfer: please report it");
+    }
+    co_return ok();
+}
+
 task<result<void>> measure_link(net::environment& env, shared_link l, const wishes& w, measured& out) {
     sender s(env.executor);
     s.data = random_bytes(env, w.bytes);
@@ -301,11 +331,16 @@ task<result<void>> measure_link(net::environment& env, shared_link l, const wish
             done = co_await std::move(repeating);
         }
         if (done) continue;
-        l->close("the measurement failed");
         failed = done.error();
         break;
     }
     out.stats = l->stats();
+    if (!failed) {
+        auto comparing = compare_hashes(env, r, s, w);
+        auto same = co_await std::move(comparing);
+        if (!same) failed = same.error();
+    }
+    if (failed) l->close("the measurement failed");
     l->on_offer({});
     r.children.cancel();
     s.children.cancel();
@@ -351,6 +386,7 @@ void print(const wishes& w, const measured& m) {
     for (const auto s : m.seconds) j["goodput_bits_per_second"].push_back(payload / s);
     j["streams"] = m.stats.streams;
     j["rtt_seconds"] = core::to_seconds(m.stats.rtt_min);
+    j["verified"] = true;
     j["direction"] = w.both ? "both" : (w.down ? "down" : "up");
     if (w.both) {
         j["seconds_up"] = m.up;

@@ -58,7 +58,10 @@ std::string who(const core::event& e) {
 /// The sentence for an event that people want to hear of; empty for the others.
 std::string sentence_of(const core::event& e) {
     const auto round = number(e, "round");
-    if (e.name == "started") return fmt::format("training with {}; data: {}", text(e, "trainer"), text(e, "data"));
+    if (e.name == "started") {
+        return fmt::format("training with {}; data: {}; buffers: {}", text(e, "trainer"), text(e, "data"),
+                           core::format_bytes(static_cast<std::uint64_t>(number(e, "memory"))));
+    }
     if (e.name == "joined") return fmt::format("{} joined the run", who(e));
     if (e.name == "left")
         return fmt::format("{} left: {}", e.find("number") ? "peer " + who(e) : "this node", text(e, "reason"));

@@ -9,6 +9,7 @@
 
 #include "core/config.hpp"
 #include "core/posix_file.hpp"
+#include "net/hello.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/environment.hpp"
 
@@ -81,8 +82,10 @@ int main(int argc, char** argv) {
     CLI::App app("longhaul trains one model across machines that only the internet joins.", "longhaul");
     app.require_subcommand(1);
     peers::command::action chosen;
-    peers::command::add_run(app, chosen);
-    peers::command::add_join(app, chosen);
+    if constexpr (!net::null_cipher) {
+        peers::command::add_run(app, chosen);
+        peers::command::add_join(app, chosen);
+    }
     peers::command::add_queries(app, chosen);
     peers::command::add_probe(app, chosen);
     peers::command::add_requests(app, chosen);

@@ -9,8 +9,9 @@ namespace longhaul::peers::command {
 namespace {
 
 std::string version_line() {
-    return fmt::format("longhaul {}, wire versions {} to {}, built by {}", LONGHAUL_VERSION, net::wire_version_min,
-                       net::wire_version_max, LONGHAUL_COMPILER);
+    return fmt::format("longhaul {}, wire versions {} to {}, built by {}{}", LONGHAUL_VERSION, net::wire_version_min,
+                       net::wire_version_max, LONGHAUL_COMPILER,
+                       net::null_cipher ? ", WITHOUT ENCRYPTION: for measurements only" : "");
 }
 
 }  // namespace
@@ -23,8 +24,11 @@ void add_version(CLI::App& app, action& chosen) {
     command->callback([as_json, &chosen] {
         chosen = [as_json]() -> core::result<int> {
             if (*as_json) {
-                fmt::print("{{\"version\":\"{}\",\"wire_min\":{},\"wire_max\":{},\"compiler\":\"{}\"}}\n",
-                           LONGHAUL_VERSION, net::wire_version_min, net::wire_version_max, LONGHAUL_COMPILER);
+                fmt::print(
+                    "{{\"version\":\"{}\",\"wire_min\":{},\"wire_max\":{},\"compiler\":\"{}\","
+                    "\"encrypts\":{}}}\n",
+                    LONGHAUL_VERSION, net::wire_version_min, net::wire_version_max, LONGHAUL_COMPILER,
+                    !net::null_cipher);
             } else {
                 std::puts(version_line().c_str());
             }

@@ -1,7 +1,9 @@
 """Reading events.jsonl: one JSON object a line, written by a live daemon, so the last line may be torn.
 
 A run directory holds one state directory a node, each with an events.jsonl, and the launcher's own launcher.jsonl
-(same form; node "launcher"). `RunView` folds all events into what the table, the plots and the summary show.
+(same form; node "launcher"). A daemon's file that is full becomes events.jsonl.1, in place of the one before, and a
+new one begins: what is read is both, the older first. `RunView` folds all events into what the table, the plots and the
+summary show.
 """
 
 from __future__ import annotations
@@ -22,17 +24,35 @@ RUN_OVER = "the run is over"  # why a node leaves whose work is done
 
 class EventFile:
     """Follows one file: `poll` gives the complete new lines. A torn tail waits for its newline; a line that is no
-    JSON object is counted in `broken` and skipped. A file that shrank was replaced: it is read again."""
+    JSON object is counted in `broken` and skipped. A file that shrank was replaced: it is read again. A file that
+    became PATH.1 is read to its end, and the new one after it."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+        self.older = path.with_name(path.name + ".1")
         self.broken = 0
+        self._inode: int | None = None
         self._offset = 0
         self._tail = b""
 
     def poll(self) -> list[Event]:
+        """The new lines of both files. Between two polls one file at most is filled."""
+        events = []
         try:
-            with self.path.open("rb") as file:
+            newest = self.path.stat().st_ino
+        except OSError:
+            return []
+        if newest != self._inode:
+            if self._inode is None:
+                events = self._read(self.older)
+            elif self.older.exists() and self.older.stat().st_ino == self._inode:
+                events = self._read(self.older)
+            self._inode, self._offset, self._tail = newest, 0, b""
+        return events + self._read(self.path)
+
+    def _read(self, path: pathlib.Path) -> list[Event]:
+        try:
+            with path.open("rb") as file:
                 size = file.seek(0, 2)
                 if size < self._offset:
                     self._offset, self._tail = 0, b""

@@ -46,14 +46,18 @@ class Lab:
         """The command line that runs `command` inside of that machine, as a user without capabilities."""
         return [*self.peers[peer]["enter"], *map(str, command)]
 
-    def kept_up(self) -> bool:
-        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
+    def stats(self) -> dict[str, Any]:
+        """What the emulator did since the last question; empty when it has died."""
         assert self.holder.stdin is not None and self.holder.stdout is not None
         with contextlib.suppress(OSError, ValueError):
             self.holder.stdin.write("\n")
             self.holder.stdin.flush()
-            return bool(json.loads(self.holder.stdout.readline())["kept_up"])
-        return False  # it has died
+            return json.loads(self.holder.stdout.readline())
+        return {}
+
+    def kept_up(self) -> bool:
+        """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
+        return bool(self.stats().get("kept_up"))
 
     def close(self) -> None:
         assert self.holder.stdin is not None

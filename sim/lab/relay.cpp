@@ -114,6 +114,7 @@ private:
     lag_counter lag_;
     double window_began_ = 0, cpu_before_ = 0;
     std::uint64_t drops_before_ = 0;
+    std::vector<std::uint64_t> sent_before_;  // of each peer
 };
 
 void relay::run() {
@@ -291,6 +292,11 @@ relay_report relay::report() {
     r.lag_p99_seconds = core::to_seconds(lag_.quantile(0.99));
     r.lag_worst_seconds = core::to_seconds(lag_.worst());
     r.kept_up = r.late_share <= 0.01 && r.refused == 0;
+    sent_before_.resize(machines_.size());
+    for (std::uint32_t i = 0; i < machines_.size(); ++i) {
+        const auto sent = emulator_.counters(i).sent_bytes;
+        r.sent_bytes.push_back(sent - std::exchange(sent_before_[i], sent));
+    }
     window_began_ = seconds;
     cpu_before_ = cpu;
     drops_before_ = drops;
@@ -354,10 +360,12 @@ core::duration lag_counter::quantile(double q) const {
 std::string to_json(const relay_report& r) {
     return fmt::format(
         R"({{"seconds": {:.6f}, "packets": {}, "bytes": {}, "reads": {}, "writes": {}, "dropped_queue": {}, )"
-        R"("dropped_loss": {}, "dropped_cut": {}, "refused": {}, "cpu_seconds": {:.6f}, "late_share": {:.6f}, )"
+        R"("dropped_loss": {}, "dropped_cut": {}, "sent_bytes": [{}], )"
+        R"("refused": {}, "cpu_seconds": {:.6f}, "late_share": {:.6f}, )"
         R"("lag_p99_seconds": {:.6f}, "lag_worst_seconds": {:.6f}, "kept_up": {}}})",
-        r.seconds, r.packets, r.bytes, r.reads, r.writes, r.dropped_queue, r.dropped_loss, r.dropped_cut, r.refused,
-        r.cpu_seconds, r.late_share, r.lag_p99_seconds, r.lag_worst_seconds, r.kept_up ? "true" : "false");
+        r.seconds, r.packets, r.bytes, r.reads, r.writes, r.dropped_queue, r.dropped_loss, r.dropped_cut,
+        fmt::join(r.sent_bytes, ", "), r.refused, r.cpu_seconds, r.late_share, r.lag_p99_seconds, r.lag_worst_seconds,
+        r.kept_up ? "true" : "false");
 }
 
 void run_relay(const topology& t, std::uint64_t seed, const std::vector<machine_space>& machines, int control) {

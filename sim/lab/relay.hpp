@@ -34,7 +34,8 @@ struct relay_report {
     std::uint64_t packets = 0, bytes = 0;  ///< that reached their receivers
     std::uint64_t reads = 0, writes = 0;   ///< of devices
     std::uint64_t dropped_queue = 0, dropped_loss = 0, dropped_cut = 0;
-    std::uint64_t refused = 0;  ///< the receiver's device took no more: the machine cannot keep up
+    std::vector<std::uint64_t> sent_bytes;  ///< of each peer, headers included, as its uplink got them
+    std::uint64_t refused = 0;              ///< the receiver's device took no more: the machine cannot keep up
     double cpu_seconds = 0;
     double late_share = 0;  ///< of the packets, handed over more than 1 ms late
     double lag_p99_seconds = 0, lag_worst_seconds = 0;

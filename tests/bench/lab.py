@@ -57,5 +57,14 @@ class Lab:
             raise SystemExit(f"bench: {' '.join(map(str, command))} ended with {process.returncode}\n{out}")
         return out
 
+    def administer(self, peer: str, *command: object) -> str:
+        """As the machine's administrator; what it prints."""
+        words = [*self.network.peers[peer]["enter_as_administrator"], *map(str, command)]
+        return subprocess.run(words, text=True, stdout=subprocess.PIPE, check=True).stdout
+
+    def sent_bytes(self) -> dict[str, int]:
+        """What each machine sent since the last question, headers included."""
+        return dict(zip(self.network.peers, self.network.stats()["sent_bytes"]))
+
     def kept_up(self) -> bool:
         return self.network.kept_up()

@@ -32,6 +32,7 @@ def test_every_repetition_is_told(world, server, way):
         assert goodput == pytest.approx(ways * 8 * told["bytes"] / seconds)
     assert told["streams"] == 3
     assert told["rtt_seconds"] > 0
+    assert told["verified"] is True
     moved = {"": ("wire_sent",), "--down": ("wire_received",), "--both": ("wire_sent", "wire_received")}
     for count in moved[way[0] if way else ""]:
         assert told[count] >= 4 * told["bytes"]

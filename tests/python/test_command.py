@@ -19,6 +19,7 @@ def test_version(world):
     assert done.code == 0 and done.out.startswith("longhaul ")
     told = world.run("version", "--json").json
     assert told["wire_min"] <= told["wire_max"]
+    assert told["encrypts"] is True
     assert world.run("--version").out == done.out
 
 

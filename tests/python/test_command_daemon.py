@@ -649,6 +649,15 @@ def test_not_enough_memory(world):
     assert "memory" in done.sentence and "--memory" in done.sentence
 
 
+def test_started_tells_the_memory_that_is_refused_when_there_is_less(world):
+    founder = world.found("founder", rounds=2)
+    assert founder.wait(60).code == 0
+    needed = founder.events("started")[0]["memory"]
+    refused = world.found("less", "--memory", f"{needed - 1} B", rounds=2).wait()
+    assert refused.code == 78 and "memory" in refused.sentence
+    assert world.found("enough", "--memory", f"{needed} B", rounds=2).wait(60).code == 0
+
+
 def damage(path: pathlib.Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     if how == "flip":

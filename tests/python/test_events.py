@@ -49,6 +49,21 @@ def test_replaced_file_is_read_again(tmp_path):
     assert [e["t"] for e in file.poll()] == [3.0]
 
 
+def test_full_file_that_stepped_back_is_read_to_its_end_and_first(tmp_path):
+    path, older = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
+    path.write_text(line("a", 1.0, "started"))
+    file = events.EventFile(path)
+    assert [e["t"] for e in file.poll()] == [1.0]
+    with path.open("a") as more:
+        more.write(line("a", 2.0, "inner"))
+    path.rename(older)
+    path.write_text(line("a", 3.0, "left"))
+    assert [e["t"] for e in file.poll()] == [2.0, 3.0]
+    assert file.poll() == []
+    assert [e["t"] for e in events.EventFile(path).poll()] == [1.0, 2.0, 3.0]
+    assert [e["t"] for e in events.RunDirectory(tmp_path).poll()] == [1.0, 2.0, 3.0]
+
+
 def test_directory_finds_late_files_and_orders_by_time(tmp_path):
     directory = events.RunDirectory(tmp_path)
     assert directory.poll() == [] and directory.empty

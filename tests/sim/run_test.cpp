@@ -324,3 +324,33 @@ TEST_CASE("two peers that cannot be dialled take part, through one that can", "[
         CHECK(merged >= 4);
     }
 }
+
+TEST_CASE("what the founder could not deliver in one round is applied once, in a later one", "[sim]") {
+    auto c = quadratic_run(8, 3);
+    c.model.width = 70'000;
+    small_run r(5);
+    r.start(c, 3, usual_line);
+    REQUIRE(r.until_round(2));
+    r.w["n0"].set_rates({20e3}, {100e6});
+    REQUIRE(r.w.run_while([&r] { return r.w["n0"].count_events("attempt_failed") == 0; }, 30min));
+    r.w["n0"].set_rates({50e6}, {100e6});
+    const auto problem = r.finish(8, "");
+    INFO(problem);
+    CHECK(problem.empty());
+    std::uint64_t made = 0, missed = 0;
+    std::map<std::string, std::uint64_t> applied;
+    for (const auto& n : r.w.nodes()) {
+        for (const auto& [at, e] : n->events()) {
+            if (e.name == "inner") made += std::get<std::uint64_t>(*e.find("tokens"));
+            if (e.name != "round_committed") continue;
+            applied[n->name()] = std::get<std::uint64_t>(*e.find("tokens"));
+            if (n->name() == "n0" && !std::get<bool>(*e.find("own_merged"))) ++missed;
+        }
+    }
+    CHECK(missed >= 1);
+    REQUIRE(made > 0);
+    for (const auto& [name, tokens] : applied) {
+        INFO(name);
+        CHECK(tokens == made);
+    }
+}

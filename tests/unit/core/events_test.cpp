@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <filesystem>
 #include <limits>
 
 #include "core/event_file.hpp"
@@ -73,6 +74,33 @@ TEST_CASE("an event file appends, and starts on a fresh line after a torn one") 
     (*event_file::open(path, unexpected))->write("last");
     CHECK(folder.read("events.jsonl") == "one\n{\"torn\nnext\nlast\n");
     CHECK(event_file::open(folder.path("no/such/file"), unexpected).error().code == errc::not_found);
+}
+
+TEST_CASE("a full event file steps back for a new one, and the two together are bounded") {
+    temp_folder folder;
+    const auto path = folder.path("events.jsonl");
+    const auto unexpected = [](const error& e) { FAIL(e.message); };
+    {
+        auto file = *event_file::open(path, unexpected, 10);
+        for (const auto* line : {"one", "two", "three", "longer than ten bytes"}) file->write(line);
+        CHECK(folder.read("events.jsonl.1") == "three\n");
+        CHECK(folder.read("events.jsonl") == "longer than ten bytes\n");
+    }
+    // What an earlier process wrote counts.
+    (*event_file::open(path, unexpected, 30))->write("more than nine");
+    CHECK(folder.read("events.jsonl.1") == "longer than ten bytes\n");
+    CHECK(folder.read("events.jsonl") == "more than nine\n");
+}
+
+TEST_CASE("an event file that cannot step back grows on and says so once") {
+    temp_folder folder;
+    std::filesystem::create_directories(folder.path("e.1") + "/in the way");
+    std::vector<error> errors;
+    auto file = *event_file::open(folder.path("e"), [&](const error& e) { errors.push_back(e); }, 5);
+    for (const auto* line : {"one", "two", "three"}) file->write(line);
+    CHECK(folder.read("e") == "one\ntwo\nthree\n");
+    REQUIRE(errors.size() == 1);
+    CHECK(errors[0].message.starts_with("cannot rename "));
 }
 
 TEST_CASE("a write that fails is reported once, and the next line starts fresh") {

@@ -145,3 +145,23 @@ TEST_CASE("a delay that bulk does not make takes half of it at most, and a singl
     flow(1e6, 55ms, 80);  // it is gone: bulk is let go again
     CHECK(g.limit() == 0);
 }
+
+TEST_CASE("acknowledgements that come in clumps do not pass for a slow path") {
+    constexpr double path = 10e6;
+    delay_guard g;
+    core::time_point now{1s};
+    double delivered = 0;
+    double least = path;
+    for (int window = 0; window < 100; ++window) {
+        const double share = window % 4 == 3 ? 1.9 : 0.7;  // on average all that the path carries
+        for (int i = 0; i < 4; ++i) {
+            now += 25ms;
+            delivered += share * path * 0.025;
+            g.delivered(now, static_cast<std::uint64_t>(delivered));
+            g.round_trip(now, window > 20 ? 145ms : 100ms, 100ms);
+            if (g.limit() > 0) least = std::min(least, g.limit());
+        }
+    }
+    CHECK(g.queueing());
+    CHECK(least > 0.9 * path);
+}
