@@ -164,7 +164,7 @@ def kill_one_a_second(lab: Lab, over: threading.Event) -> None:
             if acked and int(acked[1]) > most:
                 busiest, most = line.split()[3].rsplit(":", 1)[1], int(acked[1])
         if busiest:
-            lab.administer("a", "ss", "-K", "sport", "=", f":{busiest}")
+            lab.administer("a", "ss", "-tK", "sport", "=", f":{busiest}")
 
 
 def gloo(lab: Lab, peers: list[str], size: int, repeat: int) -> str:

@@ -34,7 +34,7 @@ def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
     predicted, measured = play("sim", name, tmp_path), play("lab", name, tmp_path)
     assert predicted["rounds"] == measured["rounds"]
     assert len({peer["root"] for peer in measured["peers"].values()}) == 1
-    # Within 10 % on an idle machine is the aim, and sim/README.md has what was measured; here only a gross error fails.
+    # Within 10 % is the aim. sim/README.md has what was measured and why it differs; here only a gross error fails.
     assert 0.5 < measured["round_seconds"] / predicted["round_seconds"] < 2.5
 
 

@@ -43,7 +43,7 @@ def kill_busiest(lab):
     if not carried:
         return False
     port = max(carried)[1]
-    killed = lab.command("a", "ss", "-K", "sport", "=", f":{port}", administrator=True).communicate()[0]
+    killed = lab.command("a", "ss", "-tK", "sport", "=", f":{port}", administrator=True).communicate()[0]
     if f":{port}" not in killed:
         pytest.skip("this kernel cannot kill a connection (CONFIG_INET_DIAG_DESTROY)")
     return True

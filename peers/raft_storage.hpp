@@ -1,0 +1,41 @@
+#pragma once
+/// A voter's disk: `raft/state` and the log of what changed since, in `raft/log-NUMBER`. What was acknowledged survives
+/// a power cut at any instant; what a cut tore was not, and is dropped. A disk that lost what it acknowledged, or is an
+/// older copy, is refused where it can be seen: a voter that forgets its vote would vote twice.
+
+#include "core/storage.hpp"
+#include "peers/raft_record.hpp"
+
+namespace longhaul::peers::raft {
+
+class disk_log {
+public:
+    explicit disk_log(core::storage& storage) : storage_(storage) {}
+
+    /// A new voter's disk. errc::io when there is one already.
+    core::task<core::result<void>> create(voter_id self, core::digest generation, durable_state content);
+    /// What the disk holds; it is written anew, so that later frames follow on something whole. errc::not_found when
+    /// there is none; errc::malformed when it is damaged, incomplete or older than its log; errc::run_mismatch when it
+    /// is another peer's or generation's. A voter whose disk is refused comes back as a new identity.
+    core::task<core::result<durable_state>> open(voter_id self, core::digest generation);
+    /// Makes writes durable, in this order and all or none of them where none has a snapshot. After an error nothing is
+    /// written any more until the disk was opened again: what failed to be synced cannot be synced later.
+    core::task<core::result<void>> write(std::vector<disk_write> writes);
+
+    /// Grows with each opening and each snapshot. Who has seen a greater one of this voter knows that its disk is an
+    /// older copy.
+    std::uint64_t number() const { return state_.number; }
+
+private:
+    core::task<core::result<void>> renew();
+    core::task<core::result<void>> replay(core::digest hash);
+    core::task<core::result<void>> check_other_logs();
+
+    core::storage& storage_;
+    disk_state state_;
+    core::digest hash_;  ///< of the state file
+    std::uint64_t frames_ = 0;
+    bool usable_ = false;
+};
+
+}  // namespace longhaul::peers::raft
