@@ -1,6 +1,6 @@
 """All-reduces by torch.distributed's Gloo, for comparison: gloo_allreduce.py RANK PEERS ADDRESS BYTES REPEAT.
 
-The first rank prints the seconds as a JSON list. One warm-up is not counted, as in `longhaul bench allreduce`.
+The first rank prints the seconds as a JSON list. One warm-up is not counted.
 """
 
 import json

@@ -178,13 +178,17 @@ def gloo(lab: Lab, peers: list[str], size: int, repeat: int) -> str:
 
 
 def allreduce(lab: Lab, peers: list[str], size: int, repeat: int) -> dict:
-    host = lab.start(peers[0], LONGHAUL, "bench", "allreduce", "--peers", len(peers), "--size", f"{size}",
-                     "--repeat", repeat, "--json", stdout=subprocess.PIPE)  # fmt: skip
+    """Warm: connections that have carried data and a plan from what was measured, so the first two do not count."""
+    host = lab.start(peers[0], LONGHAUL, "bench", "allreduce", "--peers", len(peers), "--size", f"{size} B",
+                     "--repeat", repeat + 2, "--json", stdout=subprocess.PIPE)  # fmt: skip
     time.sleep(1)
     for p in peers[1:]:
         lab.start(p, LONGHAUL, "bench", "allreduce", lab.address(peers[0]), stdout=subprocess.DEVNULL)
     out, _ = host.communicate(timeout=600)
-    return json.loads(out.strip().splitlines()[-1])
+    found = json.loads(out.strip().splitlines()[-1])
+    found["first"], found["seconds"] = found["seconds"][0], found["seconds"][2:]
+    found["note"] = f"{found['mode']}; the first, before anything was measured: {found['first']:.1f} s"
+    return found
 
 
 def measure_transfers(table: Table, cc: str, repeat: int, wanted: Callable[[str], bool]) -> None:
@@ -293,9 +297,9 @@ def measure_transfers(table: Table, cc: str, repeat: int, wanted: Callable[[str]
 
 
 def measure_allreduces(table: Table, repeat: int, wanted: Callable[[str], bool]) -> None:
-    for size, rate, bits, rtt, loss, half in (
-        (64, "1 Gbit/s", 1e9, "100 ms", "0 %", 0.05),
-        (16, "100 Mbit/s", 100e6, "100 ms", "0.1 %", 0.05),
+    for size, rate, bits, rtt, loss, half, goal in (
+        (64, "1 Gbit/s", 1e9, "100 ms", "0 %", 0.05, 0.72),
+        (16, "100 Mbit/s", 100e6, "100 ms", "0.1 %", 0.05, 1.65),
     ):
         name = f"all-reduce {size} MiB f32, 2 peers, {rate} × {rtt}" + ("" if loss == "0 %" else f", {loss} loss")
         if wanted(name):
@@ -304,7 +308,7 @@ def measure_allreduces(table: Table, repeat: int, wanted: Callable[[str], bool])
                 floor = size * MIB * 8 / (bits * PAYLOAD_SHARE) + half
                 lab.kept_up()
                 found = allreduce(lab, ["a", "b"], size * MIB, repeat)
-                table.row(name, floor, found["seconds"], others, lab, found["mode"])
+                table.row(name, floor, found["seconds"], others, lab, found["note"], goal)
     name = "all-reduce 16 MiB f32, 8 unequal peers"
     if wanted(name):
         with Lab(eight()) as lab:
@@ -314,7 +318,7 @@ def measure_allreduces(table: Table, repeat: int, wanted: Callable[[str], bool])
             lab.kept_up()
             found = allreduce(lab, peers, 16 * MIB, repeat)
             floor = 16 * MIB * 8 / (thinnest * PAYLOAD_SHARE) + 0.075
-            table.row(name, floor, found["seconds"], others, lab, found["mode"])
+            table.row(name, floor, found["seconds"], others, lab, found["note"], 3.3)
 
 
 def processor() -> str:
