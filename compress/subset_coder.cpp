@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 namespace longhaul::compress {
@@ -75,7 +76,7 @@ private:
         std::uint32_t sum = 0;
         for (auto j = c.first; j <= last; ++j) {
             const double p = binomial(half, j) * binomial(half, k - j) / all;
-            frequency.push_back(std::max(1U, static_cast<std::uint32_t>(p * scale + 0.5)));
+            frequency.push_back(std::max(1U, static_cast<std::uint32_t>(std::lround(p * scale))));
             sum += frequency.back();
         }
         // The most frequent outcome makes the sum right.
