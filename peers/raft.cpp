@@ -45,7 +45,7 @@ core::result<void> apply(durable_state& disk, const disk_write& w) {
 server::server(options o, durable_state from, core::time_point now)
     : options_(o),
       random_(o.seed, "raft"),
-      ballot_(std::move(from.ballot)),
+      ballot_(from.ballot),
       log_(std::move(from.base), std::move(from.entries)),
       commit_(log_.base().index),
       applied_(commit_),

@@ -80,7 +80,7 @@ core::task<core::result<void>> load_run(node& n) {
     LONGHAUL_CO_TRY(saved);
     auto secrets = secrets_from(*saved);
     if (!secrets) co_return damaged("run/secrets", secrets.error(), way_out);
-    n.secrets = std::move(*secrets);
+    n.secrets = *secrets;
     n.run = std::move(*manifest);
     co_return core::ok();
 }
