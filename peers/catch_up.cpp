@@ -167,7 +167,10 @@ core::task<core::result<void>> download_state(node& n) {
         n.trainer_is_cold = true;
         n.steps_since_reset = 0;
         core::event e("catch_up");
-        e.with("round", n.state->round).with("from", name).with("bytes", std::uint64_t{bytes->size()});
+        e.with("generation", n.state->generation)
+            .with("round", n.state->round)
+            .with("from", name)
+            .with("bytes", std::uint64_t{bytes->size()});
         e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
         n.emit(std::move(e));
         applied_message report;

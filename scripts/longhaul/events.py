@@ -328,7 +328,7 @@ class RunView:
 
     def _on_catch_up(self, t: float, node: NodeView, event: Event) -> None:
         node.state = "caught up"
-        node.round = max(node.round, int(number(event, "round") or 0))
+        self._holds(t, node, event)
 
     def _on_inner(self, t: float, node: NodeView, event: Event) -> None:
         node.state, node.trains_aloud = "training", True
@@ -359,7 +359,7 @@ class RunView:
 
     def _on_round_committed(self, t: float, node: NodeView, event: Event) -> None:
         round_ = int(number(event, "round") or 0)
-        node.state, node.round, node.ended = "training", max(node.round, round_), False
+        node.state, node.ended = "training", False
         node.sent += int(number(event, "wire_sent") or 0)
         node.received += int(number(event, "wire_received") or 0)
         members, merged = count(event, "members"), count(event, "merged")
@@ -369,12 +369,13 @@ class RunView:
             self._train_loss(t, node, round_, loss)
         if round_ >= self.round:
             self.round, self.members, self.merged = round_, members, merged
-        node.root = str(event.get("root") or node.root)
-        self._compare_roots(t, node, event, round_)
+        self._holds(t, node, event)
 
-    def _compare_roots(self, t: float, node: NodeView, event: Event, round_: int) -> None:
+    def _holds(self, t: float, node: NodeView, event: Event) -> None:
         """The anchors of all replicas are equal after every commit, or the run is broken and it must be seen."""
-        root = event.get("root")
+        round_, root = int(number(event, "round") or 0), event.get("root")
+        if round_ >= node.round:
+            node.round, node.root = round_, str(root or node.root)
         if not root:
             return
         key = (int(number(event, "generation") or 0), round_)

@@ -28,7 +28,7 @@ def test_daemons_meet_over_emulated_lines_and_leave_nothing(tmp_path):
     assert result["ok"] and result["peers"]["peer-1"]["killed"]
     assert {result["peers"][f"peer-{i}"]["applied"] for i in (0, 2, 3)} == {20}
     roots = [result["peers"][f"peer-{i}"]["root"] for i in (0, 2, 3)]
-    assert roots[0] == roots[1] and roots[2] in (roots[0], "")  # the late one may come for the last state only
+    assert len(set(roots)) == 1
     ready = [json.loads((tmp_path / "run" / f"peer-{i}" / "stdout.log").read_text().splitlines()[0]) for i in range(4)]
     assert [line["listen"].rpartition(":")[0] for line in ready] == [f"10.77.0.{i}" for i in range(1, 5)]
     holders = subprocess.run(["pgrep", "-f", f"^{binary} lab --hold {LINKS}"], capture_output=True, text=True)

@@ -109,6 +109,14 @@ def test_view_notices_diverged_replicas():
     assert [h.kind for h in view.happenings] == ["diverged"]
 
 
+def test_who_catches_up_holds_what_it_fetched():
+    """The last thing that a node did may be to fetch the state: then that is its root, and it is compared, too."""
+    fetched = {"generation": 0, "round": 3}
+    view = view_of(committed("a", 1.0, 3), committed("b", 0.5, 1), line("b", 1.5, "catch_up", root="x", **fetched))
+    assert (view.nodes["b"].round, view.nodes["b"].root) == (3, "x")
+    assert view.diverged == "b and a differ after round 3"
+
+
 def test_other_generations_are_other_runs():
     view = view_of(committed("a", 1.0, 1), committed("b", 1.1, 1, generation=1, root="x"))
     assert view.diverged is None

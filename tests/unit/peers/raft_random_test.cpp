@@ -17,10 +17,10 @@ constexpr std::uint64_t seeds = 400;
 
 }  // namespace
 
-// LONGHAUL_RAFT_SEEDS=FIRST:LAST plays others, or a single one again.
+// RAFT_SEEDS=FIRST:LAST plays others, or a single one again.
 TEST_CASE("under random faults one history is committed, by one leader a term, and it goes on when they cease") {
     std::uint64_t first = 1, last = seeds;
-    if (const char* wanted = std::getenv("LONGHAUL_RAFT_SEEDS")) {
+    if (const char* wanted = std::getenv("RAFT_SEEDS")) {
         REQUIRE(std::sscanf(wanted, "%lu:%lu", &first, &last) == 2);
     }
     random_world::counts all;
@@ -44,7 +44,7 @@ TEST_CASE("under random faults one history is committed, by one leader a term, a
     CHECK(all.commits > 50 * played);
     if (played > 100) CHECK((all.crashes > played && all.changes > played && all.snapshots > played / 4));
     CHECK(all.leaders >= played);
-    if (std::getenv("LONGHAUL_RAFT_SEEDS"))
+    if (std::getenv("RAFT_SEEDS"))
         WARN(all.leaders << " leaders, " << all.commits << " commits, " << all.crashes << " crashes, " << all.changes
                          << " changes, " << all.snapshots << " snapshots, " << all.transfers << " transfers");
 }
