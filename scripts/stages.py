@@ -111,6 +111,15 @@ def read_junit(report: pathlib.Path, label: str) -> Count:
     return count
 
 
+def accounted(program: str, ok: bool, count: Count) -> Count:
+    """What a program's report counts, and a failure more where it fails without one, or has tested nothing."""
+    if not ok and count.failed == 0:
+        return count + check(f"{program} failed without a failing case", False)
+    if count == Count():
+        return check(f"{program} ran no test", False)
+    return count
+
+
 def build(preset: str, *targets: str, folder: str = "", options: tuple[str, ...] = (), unity: bool = False) -> bool:
     """Configures and builds; -k0 goes on after an error, so that one run shows all of them.
 
@@ -141,9 +150,7 @@ def ctest(preset: str, *arguments: str) -> Count:
     # ctest's own word on each test goes to a file: the failures are printed in full, the rest is counted.
     ok = run("ctest", "--test-dir", f"build/{preset}", "--output-on-failure", "--quiet", "--no-tests=ignore",
              "-j", str(JOBS), "--output-junit", report, "-O", REPORTS / f"ctest-{preset}.log", *arguments)  # fmt: skip
-    count = read_junit(report, preset)
-    if not ok and count.failed == 0:
-        count += check(f"{preset}: ctest failed without a failing case", False)
+    count = accounted(f"{preset}: ctest", ok, read_junit(report, preset))
     for failure in count.failures:
         print(f"FAILED {failure}", flush=True)
     if count.failed:
@@ -263,8 +270,8 @@ def python() -> Count:
     report = REPORTS / "pytest.xml"
     report.unlink(missing_ok=True)
     words = ["-q", "tests/python", "tests/lab", f"--junitxml={report}"]
-    run(sys.executable, "-m", "pytest", *words, env={"PYTHONPATH": "scripts"})
-    return read_junit(report, "pytest")
+    ok = run(sys.executable, "-m", "pytest", *words, env={"PYTHONPATH": "scripts"})
+    return accounted("pytest", ok, read_junit(report, "pytest"))
 
 
 EVERYTHING = (tidy, dev, headers, release, python, clang, clang_tidy, tsan, fuzz)

@@ -64,3 +64,24 @@ def test_what_a_compiler_says_of_a_target_is_noted(capfd):
     ok, noted = stages.run_noting(r"FAILED: .*?(\w+)\.dir/Unity/", "sh", "-c", f"echo '{text}'; false")
     assert not ok and noted == ["longhaul_sim"]
     assert text in capfd.readouterr().out
+
+
+def test_a_program_that_fails_without_a_case_or_tests_nothing_is_a_failure():
+    count = stages.Count
+    assert stages.accounted("x", True, count(passed=3, skipped=1)) == count(passed=3, skipped=1)
+    assert stages.accounted("x", False, count(failed=1, failures=["a"])) == count(failed=1, failures=["a"])
+    assert stages.accounted("x", True, count(skipped=2)) == count(skipped=2)
+    died = stages.accounted("x", False, count(passed=3))
+    assert (died.passed, died.failed, died.failures) == (3, 1, ["x failed without a failing case"])
+    assert stages.accounted("x", True, count()).failures == ["x ran no test"]
+
+
+def test_a_pytest_that_dies_at_its_end_is_a_failure(tmp_path, monkeypatch):
+    def run(*command, env):
+        report = next(str(c) for c in command if "--junitxml" in str(c)).partition("=")[2]
+        stages.pathlib.Path(report).write_text("<testsuites><testsuite><testcase name='a'/></testsuite></testsuites>")
+        return False
+
+    monkeypatch.setattr(stages, "REPORTS", tmp_path)
+    monkeypatch.setattr(stages, "run", run)
+    assert stages.python().failures == ["pytest failed without a failing case"]
