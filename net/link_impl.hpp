@@ -55,7 +55,7 @@ public:
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                    arrival_handler on_arrival) override;
+                                                    arrival_handler on_arrival, held_question held) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     link_stats stats() const override;

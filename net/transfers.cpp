@@ -125,9 +125,10 @@ result<void> outgoing_transfers::on(const wire::transfer_abandon& m) {
 void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core::time_point now) {
     auto& place = t.where[index];
     if (place == outgoing_transfer::place::confirmed) return;
+    // What the receiver held before says nothing about the link.
+    if (place == outgoing_transfer::place::in_flight) confirmed_bytes_ += t.piece(index).length;
     place = outgoing_transfer::place::confirmed;
     t.confirmed_bytes += t.piece(index).length;
-    confirmed_bytes_ += t.piece(index).length;
     const auto carried = t.in_flight.find(index);
     if (carried == t.in_flight.end()) return;
     const auto it = flights_.find(carried->second);
@@ -320,7 +321,8 @@ result<void> incoming_transfers::on(const wire::transfer_withdraw& m) {
 
 result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std::string& tag,
                                                                       core::mutable_bytes destination,
-                                                                      link::arrival_handler on_arrival) {
+                                                                      link::arrival_handler on_arrival,
+                                                                      const link::held_question& held) {
     auto t = find(tag);
     if (!t) return fail(errc::not_found, "no transfer is offered under this tag");
     if (t->accepted) return fail(errc::usage, "this transfer was accepted already");
@@ -331,7 +333,12 @@ result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std:
     t->destination = destination;
     t->on_arrival = std::move(on_arrival);
     t->have.assign(segments_of(t->bytes), false);
-    if (t->bytes == 0) end(*t, ok());
+    for (std::uint64_t i = 0; held && i < t->have.size(); ++i) {
+        const auto offset = i * segment_bytes, length = std::min<std::uint64_t>(segment_bytes, t->bytes - offset);
+        if (held(offset, length)) take(*t, i, length);
+    }
+    if (t->begun()) ++active_;
+    if (t->arrived == t->have.size()) end(*t, ok());
     return t;
 }
 
@@ -391,27 +398,31 @@ std::uint64_t incoming_transfer::verified() const {
     return sum;
 }
 
+/// A whole segment is here, to be reported.
+void incoming_transfers::take(incoming_transfer& t, std::uint64_t index, std::uint64_t length) {
+    t.have[index] = true;
+    t.received += length;
+    ++t.arrived;
+    if (t.unreported.empty()) ++unreported_;
+    if (!t.unreported.empty() && t.unreported.back().first + t.unreported.back().second == index) {
+        ++t.unreported.back().second;
+    } else {
+        t.unreported.emplace_back(index, 1);
+    }
+}
+
 std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
     auto t = find_id(s.transfer);
     if (!t) return nullptr;
     if (t->have[s.index()]) return nullptr;  // the other connection's finish has dropped this one's part
     std::erase_if(t->partial, [&s](const auto& p) { return p.second.index == s.index(); });
-    t->have[s.index()] = true;
-    t->received += s.length;
+    take(*t, s.index(), s.length);
     // A copy: the handler may end the transfer.
     if (const auto arrived = t->on_arrival) arrived(s.offset, s.length);
     if (!find_id(t->id)) return nullptr;
-    if (++t->arrived == t->have.size()) {
-        end(*t, ok());
-        return t;
-    }
-    if (t->unreported.empty()) ++unreported_;
-    if (!t->unreported.empty() && t->unreported.back().first + t->unreported.back().second == s.index()) {
-        ++t->unreported.back().second;
-    } else {
-        t->unreported.emplace_back(s.index(), 1);
-    }
-    return nullptr;
+    if (t->arrived < t->have.size()) return nullptr;
+    end(*t, ok());
+    return t;
 }
 
 void incoming_transfers::connection_lost(std::uint32_t number) {

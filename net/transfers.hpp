@@ -200,9 +200,11 @@ public:
 
     /// nullptr if nothing is open under that tag.
     std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
-    /// Opens the transfer for segments. errc::not_found, errc::usage (accepted already, or another size).
+    /// Opens the transfer for segments; those that are held already count as arrived. errc::not_found, errc::usage
+    /// (accepted already, or another size).
     core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination,
-                                                            link::arrival_handler on_arrival = {});
+                                                            link::arrival_handler on_arrival = {},
+                                                            const link::held_question& held = {});
     /// Forgets a transfer: whatever still arrives for it is dropped.
     void forget(std::uint64_t id);
     void fail_all(const core::error& why);
@@ -227,6 +229,7 @@ public:
 
 private:
     std::shared_ptr<incoming_transfer> find_id(std::uint64_t id) const;
+    void take(incoming_transfer& t, std::uint64_t index, std::uint64_t length);
     void end(incoming_transfer& t, core::result<void> outcome);
 
     asio::any_io_executor executor_;
