@@ -161,7 +161,8 @@ void exchange::open(exchange_terms terms) {
         if (previous_) previous_->over = true;
         previous_ = std::exchange(current_, nullptr);
         refused_.clear();
-        arrived_bytes_ = 0;
+        arrived_bytes_ = delivered_bytes_ = 0;
+        up_ = down_ = {};
     } else {
         for (const auto& [name, s] : streams_) {
             const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
@@ -271,6 +272,19 @@ std::vector<peer_number> exchange::authors() const {
         if (any && all) out.push_back(c);
     }
     return out;
+}
+
+rate_of_exchange exchange::sent() const {
+    auto so_far = up_;
+    auto total = delivered_bytes_;
+    for (const auto& [name, s] : streams_) {
+        if (round_of(name) != round_of(terms_)) continue;
+        for (const auto& c : s->carriers) {
+            if (const auto link = c.link.lock()) total += link->confirmed_of(c.tag);
+        }
+    }
+    so_far.look(host_.env().clock.now(), total);
+    return so_far;
 }
 
 void exchange::retain(shared_aggregate a) {

@@ -13,6 +13,7 @@
 #include "net/environment.hpp"
 #include "net/link.hpp"
 #include "peers/aggregate.hpp"
+#include "peers/line_rate.hpp"
 
 namespace longhaul::peers {
 
@@ -104,6 +105,9 @@ public:
     std::uint64_t arrived_bytes() const { return arrived_bytes_; }
     /// When somebody last confirmed a stream of this node's payload.
     core::time_point delivered_at() const { return delivered_at_; }
+    /// How fast this node's line carried the open round so far, each way.
+    rate_of_exchange sent() const;
+    const rate_of_exchange& received() const { return down_; }
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 
@@ -162,6 +166,8 @@ private:
     core::wakeup moved_;  ///< chunks arrived, were made or dropped
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
+    rate_of_exchange up_, down_;
+    std::uint64_t delivered_bytes_ = 0;  ///< of streams of the open round that somebody has whole
     std::size_t receiving_ = 0;
 };
 

@@ -36,15 +36,21 @@ core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
 core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
     while (!s->dropped) {
         if (auto link = host_.link_of(to); link && link->up()) {
-            s->carriers.push_back(link);
-            auto sending = link->send_transfer(tag_of(s->name, attempt), s->bytes, s->ready);
+            const auto tag = tag_of(s->name, attempt);
+            s->carriers.push_back({link, tag});
+            auto sending = link->send_transfer(tag, s->bytes, s->ready);
             auto moving = core::race(std::move(sending), until_dropped(s));
             auto ended = co_await std::move(moving);
-            std::erase_if(s->carriers, [&link](const auto& c) { return c.expired() || c.lock() == link; });
+            std::erase_if(s->carriers, [&](const auto& c) { return c.link.lock() == link && c.tag == tag; });
             if (ended.index() == 1) co_return std::get<1>(ended);
             const auto& sent = std::get<0>(ended);
+            const auto now = host_.env().clock.now();
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
-            if (sent && mine) delivered_at_ = host_.env().clock.now();
+            if (sent && mine) delivered_at_ = now;
+            if (sent && find(s->name) == s && s->name.round == terms_.round) {
+                delivered_bytes_ += s->bytes->size();
+                up_.look(now, delivered_bytes_);
+            }
             if (sent || sent.error().code == errc::cancelled) co_return sent;
             if (sent.error().code == errc::not_admitted) {
                 // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
@@ -120,6 +126,7 @@ void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
+    down_.begin(last_arrival_, arrived_bytes_);
     if (!s.to_check.empty()) s.to_look.notify();
 }
 
@@ -215,12 +222,14 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
+    if (!s.carriers.empty()) up_.begin(host_.env().clock.now(), 0);
     for (const auto& c : s.carriers) {
-        if (const auto link = c.lock()) link->data_ready();
+        if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();
     if (s.prefix < s.layout.frames()) return;
     s.complete = true;
+    if (!s.own) down_.look(host_.env().clock.now(), arrived_bytes_);
     host_.changed().notify();
 }
 
