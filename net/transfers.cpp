@@ -53,14 +53,18 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
         return fail(errc::limit, "a transfer of {} bytes exceeds {}", data->size(), max_transfer_bytes);
     }
     if (open_.size() >= max_open_transfers) return fail(errc::limit, "{} transfers are open already", open_.size());
-    for (const auto& [id, t] : open_) {
-        if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
-    }
+    if (find(tag)) return fail(errc::usage, "a transfer with this tag is open already");
     auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready),
                                                  priority, executor_);
     t->where.assign(segments_of(t->data->size()), outgoing_transfer::place::to_send);
+    t->given.assign(t->where.size(), false);
     open_.emplace(t->id, t);
     return t;
+}
+
+std::shared_ptr<const outgoing_transfer> outgoing_transfers::find(const std::string& tag) const {
+    const auto it = std::ranges::find_if(open_, [&tag](const auto& t) { return t.second->tag == tag; });
+    return it == open_.end() ? nullptr : it->second;
 }
 
 std::size_t outgoing_transfers::active() const {
@@ -126,7 +130,7 @@ void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core
     auto& place = t.where[index];
     if (place == outgoing_transfer::place::confirmed) return;
     // What the receiver held before says nothing about the link.
-    if (place == outgoing_transfer::place::in_flight) confirmed_bytes_ += t.piece(index).length;
+    if (t.given[index]) confirmed_bytes_ += t.piece(index).length;
     place = outgoing_transfer::place::confirmed;
     t.confirmed_bytes += t.piece(index).length;
     const auto carried = t.in_flight.find(index);
@@ -201,6 +205,7 @@ bool outgoing_transfers::backlog() const {
 outgoing_transfers::work outgoing_transfers::give(const std::shared_ptr<outgoing_transfer>& t, std::uint64_t index,
                                                   std::uint32_t number, core::time_point now) {
     t->where[index] = outgoing_transfer::place::in_flight;
+    t->given[index] = true;
     flight f;
     f.transfer = t;
     f.index = index;
