@@ -287,6 +287,12 @@ rate_of_exchange exchange::sent() const {
     return so_far;
 }
 
+rate_of_exchange exchange::received() const {
+    auto so_far = down_;
+    so_far.look(host_.env().clock.now(), arrived_bytes_);
+    return so_far;
+}
+
 void exchange::retain(shared_aggregate a) {
     aggregates_.push_back(std::move(a));
     if (aggregates_.size() > retained) aggregates_.pop_front();

@@ -107,7 +107,7 @@ public:
     core::time_point delivered_at() const { return delivered_at_; }
     /// How fast this node's line carried the open round so far, each way.
     rate_of_exchange sent() const;
-    const rate_of_exchange& received() const { return down_; }
+    rate_of_exchange received() const;
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 

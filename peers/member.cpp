@@ -312,7 +312,9 @@ core::task<core::result<void>> report_progress(node& n) {
     for (;;) {
         auto slept = co_await n.env.clock.sleep_for(1s);
         LONGHAUL_CO_TRY(slept);
-        if (n.held.receiving()) send_progress(n);
+        if (!n.held.receiving()) continue;
+        send_progress(n);
+        tell_lines(n);  // the next round may begin before this exchange is over here
     }
 }
 
