@@ -427,6 +427,11 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
     co_return *t.outcome;
 }
 
+std::uint64_t link_impl::confirmed_of(const std::string& tag) const {
+    const auto t = outgoing_.find(tag);
+    return t ? t->confirmed_bytes : 0;
+}
+
 void link_impl::data_ready() {
     measure_up();
     stripes_.changed();
@@ -472,16 +477,19 @@ struct link_impl::incoming_guard {
 };
 
 task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
-                                               arrival_handler on_arrival) {
+                                               arrival_handler on_arrival, held_question held) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival));
+    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival), held);
+    held = {};  // it may keep alive what the bytes came from
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;
     const auto begun = env_.clock.now();
     say(wire::transfer_accept{t.id, t.bytes});
-    if (t.bytes == 0) say(wire::transfer_done{t.id});
+    // What need not be sent is said before there is time to send it.
+    while (auto report = incoming_.report()) say(*report);
+    if (t.outcome) say(wire::transfer_done{t.id});
     while (!t.outcome) {
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);

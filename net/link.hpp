@@ -93,6 +93,8 @@ public:
     virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                          std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                          transfer_priority priority = transfer_priority::payload) = 0;
+    /// Bytes of an offered transfer that the receiver has confirmed so far.
+    virtual std::uint64_t confirmed_of(const std::string& tag) const = 0;
     /// More bytes of a transfer that is still being made may go.
     virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.
@@ -103,8 +105,12 @@ public:
     /// transfer. `on_arrival` (optional) is called on the I/O thread for every part of `destination` that has arrived
     /// and verified, each byte once, in any order, and never after this returned.
     using arrival_handler = std::function<void(std::uint64_t offset, std::uint64_t bytes)>;
+    /// `held` (optional) is asked, before any of it moves, for each part of the transfer that can be left out: true
+    /// when those bytes of `destination` are there already, from an earlier link. They are not told to `on_arrival`.
+    using held_question = std::function<bool(std::uint64_t offset, std::uint64_t bytes)>;
     virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                            arrival_handler on_arrival = {}) = 0;
+                                                            arrival_handler on_arrival = {},
+                                                            held_question held = {}) = 0;
     /// Bytes of an accepted transfer that have arrived and verified so far.
     virtual std::uint64_t received_of(const std::string& tag) const = 0;
     /// An offer that was not accepted yet; unknown tags are ignored.

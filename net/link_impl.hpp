@@ -52,10 +52,11 @@ public:
     core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                  std::shared_ptr<const std::uint64_t> ready,
                                                  transfer_priority priority) override;
+    std::uint64_t confirmed_of(const std::string& tag) const override;
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                    arrival_handler on_arrival) override;
+                                                    arrival_handler on_arrival, held_question held) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     link_stats stats() const override;

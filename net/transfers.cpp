@@ -53,14 +53,18 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
         return fail(errc::limit, "a transfer of {} bytes exceeds {}", data->size(), max_transfer_bytes);
     }
     if (open_.size() >= max_open_transfers) return fail(errc::limit, "{} transfers are open already", open_.size());
-    for (const auto& [id, t] : open_) {
-        if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
-    }
+    if (find(tag)) return fail(errc::usage, "a transfer with this tag is open already");
     auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready),
                                                  priority, executor_);
     t->where.assign(segments_of(t->data->size()), outgoing_transfer::place::to_send);
+    t->given.assign(t->where.size(), false);
     open_.emplace(t->id, t);
     return t;
+}
+
+std::shared_ptr<const outgoing_transfer> outgoing_transfers::find(const std::string& tag) const {
+    const auto it = std::ranges::find_if(open_, [&tag](const auto& t) { return t.second->tag == tag; });
+    return it == open_.end() ? nullptr : it->second;
 }
 
 std::size_t outgoing_transfers::active() const {
@@ -125,9 +129,10 @@ result<void> outgoing_transfers::on(const wire::transfer_abandon& m) {
 void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core::time_point now) {
     auto& place = t.where[index];
     if (place == outgoing_transfer::place::confirmed) return;
+    // What the receiver held before says nothing about the link.
+    if (t.given[index]) confirmed_bytes_ += t.piece(index).length;
     place = outgoing_transfer::place::confirmed;
     t.confirmed_bytes += t.piece(index).length;
-    confirmed_bytes_ += t.piece(index).length;
     const auto carried = t.in_flight.find(index);
     if (carried == t.in_flight.end()) return;
     const auto it = flights_.find(carried->second);
@@ -200,6 +205,7 @@ bool outgoing_transfers::backlog() const {
 outgoing_transfers::work outgoing_transfers::give(const std::shared_ptr<outgoing_transfer>& t, std::uint64_t index,
                                                   std::uint32_t number, core::time_point now) {
     t->where[index] = outgoing_transfer::place::in_flight;
+    t->given[index] = true;
     flight f;
     f.transfer = t;
     f.index = index;
@@ -320,7 +326,8 @@ result<void> incoming_transfers::on(const wire::transfer_withdraw& m) {
 
 result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std::string& tag,
                                                                       core::mutable_bytes destination,
-                                                                      link::arrival_handler on_arrival) {
+                                                                      link::arrival_handler on_arrival,
+                                                                      const link::held_question& held) {
     auto t = find(tag);
     if (!t) return fail(errc::not_found, "no transfer is offered under this tag");
     if (t->accepted) return fail(errc::usage, "this transfer was accepted already");
@@ -331,7 +338,12 @@ result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std:
     t->destination = destination;
     t->on_arrival = std::move(on_arrival);
     t->have.assign(segments_of(t->bytes), false);
-    if (t->bytes == 0) end(*t, ok());
+    for (std::uint64_t i = 0; held && i < t->have.size(); ++i) {
+        const auto offset = i * segment_bytes, length = std::min<std::uint64_t>(segment_bytes, t->bytes - offset);
+        if (held(offset, length)) take(*t, i, length);
+    }
+    if (t->begun()) ++active_;
+    if (t->arrived == t->have.size()) end(*t, ok());
     return t;
 }
 
@@ -391,27 +403,31 @@ std::uint64_t incoming_transfer::verified() const {
     return sum;
 }
 
+/// A whole segment is here, to be reported.
+void incoming_transfers::take(incoming_transfer& t, std::uint64_t index, std::uint64_t length) {
+    t.have[index] = true;
+    t.received += length;
+    ++t.arrived;
+    if (t.unreported.empty()) ++unreported_;
+    if (!t.unreported.empty() && t.unreported.back().first + t.unreported.back().second == index) {
+        ++t.unreported.back().second;
+    } else {
+        t.unreported.emplace_back(index, 1);
+    }
+}
+
 std::shared_ptr<incoming_transfer> incoming_transfers::finish(const segment& s) {
     auto t = find_id(s.transfer);
     if (!t) return nullptr;
     if (t->have[s.index()]) return nullptr;  // the other connection's finish has dropped this one's part
     std::erase_if(t->partial, [&s](const auto& p) { return p.second.index == s.index(); });
-    t->have[s.index()] = true;
-    t->received += s.length;
+    take(*t, s.index(), s.length);
     // A copy: the handler may end the transfer.
     if (const auto arrived = t->on_arrival) arrived(s.offset, s.length);
     if (!find_id(t->id)) return nullptr;
-    if (++t->arrived == t->have.size()) {
-        end(*t, ok());
-        return t;
-    }
-    if (t->unreported.empty()) ++unreported_;
-    if (!t->unreported.empty() && t->unreported.back().first + t->unreported.back().second == s.index()) {
-        ++t->unreported.back().second;
-    } else {
-        t->unreported.emplace_back(s.index(), 1);
-    }
-    return nullptr;
+    if (t->arrived < t->have.size()) return nullptr;
+    end(*t, ok());
+    return t;
 }
 
 void incoming_transfers::connection_lost(std::uint32_t number) {

@@ -55,6 +55,7 @@ struct outgoing_transfer {
 
     enum class place : std::uint8_t { to_send, in_flight, confirmed };
     std::vector<place> where;                          ///< of each segment
+    std::vector<bool> given;                           ///< of each segment: to some connection, at some time
     std::map<std::uint64_t, std::uint64_t> in_flight;  ///< segment to its flight
     std::uint64_t next_index = 0;                      ///< no segment before it is to be sent
     std::uint64_t resent = 0;                          ///< segments that were given to a second connection
@@ -87,6 +88,8 @@ public:
                                                            std::shared_ptr<const core::byte_vector> data,
                                                            std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                            transfer_priority priority = transfer_priority::payload);
+    /// nullptr if nothing is open under that tag.
+    std::shared_ptr<const outgoing_transfer> find(const std::string& tag) const;
     /// Forgets a transfer without an outcome.
     void withdraw(std::uint64_t id);
     /// Ends all of them.
@@ -200,9 +203,11 @@ public:
 
     /// nullptr if nothing is open under that tag.
     std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
-    /// Opens the transfer for segments. errc::not_found, errc::usage (accepted already, or another size).
+    /// Opens the transfer for segments; those that are held already count as arrived. errc::not_found, errc::usage
+    /// (accepted already, or another size).
     core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination,
-                                                            link::arrival_handler on_arrival = {});
+                                                            link::arrival_handler on_arrival = {},
+                                                            const link::held_question& held = {});
     /// Forgets a transfer: whatever still arrives for it is dropped.
     void forget(std::uint64_t id);
     void fail_all(const core::error& why);
@@ -227,6 +232,7 @@ public:
 
 private:
     std::shared_ptr<incoming_transfer> find_id(std::uint64_t id) const;
+    void take(incoming_transfer& t, std::uint64_t index, std::uint64_t length);
     void end(incoming_transfer& t, core::result<void> outcome);
 
     asio::any_io_executor executor_;

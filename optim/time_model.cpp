@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <tuple>
 
 #include "core/result.hpp"
 
@@ -125,8 +124,9 @@ double unavoidable(const exchange_network& net, const exchange_work& w, double r
 }
 
 /// How `source` reaches every member in `wanted`: each from the source or from one that has it already, so that no line
-/// works longer than it must (`enough` seconds are had anyway). Between equals, the one in the same site, then the
-/// source. Writes to → from (itself: not reached) and books the bytes.
+/// works longer than it must (`enough` seconds are had anyway), and into each site once: members of a site take from
+/// each other what one of them has. Between equals, the source. Writes to → from (itself: not reached) and books the
+/// bytes.
 std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& lines, std::size_t source, double bytes,
                                 double enough, const std::vector<std::size_t>& wanted) {
     std::vector<std::size_t> from(net.size());
@@ -135,14 +135,15 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
     auto left = wanted;
     std::erase(left, source);
     while (!left.empty()) {
-        std::tuple<double, bool> best(std::numeric_limits<double>::infinity(), true);
+        double best = std::numeric_limits<double>::infinity();
         std::size_t giver = 0, taker = left.size();
         // In the given order; the next one only if this cannot be reached yet.
         for (std::size_t t = 0; t < left.size() && taker == left.size(); ++t) {
+            const auto near = [&](std::size_t g) { return net.reach(g, left[t]) && net.same_site(g, left[t]); };
+            const bool is_inside = std::ranges::any_of(have, near);
             for (const auto g : have) {
-                if (!net.reach(g, left[t])) continue;
-                const bool crosses = !net.sites.empty() && !net.same_site(g, left[t]);
-                const std::tuple<double, bool> cost(std::max(enough, lines.cost(g, left[t], bytes)), crosses);
+                if (!net.reach(g, left[t]) || (is_inside && !near(g))) continue;
+                const double cost = std::max(enough, lines.cost(g, left[t], bytes));
                 if (taker == left.size() || cost < best) {
                     best = cost;
                     giver = g;

@@ -115,14 +115,12 @@ public:
     }
     lines_message lines() const {
         lines_message m;
-        m.up = line_up;
-        m.down = line_down;
+        m.up = line_up.with({});
+        m.down = line_down.with({});
         for (const auto n : everybody()) {
             const auto l = n == number ? nullptr : link_of(n);
             if (!l) continue;
             const auto s = l->stats();
-            m.up = std::max(m.up, s.goodput_up_cautious);
-            m.down = std::max(m.down, s.goodput_down_cautious);
             m.links.push_back({n, static_cast<std::uint32_t>(core::to_seconds(s.rtt_min) * 1e6)});
         }
         return m;
@@ -217,7 +215,7 @@ public:
     std::set<net::peer_key> lost;
     std::map<std::pair<net::peer_key, std::string>, std::uint64_t> offers_;
     std::optional<core::error> failure;
-    double line_up = 0, line_down = 0;
+    line_rate line_up, line_down;
     std::optional<exchange> exchanger;
     core::wakeup changed_;
     core::scope tasks_;
@@ -231,7 +229,6 @@ struct finished {
 
 task<result<finished>> sum_once(machine_part& m, const round_record& r) {
     const auto begun = m.env_.clock.now();
-    const auto before = m.wire();
     work_done work;
     work.tokens = work.steps = 1;
     auto made = co_await m.exchanger->contribute(m.values, work);
@@ -244,9 +241,8 @@ task<result<finished>> sum_once(machine_part& m, const round_record& r) {
     finished f;
     f.seconds = core::to_seconds(m.env_.clock.now() - begun);
     f.root = m.exchanger->result(1, r.round, r.attempt)->root;
-    const auto after = m.wire();
-    m.line_up = std::max(0.9 * m.line_up, static_cast<double>(after.first - before.first) / f.seconds);
-    m.line_down = std::max(0.9 * m.line_down, static_cast<double>(after.second - before.second) / f.seconds);
+    m.line_up.take(m.exchanger->sent());
+    m.line_down.take(m.exchanger->received());
     co_return f;
 }
 

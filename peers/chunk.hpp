@@ -94,6 +94,7 @@ public:
     static stream_layout of(const core::tensor_manifest& manifest, const compress::codec& codec, std::uint32_t first,
                             std::uint32_t count, std::size_t table);
 
+    bool operator==(const stream_layout&) const = default;
     std::uint32_t first() const { return first_; }  ///< chunk
     std::uint32_t count() const { return count_; }  ///< chunks
     std::uint32_t frames() const { return static_cast<std::uint32_t>(offsets_.size() - 1); }

@@ -125,6 +125,14 @@ void exchange::forget(const shared_stream& s) {
     moved_.notify();
 }
 
+exchange::shared_stream exchange::take_broken(const stream& s) {
+    const auto it = broken_.find(s.name);
+    if (it == broken_.end()) return nullptr;
+    auto before = std::move(it->second);
+    broken_.erase(it);
+    return before->layout == s.layout ? before : nullptr;
+}
+
 std::vector<exchange::shared_stream> exchange::own_streams() const {
     std::vector<shared_stream> out;
     for (const auto& [name, s] : streams_) {
@@ -153,7 +161,8 @@ void exchange::open(exchange_terms terms) {
         if (previous_) previous_->over = true;
         previous_ = std::exchange(current_, nullptr);
         refused_.clear();
-        arrived_bytes_ = 0;
+        arrived_bytes_ = delivered_bytes_ = 0;
+        up_ = down_ = {};
     } else {
         for (const auto& [name, s] : streams_) {
             const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
@@ -171,6 +180,7 @@ void exchange::open(exchange_terms terms) {
         if (!s->own && !s->complete && !needed(*s)) useless.push_back(s);
     }
     for (const auto& s : useless) forget(s);
+    std::erase_if(broken_, [this](const auto& b) { return !sender_of(terms_, b.first); });
     push_all();
     moved_.notify();
 }
@@ -212,6 +222,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         return verdict::later;  // over an older link, whose end is about to be noticed
     }
     const auto s = make_stream(terms_, name);
+    auto before = take_broken(*s);
     if (s->layout.total() != bytes) {
         host_.report(core::error(errc::protocol, fmt::format("{} bytes instead of {}", bytes, s->layout.total())),
                      fmt::format("a stream of peer {}, offered by peer {}", name.author, sender));
@@ -219,7 +230,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         return refuse("it has not the size that it must have");
     }
     ++receiving_;
-    run_isolated(receive(s, from, tag));
+    run_isolated(receive(s, std::move(before), from, tag));
     run_isolated(check(s, from, sender));
     push_all();  // for whom this node helps
     return verdict::taken;
@@ -261,6 +272,25 @@ std::vector<peer_number> exchange::authors() const {
         if (any && all) out.push_back(c);
     }
     return out;
+}
+
+rate_of_exchange exchange::sent() const {
+    auto so_far = up_;
+    auto total = delivered_bytes_;
+    for (const auto& [name, s] : streams_) {
+        if (round_of(name) != round_of(terms_)) continue;
+        for (const auto& c : s->carriers) {
+            if (const auto link = c.link.lock()) total += link->confirmed_of(c.tag);
+        }
+    }
+    so_far.look(host_.env().clock.now(), total);
+    return so_far;
+}
+
+rate_of_exchange exchange::received() const {
+    auto so_far = down_;
+    so_far.look(host_.env().clock.now(), arrived_bytes_);
+    return so_far;
 }
 
 void exchange::retain(shared_aggregate a) {

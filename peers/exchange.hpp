@@ -13,6 +13,7 @@
 #include "net/environment.hpp"
 #include "net/link.hpp"
 #include "peers/aggregate.hpp"
+#include "peers/line_rate.hpp"
 
 namespace longhaul::peers {
 
@@ -104,6 +105,9 @@ public:
     std::uint64_t arrived_bytes() const { return arrived_bytes_; }
     /// When somebody last confirmed a stream of this node's payload.
     core::time_point delivered_at() const { return delivered_at_; }
+    /// How fast this node's line carried the open round so far, each way.
+    rate_of_exchange sent() const;
+    rate_of_exchange received() const;
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 
@@ -124,13 +128,17 @@ private:
     bool needed(const stream& s) const;
     shared_stream make_stream(const exchange_terms& t, const stream_name& name);
     shared_stream find(const stream_name& name) const;
+    /// What is left of a stream whose link broke, if it fits.
+    shared_stream take_broken(const stream& s);
     void forget(const shared_stream& s);
     std::vector<shared_stream> own_streams() const;
     // exchange_moving.cpp
     void push_all();
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
     core::task<core::result<void>> until_dropped(shared_stream s);
-    core::task<core::result<void>> receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag);
+    core::task<core::result<void>> receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
+                                           std::string tag);
+    bool take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes);
     core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
     void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes);
     core::result<void> admit(stream& s, std::uint32_t frame, const chunk_header& h);
@@ -150,12 +158,16 @@ private:
     std::map<stream_name, shared_stream> streams_;  ///< of the open round and the one before
     shared_attempt current_, previous_;
     std::set<stream_name> refused_;  ///< of the open round: signed twice, or not what they should be
+    /// Streams whose link broke, as far as they came: they go on from there over the next one.
+    std::map<stream_name, shared_stream> broken_;
     /// Verified chunks of streams that broke off: whoever sends other ones the next time has signed both.
     std::map<stream_name, std::vector<core::digest>> former_;
     std::deque<shared_aggregate> aggregates_;
     core::wakeup moved_;  ///< chunks arrived, were made or dropped
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
+    rate_of_exchange up_, down_;
+    std::uint64_t delivered_bytes_ = 0;  ///< of streams of the open round that somebody has whole
     std::size_t receiving_ = 0;
 };
 

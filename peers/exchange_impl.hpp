@@ -26,9 +26,13 @@ struct exchange::stream {
     bool complete = false;
     bool dropped = false;  ///< nobody is to use it any more
     std::set<peer_number> pushing;
-    std::vector<std::weak_ptr<net::link>> carriers;
-    core::wakeup to_look;  ///< a frame is to be checked, or the stream was dropped
-    core::wakeup let_go;   ///< the stream was dropped
+    struct carrier {
+        std::weak_ptr<net::link> link;
+        std::string tag;
+    };
+    std::vector<carrier> carriers;  ///< that give it to somebody now
+    core::wakeup to_look;           ///< a frame is to be checked, or the stream was dropped
+    core::wakeup let_go;            ///< the stream was dropped
 
     core::mutable_bytes frame(std::uint32_t f) const {
         return core::mutable_bytes(*bytes).subspan(layout.offset(f), chunk_header_bytes + layout.data_bytes(f));

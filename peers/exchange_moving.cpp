@@ -36,15 +36,21 @@ core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
 core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
     while (!s->dropped) {
         if (auto link = host_.link_of(to); link && link->up()) {
-            s->carriers.push_back(link);
-            auto sending = link->send_transfer(tag_of(s->name, attempt), s->bytes, s->ready);
+            const auto tag = tag_of(s->name, attempt);
+            s->carriers.push_back({link, tag});
+            auto sending = link->send_transfer(tag, s->bytes, s->ready);
             auto moving = core::race(std::move(sending), until_dropped(s));
             auto ended = co_await std::move(moving);
-            std::erase_if(s->carriers, [&link](const auto& c) { return c.expired() || c.lock() == link; });
+            std::erase_if(s->carriers, [&](const auto& c) { return c.link.lock() == link && c.tag == tag; });
             if (ended.index() == 1) co_return std::get<1>(ended);
             const auto& sent = std::get<0>(ended);
+            const auto now = host_.env().clock.now();
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
-            if (sent && mine) delivered_at_ = host_.env().clock.now();
+            if (sent && mine) delivered_at_ = now;
+            if (sent && find(s->name) == s && s->name.round == terms_.round) {
+                delivered_bytes_ += s->bytes->size();
+                up_.look(now, delivered_bytes_);
+            }
             if (sent || sent.error().code == errc::cancelled) co_return sent;
             if (sent.error().code == errc::not_admitted) {
                 // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
@@ -59,23 +65,56 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
     co_return core::ok();
 }
 
-core::task<core::result<void>> exchange::receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag) {
+core::task<core::result<void>> exchange::receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
+                                                 std::string tag) {
     net::link::arrival_handler told = [this, s](std::uint64_t at, std::uint64_t n) { arrived(*s, at, n); };
-    auto receiving = from->receive_transfer(tag, *s->bytes, told);
+    net::link::held_question held;
+    if (before) {
+        held = [this, s, before](std::uint64_t at, std::uint64_t n) { return take_over(*s, *before, at, n); };
+    }
+    before.reset();
+    auto receiving = from->receive_transfer(tag, *s->bytes, told, std::exchange(held, {}));
     auto moving = core::race(std::move(receiving), until_dropped(s));
     auto ended = co_await std::move(moving);
     --receiving_;
     const bool whole = ended.index() == 0 && std::get<0>(ended);
     if (whole) co_return core::ok();  // `check` goes on with what it has
-    if (!s->complete) forget(s);
+    const auto& outcome = ended.index() == 0 ? std::get<0>(ended) : std::get<1>(ended);
+    if (!s->complete) {
+        const bool comes_again = !s->dropped && sender_of(terms_, s->name);
+        forget(s);
+        if (comes_again && !outcome && outcome.error().code == errc::closed) broken_[s->name] = s;
+    }
     host_.reconsider();
     host_.changed().notify();
-    const auto& outcome = ended.index() == 0 ? std::get<0>(ended) : std::get<1>(ended);
     if (outcome) co_return core::ok();
     const auto code = outcome.error().code;
     // A lost link is told once, by its own event; the stream comes again over the next one.
     if (code == errc::closed || code == errc::not_found) co_return core::ok();
     co_return outcome;
+}
+
+/// Whether these bytes lie in frames that were verified before the link broke; then they are copied, and a frame of
+/// which all is here needs no other check. The rest of a frame at the edge comes again, and is checked with it.
+bool exchange::take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes) {
+    const auto end = offset + bytes;
+    const auto& l = s.layout;
+    const auto first = l.frame_at(offset);
+    for (auto f = first; f < l.frames() && l.offset(f) < end; ++f) {
+        if (before.verified[f] == 0) return false;
+    }
+    const auto from = std::span(*before.bytes).subspan(offset, bytes);
+    std::ranges::copy(from, s.bytes->begin() + static_cast<std::ptrdiff_t>(offset));
+    s.work = before.work;
+    for (auto f = first; f < l.frames() && l.offset(f) < end; ++f) {
+        const auto begin = l.offset(f), size = s.frame(f).size();
+        s.arrived[f] += std::min(end, begin + size) - std::max(offset, begin);
+        if (s.arrived[f] != size) continue;
+        s.hashes[f] = before.hashes[f];
+        if (f + 1 == l.frames()) s.root = before.root;
+        verified(s, f, 1);
+    }
+    return true;
 }
 
 void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
@@ -87,6 +126,7 @@ void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
+    down_.begin(last_arrival_, arrived_bytes_);
     if (!s.to_check.empty()) s.to_look.notify();
 }
 
@@ -182,12 +222,14 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
+    if (!s.carriers.empty()) up_.begin(host_.env().clock.now(), 0);
     for (const auto& c : s.carriers) {
-        if (const auto link = c.lock()) link->data_ready();
+        if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();
     if (s.prefix < s.layout.frames()) return;
     s.complete = true;
+    if (!s.own) down_.look(host_.env().clock.now(), arrived_bytes_);
     host_.changed().notify();
 }
 

@@ -300,14 +300,17 @@ void node::report(const core::error& e, std::string_view doing_what) {
 void tell_lines(node& n) {
     if (!n.log_known || n.number == 0) return;
     lines_message m;
-    m.up = n.line_up;
-    m.down = n.line_down;
+    m.up = n.line_up.with(n.held.sent());
+    m.down = n.line_down.with(n.held.received());
+    const bool no_exchange_yet = m.up == 0 && m.down == 0;
     for (const auto& [number, member] : n.led().members()) {
         const auto peer = n.find(number);
         if (!peer) continue;
         const auto s = peer->link->stats();
-        m.up = std::max(m.up, s.goodput_up_cautious);
-        m.down = std::max(m.down, s.goodput_down_cautious);
+        if (no_exchange_yet) {  // then what single links carried is all that is known
+            m.up = std::max(m.up, s.goodput_up_cautious);
+            m.down = std::max(m.down, s.goodput_down_cautious);
+        }
         const auto us = core::to_seconds(s.rtt_min) * 1e6;
         m.links.push_back({number, static_cast<std::uint32_t>(std::clamp(us, 0.0, 4e9))});
     }

@@ -175,8 +175,6 @@ core::task<core::result<void>> train(node& n) {
         co_return core::ok();
     }
     n.doing = member_state::exchanging;
-    n.timing.sending_from = n.env.clock.now();
-    n.timing.wire_before = n.wire_bytes();
     work_done work;
     work.tokens = mass.tokens;
     work.steps = mass.steps;
@@ -198,6 +196,7 @@ void report_ready(node& n) {
     n.candidate = n.held.result(n.led().generation(), open.round, open.attempt);
     n.ready_for = {n.led().generation(), open.round, open.attempt};
     n.timing.ready_at = n.env.clock.now();
+    tell_lines(n);  // the next round may be planned as soon as this one is agreed on
     send_ready(n, open, *n.state);
     n.doing = member_state::waiting;
 }
@@ -229,21 +228,6 @@ public:
 private:
     node& n_;
 };
-
-/// What a line carried in an exchange is what it can carry at least; old measurements fade.
-void measure_line(node& n) {
-    const auto& t = n.timing;
-    const auto nothing = core::time_point{};
-    if (t.sending_from == nothing || t.ready_at <= t.sending_from || n.held.delivered_at() <= t.sending_from) return;
-    constexpr double fade = 0.9, least_bytes = 128 * 1024;
-    const auto [sent, received] = n.wire_bytes();
-    const auto take = [](double& line, std::uint64_t now, std::uint64_t before, core::duration in) {
-        const double bytes = now > before ? static_cast<double>(now - before) : 0;
-        if (bytes >= least_bytes) line = std::max(bytes / core::to_seconds(in), fade * line);
-    };
-    take(n.line_up, sent, t.wire_before.first, n.held.delivered_at() - t.sending_from);
-    take(n.line_down, received, t.wire_before.second, t.ready_at - t.sending_from);
-}
 
 bool my_turn_to_evaluate(const node& n, const committed_round& done) {
     const auto every = static_cast<std::uint64_t>(n.config().eval.every);
@@ -315,6 +299,10 @@ void open_exchange(node& n) {
     t.codec = open->plan.codec;
     t.plan = open->exchange;
     t.max_steps = max_steps_claimed(n);
+    if (std::pair(t.generation, t.round) != std::pair(n.held.terms().generation, n.held.terms().round)) {
+        n.line_up.take(n.held.sent());
+        n.line_down.take(n.held.received());
+    }
     n.held.open(std::move(t));
 }
 
@@ -324,7 +312,9 @@ core::task<core::result<void>> report_progress(node& n) {
     for (;;) {
         auto slept = co_await n.env.clock.sleep_for(1s);
         LONGHAUL_CO_TRY(slept);
-        if (n.held.receiving()) send_progress(n);
+        if (!n.held.receiving()) continue;
+        send_progress(n);
+        tell_lines(n);  // the next round may begin before this exchange is over here
     }
 }
 
@@ -335,7 +325,6 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     if (t.ready_at != core::time_point{}) t.wait = now - t.ready_at;
     if (t.encoded_at != core::time_point{}) t.send = std::max(core::duration{}, n.held.delivered_at() - t.encoded_at);
     const double seconds = took_part ? core::to_seconds(now - t.started) : 0;
-    measure_line(n);
     const auto [sent, received] = n.untold_wire_bytes();
     const auto elements = n.tensors().elements();
     const auto peers = done.commit.contributions.size();

@@ -45,8 +45,7 @@ using shared_linked = std::shared_ptr<linked_peer>;
 
 /// Where the time of a round went, for its event.
 struct round_timing {
-    core::time_point started{}, sending_from{}, encoded_at{}, ready_at{};
-    std::pair<std::uint64_t, std::uint64_t> wire_before{};  ///< sent and received when the payload began to go
+    core::time_point started{}, encoded_at{}, ready_at{};
     core::duration compute{}, encode{}, send{}, wait{};
 };
 
@@ -98,11 +97,11 @@ struct node {
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
     reach_knowledge reach;
-    double line_up = 0, line_down = 0;  ///< measured in exchanges, bytes per second; 0: not yet
-    core::wakeup changed;               ///< anything above changed: decide again
-    core::wakeup to_dial;               ///< a member, a link or a dial came or went
-    core::wakeup flushed;               ///< some link took all of its outbox, or is gone
-    core::scope tasks;                  ///< everything that runs
+    line_rate line_up, line_down;  ///< by the exchanges before the open one
+    core::wakeup changed;          ///< anything above changed: decide again
+    core::wakeup to_dial;          ///< a member, a link or a dial came or went
+    core::wakeup flushed;          ///< some link took all of its outbox, or is gone
+    core::scope tasks;             ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
     std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open

@@ -320,6 +320,12 @@ void log_advanced(node& n, const record* r) {
         e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
         e.with("outer_momentum", double{n.last_plan->outer_momentum});
         e.with("predicted_seconds", way.predicted_seconds).with("relays", std::uint64_t{way.relays.size()});
+        std::uint64_t own = 0, all = 0;
+        for (const auto& s : way.shards) {
+            all += s.chunks;
+            if (s.owner == n.number) own += s.chunks;
+        }
+        e.with("owned", all > 0 ? static_cast<double>(own) / static_cast<double>(all) : 0.0);
         e.with("reason", way.reason);
         n.emit(std::move(e));
     }

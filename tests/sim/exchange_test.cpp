@@ -4,8 +4,10 @@
 #include "peers/exchange.hpp"
 
 #include "compress/codec.hpp"
+#include "core/hash.hpp"
 #include "net/mesh.hpp"
 #include "optim/aggregate.hpp"
+#include "peers/planning.hpp"
 #include "sim/world.hpp"
 #include "tests/test.hpp"
 
@@ -100,6 +102,7 @@ struct hall {
     std::vector<net::identity> keys;
     std::map<peer_number, party*> here;
     std::vector<std::string> complaints;
+    net::mesh_options links;
     sim::world* world = nullptr;
 
     static std::string name(peer_number n) { return fmt::format("n{}", n); }
@@ -164,7 +167,7 @@ party::party(net::environment& e, hall& h, peer_number n)
       number_(n),
       self_(h.keys[n - 1]),
       mesh_(
-          e, self_, net::mesh_options{}, [](const net::remote_peer&, bool) { return core::ok(); },
+          e, self_, h.links, [](const net::remote_peer&, bool) { return core::ok(); },
           [this](std::shared_ptr<net::link> link) {
               std::weak_ptr weak = link;
               link->on_offer([this, weak](const std::string& tag, std::uint64_t bytes) {
@@ -445,5 +448,235 @@ TEST_CASE("a broken link in mid-exchange: the stream comes again and the sum is 
         REQUIRE(w.run_while([&] { return !h.all_have(t); }, 1min));
         h.check(t);
         CHECK(h.complaints.empty());
+    }
+}
+
+TEST_CASE("a stream whose link breaks goes on over the next one from the chunks that were verified", "[sim]") {
+    for (const bool by_helper : {false, true}) {
+        INFO((by_helper ? "from a helper" : "from its author"));
+        hall h(3);
+        h.links.streams = 1;  // segments come one after the other
+        sim::world w(1);
+        h.populate(w, usual_line);
+        w.set_default_path({.delay = 10ms});
+        exchange_plan plan;
+        if (by_helper) plan.relays = {{3, 1, 2}};
+        auto t = terms_for(h.everybody(), "f32", plan);
+        t.contributors = {3};
+        const peer_number giver = by_helper ? 2 : 3;
+        w.at(2s, [&] {
+            h.open(t);
+            h.contribute(3);
+        });
+        // Two of its three segments are there when the link breaks, and all chunks of the first one are checked.
+        constexpr std::uint64_t payload = 4 * elements;
+        REQUIRE(w.run_while([&] { return h.here[1]->x.arrived_bytes() < payload * 8 / 10; }, 1min));
+        w.run_for(1ms);
+        h.here[1]->link_of(giver)->close("cut by the test");
+        CHECK_FALSE(h.here[1]->x.result(1, 1, 1));
+        REQUIRE(w.run_while([&] { return !h.all_have(t); }, 1min));
+        h.check(t);
+        CHECK(h.complaints.empty());
+        const auto link = h.here[giver]->link_of(1);
+        REQUIRE(link);
+        // What was under way comes again; from the first chunk it would be all of it.
+        CHECK(link->stats().wire_sent > payload / 10);
+        CHECK(link->stats().wire_sent < payload * 7 / 10);
+    }
+}
+
+namespace {
+
+/// Bytes that links from peers up to `last` to the others have carried.
+std::uint64_t crossed(const hall& h, peer_number last, bool back) {
+    std::uint64_t sum = 0;
+    for (const auto& [n, p] : h.here) {
+        for (const auto& [m, other] : h.here) {
+            const bool counts = back ? n > last && m <= last : n <= last && m > last;
+            if (const auto l = counts ? p->link_of(m) : nullptr) sum += l->stats().wire_sent;
+        }
+    }
+    return sum;
+}
+
+}  // namespace
+
+TEST_CASE("two sites of four on one uplink each: a payload crosses once and is forwarded inside", "[sim]") {
+    for (const auto* mode : {"gather", "auto"}) {
+        hall h(8);
+        sim::world w(1);
+        h.populate(w, [](peer_number) {
+            sim::node_options o;
+            o.up = o.down = {1e9};
+            return o;
+        });
+        w.set_default_path({.delay = 40ms});
+        for (int s = 0; s < 2; ++s) w.network().add_site({100e6}, {100e6}, 100ms);
+        exchange_planner planner(
+            {.elements = elements, .payload_bytes = 4 * elements, .may_shard = true, .mode = mode});
+        for (const auto a : h.everybody()) {
+            w.network().set_site(a - 1, a <= 4 ? 0 : 1);
+            lines_message said;
+            said.up = said.down = 100e6 / 8;
+            for (const auto b : h.everybody()) {
+                if (a == b) continue;
+                const bool inside = (a <= 4) == (b <= 4);
+                said.links.push_back({b, inside ? 1000U : 80'000U});
+                if (inside) w.set_path(hall::name(a), hall::name(b), {.delay = 500us});
+            }
+            planner.heard(a, said, core::time_point{});
+        }
+        const auto choice = planner.plan(h.everybody(), h.everybody(), core::time_point{} + 1min, "");
+        INFO(mode << ": " << choice.plan.reason);
+        const auto t = terms_for(h.everybody(), "f32", choice.plan);
+        std::array<std::uint64_t, 2> before{};
+        w.at(5s, [&] {
+            before = {crossed(h, 4, false), crossed(h, 4, true)};
+            h.open(t);
+            for (const auto n : h.everybody()) h.contribute(n);
+        });
+        REQUIRE(w.run_while([&] { return !h.all_have(t); }, 1min));
+        h.check(t);
+        CHECK(h.complaints.empty());
+        // What links between the sites carry, their uplinks carry: each of a site's four payloads once.
+        constexpr std::uint64_t four_payloads = 4 * 4 * elements;
+        for (const bool back : {false, true}) {
+            const auto used = crossed(h, 4, back) - before[back ? 1 : 0];
+            CHECK(used < four_payloads * 106 / 100);
+            if (choice.mode == "gather") CHECK(used > four_payloads);
+        }
+        // As fast as foretold; so small shards have nothing to overlap.
+        if (choice.mode == "gather") CHECK(core::to_seconds(w.now() - 5s) < 1.2 * choice.plan.predicted_seconds);
+    }
+}
+
+namespace {
+
+/// The frames of a payload, as an honest author makes them; `spoil` may change a header before it is signed, and its
+/// data.
+core::byte_vector frames_of(const hall& h, const exchange_terms& t, peer_number author,
+                            const std::function<void(chunk_header&, core::mutable_bytes)>& spoil) {
+    const auto& codec = **compress::find_codec(t.codec);
+    const auto grid = chunk_grid::of(elements);
+    const auto m = model();
+    const auto l = stream_layout::of(m, codec, 0, grid.count(), 0);
+    core::byte_vector out(l.total());
+    const auto values = values_of(author);
+    std::vector<core::digest> hashes(l.count());
+    for (std::uint32_t f = 0; f < l.count(); ++f) {
+        const auto frame = core::mutable_bytes(out).subspan(l.offset(f), chunk_header_bytes + l.data_bytes(f));
+        const auto data = frame.subspan(chunk_header_bytes);
+        const auto part = std::span(values).subspan(grid.first(f), grid.size(f));
+        REQUIRE(codec.encode(range_of_chunk(m, f), part, {}, data));
+        chunk_header header;
+        header.stream.generation = t.generation;
+        header.stream.round = t.round;
+        header.stream.author = author;
+        header.codec = codec.wire_id();
+        header.work = work_of(author);
+        header.index = f;
+        if (f == 3) spoil(header, data);
+        header.hash = hashes[f] = core::hash(data);
+        if (f + 1 == l.count()) header.root = root_of_stream(header, hashes);
+        seal_chunk(header, frame, h.keys[author - 1]);
+    }
+    return out;
+}
+
+struct lie {
+    std::string what, heard;
+    std::function<void(chunk_header&, core::mutable_bytes)> before_signing = [](chunk_header&, core::mutable_bytes) {};
+    std::function<void(core::mutable_bytes frame)> after_signing = [](core::mutable_bytes) {};
+};
+
+std::vector<lie> lies() {
+    std::vector<lie> out(7);
+    out[0].what = "another signature";
+    out[0].heard = "sign";
+    out[0].after_signing = [](core::mutable_bytes frame) { frame[chunk_header_bytes - 1] ^= std::byte{1}; };
+    out[1].what = "other data than its hash";
+    out[1].heard = "damaged";
+    out[1].after_signing = [](core::mutable_bytes frame) { frame[chunk_header_bytes + 5] ^= std::byte{1}; };
+    out[2].what = "another place";
+    out[2].heard = "another run, stream or place";
+    out[2].before_signing = [](chunk_header& c, core::mutable_bytes) { ++c.index; };
+    out[3].what = "another round";
+    out[3].heard = "another run, stream or place";
+    out[3].before_signing = [](chunk_header& c, core::mutable_bytes) { ++c.stream.round; };
+    out[4].what = "a value that is not finite";
+    out[4].heard = "finite";
+    out[4].before_signing = [](chunk_header&, core::mutable_bytes data) {
+        for (std::size_t i = 0; i < 4; ++i) data[400 + i] = std::byte{0xff};
+    };
+    out[5].what = "other work than its first chunk";
+    out[5].heard = "two versions";
+    out[5].before_signing = [](chunk_header& c, core::mutable_bytes) { ++c.work.tokens; };
+    out[6].what = "more steps than anybody may claim";
+    out[6].heard = "inner steps";
+    out[6].before_signing = [](chunk_header& c, core::mutable_bytes) { c.work.steps = 1'000'000; };
+    return out;
+}
+
+core::task<core::result<void>> give(party& p, peer_number to, std::string tag,
+                                    std::shared_ptr<const core::byte_vector> bytes) {
+    auto sending = p.link_of(to)->send_transfer(std::move(tag), std::move(bytes));
+    co_return co_await std::move(sending);
+}
+
+}  // namespace
+
+TEST_CASE("a chunk that cannot be true is neither summed nor passed on, whoever sends it", "[sim]") {
+    for (const bool by_author : {true, false}) {
+        for (const auto& l : lies()) {
+            const bool forged = l.what == "another signature" || l.what == "other data than its hash";
+            if (!by_author && !forged) continue;  // what a helper can change
+            INFO(l.what << (by_author ? ", from its author" : ", from a helper"));
+            hall h(4);
+            sim::world w(1);
+            h.populate(w, usual_line);
+            w.set_default_path({.delay = 10ms});
+            exchange_plan plan;
+            // 1 passes on to 2 what it gets.
+            plan.relays = {{3, 2, 1}};
+            if (!by_author) plan.relays.push_back({3, 1, 4});
+            auto t = terms_for({1, 2, 3, 4}, "f32", plan);
+            t.contributors = {1, 2, 3};
+            t.max_steps = 1000;
+            stream_name name;
+            name.generation = name.round = 1;
+            name.author = 3;
+            auto bytes = std::make_shared<core::byte_vector>(frames_of(h, t, 3, l.before_signing));
+            const auto layout =
+                stream_layout::of(model(), **compress::find_codec(t.codec), 0, chunk_grid::of(elements).count(), 0);
+            const auto frame = core::mutable_bytes(*bytes).subspan(layout.offset(3));
+            l.after_signing(frame.first(chunk_header_bytes + layout.data_bytes(3)));
+            const peer_number liar = by_author ? 3 : 4;
+            w.at(2s, [&] {
+                h.open(t);
+                for (const peer_number n : {1U, 2U}) h.contribute(n);
+                auto& p = *h.here[liar];
+                p.tasks_.spawn_isolated("lie", give(p, 1, tag_of(name, 1), bytes));
+            });
+            w.run_until(6s);
+            REQUIRE_FALSE(h.complaints.empty());
+            for (const auto& c : h.complaints) {
+                INFO(c);
+                CHECK(c.starts_with("n1: "));  // nobody else ever sees it
+                CHECK(c.find(l.heard) != std::string::npos);
+            }
+            for (const peer_number n : {1U, 2U}) CHECK_FALSE(h.here[n]->x.result(1, 1, 1));
+            // Without it the round goes on; and what only a helper spoilt is still good from its author.
+            auto next = t;
+            next.attempt = 2;
+            next.members = {1, 2, 3};
+            next.plan.relays.clear();
+            if (by_author) {
+                next.members = next.contributors = {1, 2};
+            }
+            h.open(next);
+            if (!by_author) h.contribute(3);
+            REQUIRE(w.run_while([&] { return !h.all_have(next); }, 1min));
+            h.check(next);
+        }
     }
 }

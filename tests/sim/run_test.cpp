@@ -384,3 +384,75 @@ TEST_CASE("what the founder could not deliver in one round is applied once, in a
         CHECK(tokens == made);
     }
 }
+
+namespace {
+
+struct way_seen {
+    std::string mode;
+    double owned = 0, predicted = 0;
+};
+/// What the latest plan gives that node to do.
+way_seen last_way(const sim::node& n) {
+    for (auto it = n.events().rbegin(); it != n.events().rend(); ++it) {
+        const auto& e = it->event;
+        if (e.name != "plan") continue;
+        return {std::get<std::string>(*e.find("mode")), std::get<double>(*e.find("owned")),
+                std::get<double>(*e.find("predicted_seconds"))};
+    }
+    return {};
+}
+
+}  // namespace
+
+TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again: nobody dies, and the plan follows",
+          "[sim]") {
+    auto c = quadratic_run(12, 4);
+    c.model.width = 400'000;
+    c.eval.every = 0;
+    small_run r(9);
+    r.start(c, 4, [](int) {
+        sim::node_options o;
+        o.up = o.down = {200e6};
+        return o;
+    });
+    auto& slow = r.w["n3"];
+    constexpr double payload = 2 * 400'000;  // bf16
+    const auto half_a_payload_later = [&] {
+        const auto enough = r.w.network().bytes_sent(3) + static_cast<std::uint64_t>(payload / 2);
+        return r.w.run_while([&] { return r.w.network().bytes_sent(3) < enough; }, 1min);
+    };
+    REQUIRE(r.until_round(3));
+    const auto before = last_way(slow);
+    CHECK(before.mode == "shard");
+    CHECK(before.owned > 0.15);
+    REQUIRE(half_a_payload_later());
+    r.w.network().set_trace_factor(3, 5.0 / 200);
+    // The round in which it falls is finished as it was planned; the next one knows.
+    REQUIRE(r.until_round(4));
+    r.w.run_for(100ms);
+    CHECK(last_way(slow).owned == 0);
+    REQUIRE(r.until_round(6));
+    r.w.run_for(100ms);
+    const auto fallen = last_way(slow);
+    CHECK(fallen.owned == 0);
+    const double once = payload * 8 / 5e6;
+    CHECK(fallen.predicted > once);
+    CHECK(fallen.predicted < 3 * once);
+    REQUIRE(half_a_payload_later());
+    r.w.network().set_trace_factor(3, 1);
+    // One exchange at its old speed, and it is an owner again.
+    REQUIRE(r.until_round(9));
+    r.w.run_for(20ms);
+    const auto again = last_way(slow);
+    CHECK(again.mode == "shard");
+    CHECK(again.owned > 0.15);
+    CHECK(again.predicted < 2 * before.predicted);
+    const auto problem = r.finish(12, "");
+    INFO(problem);
+    CHECK(problem.empty());
+    for (const auto& n : r.w.nodes()) {
+        INFO(n->name());
+        CHECK(n->count_events("peer_down") == 0);
+        CHECK(n->count_events("attempt_failed") == 0);
+    }
+}

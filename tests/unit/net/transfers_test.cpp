@@ -54,6 +54,43 @@ TEST_CASE("open transfers are served in turn, and only against credit") {
     CHECK(p.out.active() == 2);
 }
 
+TEST_CASE("what the receiver holds already is not sent, and not counted as delivered by this link") {
+    pair_of_tables p;
+    const std::size_t size = 3 * segment_bytes + 7;
+    const auto t = p.offer("t", size);
+    core::byte_vector into(size);
+    std::vector<std::uint64_t> told;
+    const auto note = [&told](std::uint64_t at, std::uint64_t) { told.push_back(at / segment_bytes); };
+    const auto held = [](std::uint64_t at, std::uint64_t n) { return at == segment_bytes || n == 7; };
+    const auto accepted = p.in.accept("t", into, note, held);
+    REQUIRE(accepted);
+    REQUIRE(p.out.on(wire::transfer_accept{t->id, size}));
+    const auto report = p.in.report();
+    REQUIRE(report);
+    REQUIRE(p.out.on(*report, noon));
+    CHECK_FALSE(p.in.report());
+    CHECK(p.out.confirmed_bytes() == 0);
+    std::vector<std::uint64_t> sent;
+    while (const auto w = p.out.next(1, noon)) {
+        sent.push_back(w->what.index());
+        REQUIRE(p.in.begin(w->what));
+        p.in.verified(1, w->what, w->what.length);
+        p.in.finish(w->what);
+    }
+    CHECK(sent == std::vector<std::uint64_t>{0, 2});
+    CHECK(told == sent);
+    REQUIRE((*accepted)->outcome);
+    CHECK(*(*accepted)->outcome);
+    CHECK(p.in.active() == 0);
+    // All of it: over at once.
+    const auto whole = p.offer("whole", size);
+    const auto all = p.in.accept("whole", into, {}, [](std::uint64_t, std::uint64_t) { return true; });
+    REQUIRE(all);
+    CHECK(((*all)->outcome && *(*all)->outcome));
+    CHECK(p.in.active() == 0);
+    CHECK_FALSE(p.in.report());
+}
+
 TEST_CASE("a transfer that is still being made goes as far as it is ready, and what arrives is told once") {
     pair_of_tables p;
     const std::size_t size = 3 * segment_bytes + 7;

@@ -1,0 +1,47 @@
+#pragma once
+/// What a line carries, learnt from exchanges: for the next plan. Pure.
+
+#include <cstdint>
+
+#include "core/clock.hpp"
+
+namespace longhaul::peers {
+
+/// How fast bytes went one way in one exchange: the best average from its beginning to a moment when some stream was
+/// complete. So a peer that holds up the rest of the exchange does not make a line slow that was fast before.
+class rate_of_exchange {
+public:
+    /// With fewer bytes latency is measured, not a rate.
+    static constexpr std::uint64_t least_bytes = 128 * 1024;
+
+    /// Bytes flow from now on; `already` of the running total do not count. Only the first call does anything.
+    void begin(core::time_point now, std::uint64_t already);
+    /// The running total now. To be told when something is complete; more often does no harm.
+    void look(core::time_point now, std::uint64_t total);
+    double bytes_per_second() const { return best_; }  ///< 0: too little went
+    double seconds() const { return seconds_; }        ///< from the beginning to the last look that counted
+
+private:
+    bool begun_ = false;
+    core::time_point since_{};
+    std::uint64_t already_ = 0;
+    double best_ = 0, seconds_ = 0;
+};
+
+/// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that
+/// needed less says little, so old measurements fade slowly; but one that went on for a while at less than half shows
+/// that the line has become slow, and is believed at once.
+class line_rate {
+public:
+    static constexpr double fade = 0.9, fallen = 0.5, a_while = 1;  ///< the last in seconds
+
+    /// Bytes per second after an exchange that went so, or has gone so far; 0: not measured yet.
+    double with(const rate_of_exchange& latest) const;
+    /// That exchange is over.
+    void take(const rate_of_exchange& latest) { believed_ = with(latest); }
+
+private:
+    double believed_ = 0;
+};
+
+}  // namespace longhaul::peers

@@ -1,0 +1,53 @@
+#include "peers/line_rate.hpp"
+
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using namespace longhaul::peers;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr core::time_point start{std::chrono::hours(1)};
+constexpr std::uint64_t mb = 1'000'000;
+
+/// An exchange of so many bytes, complete after so long.
+rate_of_exchange plain(std::uint64_t bytes, core::duration in) {
+    rate_of_exchange r;
+    r.begin(start, 0);
+    r.look(start + in, bytes);
+    return r;
+}
+
+}  // namespace
+
+TEST_CASE("a line's rate in an exchange is its best average: who holds up the rest does not make it slow") {
+    rate_of_exchange r;
+    CHECK(r.bytes_per_second() == 0);
+    r.look(start, 10 * mb);  // nothing has begun
+    CHECK(r.bytes_per_second() == 0);
+    r.begin(start, mb);
+    r.begin(start + 5s, 2 * mb);  // it has begun already
+    r.look(start + 1ms, mb + rate_of_exchange::least_bytes - 1);
+    CHECK(r.bytes_per_second() == 0);
+    r.look(start + 2s, 21 * mb);
+    CHECK(r.bytes_per_second() == 10e6);
+    r.look(start + 20s, 22 * mb);
+    CHECK(r.bytes_per_second() == 10e6);
+    CHECK(r.seconds() == 20);
+}
+
+TEST_CASE("a faster exchange counts at once, a smaller one fades what was seen, one that went on slowly replaces it") {
+    line_rate line;
+    CHECK(line.with({}) == 0);
+    line.take(plain(10 * mb, 1s));
+    CHECK(line.with({}) == 10e6);
+    CHECK(line.with(plain(20 * mb, 1s)) == 20e6);
+    CHECK(line.with(plain(mb, 500ms)) == line_rate::fade * 10e6);    // short: latency, perhaps
+    CHECK(line.with(plain(24 * mb, 4s)) == line_rate::fade * 10e6);  // more than half
+    CHECK(line.with(plain(8 * mb, 4s)) == 2e6);                      // for a while, and less than half
+    CHECK(line.with({}) == 10e6);                                    // none of them is over
+    line.take(plain(8 * mb, 4s));
+    line.take({});  // an exchange without it says nothing
+    CHECK(line.with({}) == 2e6);
+}
