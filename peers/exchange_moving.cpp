@@ -13,15 +13,17 @@ using core::fail;
 using namespace std::chrono_literals;
 
 void exchange::push_all() {
-    std::vector<std::pair<shared_stream, peer_number>> fresh;
-    for (const auto& [name, s] : streams_) {
-        const auto wanted = receivers_of(terms_, name);
-        if (wanted.empty() || s->dropped) continue;
-        for (const auto& [to, from] : tree_of(terms_.plan, name.author, wanted)) {
-            if (from == host_.self() && s->pushing.insert(to).second) fresh.emplace_back(s, to);
-        }
+    // A push runs at once, up to its first wait.
+    std::vector<shared_stream> all;
+    for (const auto& [name, s] : streams_) all.push_back(s);
+    for (const auto& s : all) push_to_takers(s);
+}
+
+void exchange::push_to_takers(const shared_stream& s) {
+    if (s->dropped) return;
+    for (const auto to : takers_of(s->name)) {
+        if (s->pushing.insert(to).second) run_isolated(push(s, to, terms_.attempt));
     }
-    for (const auto& [s, to] : fresh) run_isolated(push(s, to, terms_.attempt));
 }
 
 core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
