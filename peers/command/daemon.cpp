@@ -24,6 +24,7 @@
 #include "peers/command/files.hpp"
 #include "peers/command/fit_budget.hpp"
 #include "peers/command/world.hpp"
+#include "peers/memory.hpp"
 
 namespace longhaul::peers::command {
 
@@ -64,6 +65,7 @@ private:
     void announce(const ready_report& r);
     void announce_end(const core::event& left);
     int trainer_threads() const;
+    std::uint64_t memory_limit() const;
 
     const arguments arguments_;
     resolved settings_;
@@ -189,6 +191,10 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     o.data_path = settings_.node.data;
     o.device = settings_.node.device;
     o.threads = trainer_threads();
+    o.fits = [&](const core::tensor_manifest& tensors) -> core::result<void> {
+        LONGHAUL_TRY(memory_needed(tensors, config, memory_limit()));
+        return core::ok();
+    };
     auto timing = co_await time_steps(*env_, trainer_factory(arguments_.trainer), o);
     LONGHAUL_CO_TRY(timing);
     const sharing with{.peers = arguments_.fit_peers,
@@ -218,7 +224,7 @@ core::result<peer_options> daemon::options() {
                    .device = node.device,
                    .trainer_threads = trainer_threads(),
                    .step_time = node.step_time,
-                   .memory_limit = node.memory > 0 ? node.memory : usable_memory() / 4 * 3};
+                   .memory_limit = memory_limit()};
     if (o.found && !o.found->config.data.path.empty()) {
         // The manifest holds hashes, never paths: the path is this node's own matter.
         if (o.data_path.empty()) o.data_path = o.found->config.data.path;
@@ -230,6 +236,10 @@ core::result<peer_options> daemon::options() {
 
 int daemon::trainer_threads() const {
     return settings_.node.threads > 0 ? static_cast<int>(settings_.node.threads) : usable_cores();
+}
+
+std::uint64_t daemon::memory_limit() const {
+    return settings_.node.memory > 0 ? settings_.node.memory : usable_memory() / 4 * 3;
 }
 
 void daemon::announce(const ready_report& r) {
