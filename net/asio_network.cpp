@@ -381,10 +381,21 @@ result<std::unique_ptr<listener>> asio_network::listen(endpoint at) {
     return std::make_unique<socket_listener<tcp>>(std::move(acceptor), endpoint{at.host, bound}, congestion_control_);
 }
 
-task<result<int>> wait_for_signal(asio::any_io_executor executor) {
-    asio::signal_set signals(executor, SIGINT, SIGTERM);
+struct signals::state {
+    asio::signal_set set;
+};
+
+signals::signals(const asio::any_io_executor& executor)
+    : state_(new state{asio::signal_set(executor, SIGINT, SIGTERM)}) {
+    struct sigaction now{};
+    if (::sigaction(SIGHUP, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) state_->set.add(SIGHUP);
+}
+
+signals::~signals() = default;
+
+task<result<int>> signals::next() {
     asio::error_code ec;
-    const int number = co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+    const int number = co_await state_->set.async_wait(asio::redirect_error(asio::use_awaitable, ec));
     if (ec) co_return fail(errc::cancelled, "cancelled");
     co_return number;
 }

@@ -40,7 +40,20 @@ private:
     std::string congestion_control_;
 };
 
-/// Waits for SIGINT or SIGTERM and returns its number. While a call waits, these signals do not kill the process.
-core::task<core::result<int>> wait_for_signal(asio::any_io_executor executor);
+/// SIGINT, SIGTERM and SIGHUP as values: while it lives they do not kill the process. SIGHUP stays ignored where the
+/// process was started so (nohup). Those that come while nobody waits are kept.
+class signals {
+public:
+    explicit signals(const asio::any_io_executor& executor);
+    ~signals();
+    signals(const signals&) = delete;
+    signals& operator=(const signals&) = delete;
+    /// The number of the next one; errc::cancelled. One waiter at a time.
+    core::task<core::result<int>> next();
+
+private:
+    struct state;
+    std::unique_ptr<state> state_;
+};
 
 }  // namespace longhaul::net

@@ -328,10 +328,16 @@ std::string daemon::status_json() const {
 }
 
 core::task<core::result<void>> daemon::watch_signals() {
-    auto first = co_await net::wait_for_signal(env_->executor);
+    net::signals signals(env_->executor);
+    auto first = co_await signals.next();
     LONGHAUL_CO_TRY(first);
-    request_stop(*first == SIGINT ? "interrupted" : "asked to terminate");
-    auto second = co_await net::wait_for_signal(env_->executor);
+    const char* why = *first == SIGINT   ? "interrupted"
+                      : *first == SIGHUP ? "its terminal closed"
+                                         : "asked to terminate";
+    request_stop(why);
+    // A terminal that closes may tell it twice: the shell does, and the kernel.
+    auto second = co_await signals.next();
+    while (second && *second == SIGHUP) second = co_await signals.next();
     LONGHAUL_CO_TRY(second);
     console_->end_line();
     // As if it had never been caught: whoever waits for this process sees the signal.

@@ -135,7 +135,7 @@ def test_json_and_logfmt_logs(world):
 # -- ending ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_cleanly_and_the_run_resumes(world, number):
     founder = world.found()
     run = founder.ready()["run"]
@@ -150,6 +150,15 @@ def test_a_signal_ends_cleanly_and_the_run_resumes(world, number):
     again.wait_for_round(reached + 1)
     rounds = [e["round"] for e in again.events("round_committed")]
     assert rounds == sorted(set(rounds)), "no round was committed twice"
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(world):
+    founder = world.start("founder", "run", world.config(), "--listen", "127.0.0.1:0", within=["nohup"])
+    founder.ready()
+    founder.process.send_signal(signal.SIGHUP)
+    at = founder.events("round_committed")[-1]["round"] if founder.events("round_committed") else 0
+    founder.wait_for_round(at + 3)
+    assert founder.stop().code == 0
 
 
 def test_a_killed_founder_resumes_from_its_checkpoint(world):
