@@ -296,7 +296,14 @@ void daemon::announce_end(const core::event& left) {
         if (status.train_loss) line += fmt::format(", training loss {:.4f}", *status.train_loss);
         std::puts(line.c_str());
         if (checkpoint) fmt::print("checkpoint: {}\n", *checkpoint);
-        if (!complete) std::puts("the same command goes on from there");
+        if (!complete && peer_->status().run_stopped) {
+            std::puts(
+                found_
+                    ? "the run is stopped for everybody: the same command goes on from there, and then the others' do"
+                    : "the run is stopped for everybody: when its founder goes on, the same command rejoins it");
+        } else if (!complete) {
+            std::puts("the same command goes on from there");
+        }
     }
     std::fflush(stdout);
 }

@@ -286,6 +286,33 @@ def test_leave_stop_pause_resume(world):
     assert joiner.wait().code == 0
 
 
+def test_a_stopped_run_goes_on_from_the_same_commands_and_says_so(world):
+    folders = {name: world.folder / name for name in ("founder", "joiner")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "env": world.environment, "text": True}
+    common = ["--listen", "127.0.0.1:0", "--state-dir"]
+    founding = [world.binary, "run", world.config(min_peers=2), *common, folders["founder"]]
+    founder = subprocess.Popen(founding, **pipes)
+    joiner = None
+    try:
+        ticket = next(line.split("'")[1] for line in founder.stdout if "longhaul join" in line)
+        joiner = subprocess.Popen([world.binary, "join", ticket, *common, folders["joiner"]], **pipes)
+        wait_for(lambda: list(folders["joiner"].glob("checkpoints/round-*")), "a checkpoint")
+        assert world.run("stop", "--state-dir", folders["founder"]).code == 0
+        said = [process.communicate(timeout=PATIENCE)[0].splitlines() for process in (founder, joiner)]
+    finally:
+        for process in filter(None, (founder, joiner)):
+            process.kill()
+            process.wait()
+    stopped = "the run is stopped for everybody: "
+    assert said[0][-1] == stopped + "the same command goes on from there, and then the others' do"
+    assert said[1][-1] == stopped + "when its founder goes on, the same command rejoins it"
+    applied = int(said[0][-3].split(" of ")[0].rsplit(" ", 1)[1])
+    again = [world.found(min_peers=2), world.join("joiner", ticket)]
+    for node in again:
+        node.wait_for_round(applied + 2)
+        assert node.events("started")[-1]["resumed"] is True
+
+
 @pytest.mark.parametrize("how", ["leave", "signal"])
 def test_a_node_that_leaves_says_so(world, how):
     founder = world.found()
