@@ -537,8 +537,9 @@ link_stats link_impl::stats() const {
     s.rtt_last = rtt_last_;
     s.rtt_median = core::from_seconds(rtts_.at(0.5));
     s.rtt_p99 = core::from_seconds(rtts_.at(0.99));
-    s.wire_sent = control_.count.sent + bulk.wire.sent;
-    s.wire_received = control_.count.received + bulk.wire.received;
+    const auto bytes = wire();
+    s.wire_sent = bytes.sent;
+    s.wire_received = bytes.received;
     s.goodput_up = up_.bytes_per_second();
     s.goodput_down = down_.bytes_per_second();
     s.goodput_up_cautious = up_.cautious();
@@ -554,6 +555,11 @@ link_stats link_impl::stats() const {
     s.resent = resent_;
     s.last_heard = last_heard_;
     return s;
+}
+
+wire_count link_impl::wire() const {
+    const auto bulk = stripes_.wire();
+    return {control_.count.sent + bulk.sent, control_.count.received + bulk.received};
 }
 
 // ---- bulk

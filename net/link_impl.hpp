@@ -58,7 +58,10 @@ public:
                                                     arrival_handler on_arrival) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
+    void withdraw_transfer(const std::string& tag) override;
+    void abandon_transfer(const std::string& tag) override;
     link_stats stats() const override;
+    wire_count wire() const override;
     void close(std::string reason) override;
 
 private:

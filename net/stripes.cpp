@@ -253,6 +253,15 @@ stripe_totals stripes::totals() const {
     return sums;
 }
 
+wire_count stripes::wire() const {
+    auto sum = past_.wire;
+    for (const auto& [number, s] : open_) {
+        sum.sent += s->connection->count.sent;
+        sum.received += s->connection->count.received;
+    }
+    return sum;
+}
+
 void stripes::add(stripe_totals& sums, const stripe& s) {
     sums.wire.sent += s.connection->count.sent;
     sums.wire.received += s.connection->count.received;

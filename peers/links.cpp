@@ -274,9 +274,9 @@ void node::send_all(const message& m) {
 std::pair<std::uint64_t, std::uint64_t> node::wire_bytes() const {
     std::pair<std::uint64_t, std::uint64_t> total{wire_sent_closed, wire_received_closed};
     for (const auto& [key, peer] : links) {
-        const auto s = peer->link->stats();
-        total.first += s.wire_sent;
-        total.second += s.wire_received;
+        const auto bytes = peer->link->wire();
+        total.first += bytes.sent;
+        total.second += bytes.received;
     }
     return total;
 }
