@@ -9,13 +9,13 @@
 
 namespace longhaul::net {
 
-/// Real time. Sleepers wake on the executor.
+/// Real time. Alarms ring on the executor.
 class asio_clock final : public core::clock {
 public:
     explicit asio_clock(asio::any_io_executor executor);
     core::time_point now() const override;
     double wall_seconds() const override;
-    core::task<core::result<void>> sleep_until(core::time_point until) override;
+    std::unique_ptr<core::alarm> call_at(core::time_point when, std::function<void()> what) override;
 
 private:
     asio::any_io_executor executor_;

@@ -150,7 +150,7 @@ task<result<void>> stripes::keep_open() {
         } else {
             surplus_since_.reset();
         }
-        auto woken = co_await core::with_deadline(env_.clock, to_dial_.wait(), wake_at);
+        auto woken = co_await to_dial_.wait(env_.clock, wake_at);
         if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
     co_return ok();

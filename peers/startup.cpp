@@ -446,8 +446,7 @@ core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
             next_word = now + 1min;
         }
         const auto wanted = [&n] { return n.leaving; };
-        auto left =
-            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, wanted), n.env.clock.now() + 2s);
+        auto left = co_await core::wait_until(n.changed, wanted, n.env.clock, n.env.clock.now() + 2s);
         if (!left && left.error().code != errc::timeout) co_return left;
         if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
     }
@@ -487,8 +486,8 @@ core::task<core::result<void>> start_joiner(node& n) {
     LONGHAUL_CO_TRY(admitted);
     if (n.finished) co_return core::ok();
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
-    auto known = co_await core::with_deadline(
-        n.env.clock, core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }), n.env.clock.now() + 30s);
+    const auto decided = [&n] { return n.log_known || n.fatal; };
+    auto known = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
     if (n.fatal) co_return fail(*n.fatal);
     if (!known) co_return fail(known.error().within("waiting for the run's log from its coordinator"));
     co_return core::ok();
