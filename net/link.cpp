@@ -401,12 +401,21 @@ struct link_impl::outgoing_guard {
     link_impl& owner;
     std::shared_ptr<outgoing_transfer> transfer;
     ~outgoing_guard() {
-        if (transfer->outcome) return;
-        owner.outgoing_.withdraw(transfer->id);
-        owner.say(wire::transfer_withdraw{transfer->id});
-        owner.measure_up();
+        if (!transfer->outcome) owner.withdraw(*transfer);
     }
 };
+
+void link_impl::withdraw(outgoing_transfer& t) {
+    t.outcome = core::fail(errc::cancelled, "the transfer was withdrawn");
+    outgoing_.withdraw(t.id);
+    say(wire::transfer_withdraw{t.id});
+    measure_up();
+    t.changed.notify();
+}
+
+void link_impl::withdraw_transfer(const std::string& tag) {
+    if (const auto t = outgoing_.find(tag)) withdraw(*t);
+}
 
 task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                             std::shared_ptr<const std::uint64_t> ready, transfer_priority priority) {
@@ -464,12 +473,22 @@ struct link_impl::incoming_guard {
     link_impl& owner;
     std::shared_ptr<incoming_transfer> transfer;
     ~incoming_guard() {
-        if (transfer->outcome) return;
-        owner.incoming_.forget(transfer->id);
-        owner.say(wire::transfer_abandon{transfer->id});
-        owner.measure_down(0);
+        if (!transfer->outcome) owner.abandon(*transfer);
     }
 };
+
+void link_impl::abandon(incoming_transfer& t) {
+    t.outcome = core::fail(errc::cancelled, "the transfer was abandoned");
+    incoming_.forget(t.id);
+    say(wire::transfer_abandon{t.id});
+    measure_down(0);
+    t.changed.notify();
+}
+
+void link_impl::abandon_transfer(const std::string& tag) {
+    const auto t = incoming_.find(tag);
+    if (t && t->accepted) abandon(*t);
+}
 
 task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
                                                arrival_handler on_arrival) {

@@ -85,6 +85,8 @@ private:
     template <typename Answer>
     core::result<void> on(const Answer& m);
     void say(const wire::control& message);
+    void withdraw(outgoing_transfer& t);
+    void abandon(incoming_transfer& t);
     void wake_all();
     std::size_t fill(core::mutable_bytes out);
     void send_heartbeat();

@@ -53,14 +53,19 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
         return fail(errc::limit, "a transfer of {} bytes exceeds {}", data->size(), max_transfer_bytes);
     }
     if (open_.size() >= max_open_transfers) return fail(errc::limit, "{} transfers are open already", open_.size());
-    for (const auto& [id, t] : open_) {
-        if (t->tag == tag) return fail(errc::usage, "a transfer with this tag is open already");
-    }
+    if (find(tag)) return fail(errc::usage, "a transfer with this tag is open already");
     auto t = std::make_shared<outgoing_transfer>(++last_id_, std::move(tag), std::move(data), std::move(ready),
                                                  priority, executor_);
     t->where.assign(segments_of(t->data->size()), outgoing_transfer::place::to_send);
     open_.emplace(t->id, t);
     return t;
+}
+
+std::shared_ptr<outgoing_transfer> outgoing_transfers::find(const std::string& tag) const {
+    for (const auto& [id, t] : open_) {
+        if (t->tag == tag) return t;
+    }
+    return nullptr;
 }
 
 std::size_t outgoing_transfers::active() const {

@@ -138,7 +138,10 @@ exchange::shared_stream exchange::find(const stream_name& name) const {
 void exchange::forget(const shared_stream& s) {
     s->dropped = true;
     s->to_look.notify();
-    s->let_go.notify();
+    for (const auto& c : s->to_others) {
+        if (const auto link = c.link.lock()) link->withdraw_transfer(c.tag);
+    }
+    if (const auto link = s->from.link.lock()) link->abandon_transfer(s->from.tag);
     if (find(s->name) == s) {
         streams_.erase(s->name);
         // What was checked binds its author; what was not may have been anybody's.

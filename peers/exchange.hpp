@@ -133,7 +133,6 @@ private:
     void push_all();
     void push_to_takers(const shared_stream& s);
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
-    core::task<core::result<void>> until_dropped(shared_stream s);
     core::task<core::result<void>> receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag);
     core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
     void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes);

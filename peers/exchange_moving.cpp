@@ -26,25 +26,15 @@ void exchange::push_to_takers(const shared_stream& s) {
     }
 }
 
-core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
-    while (!s->dropped) {
-        auto woken = co_await s->let_go.wait();
-        LONGHAUL_CO_TRY(woken);
-    }
-    co_return core::ok();
-}
-
 /// Gives one peer a stream as it becomes ready, again over each new link, until it has it or nobody wants it any more.
 core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
     while (!s->dropped) {
         if (auto link = host_.link_of(to); link && link->up()) {
-            s->carriers.push_back(link);
-            auto sending = link->send_transfer(tag_of(s->name, attempt), s->bytes, s->ready);
-            auto moving = core::race(std::move(sending), until_dropped(s));
-            auto ended = co_await std::move(moving);
-            std::erase_if(s->carriers, [&link](const auto& c) { return c.expired() || c.lock() == link; });
-            if (ended.index() == 1) co_return std::get<1>(ended);
-            const auto& sent = std::get<0>(ended);
+            const auto tag = tag_of(s->name, attempt);
+            s->to_others.push_back({link, tag});
+            auto sending = link->send_transfer(tag, s->bytes, s->ready);
+            auto sent = co_await std::move(sending);
+            std::erase_if(s->to_others, [&link](const auto& c) { return c.link.expired() || c.link.lock() == link; });
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
             if (sent && mine) delivered_at_ = host_.env().clock.now();
             if (sent || sent.error().code == errc::cancelled) co_return sent;
@@ -63,21 +53,19 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
 
 core::task<core::result<void>> exchange::receive(shared_stream s, std::shared_ptr<net::link> from, std::string tag) {
     net::link::arrival_handler told = [this, s](std::uint64_t at, std::uint64_t n) { arrived(*s, at, n); };
+    s->from = {from, tag};
     auto receiving = from->receive_transfer(tag, *s->bytes, told);
-    auto moving = core::race(std::move(receiving), until_dropped(s));
-    auto ended = co_await std::move(moving);
+    auto received = co_await std::move(receiving);
+    s->from = {};
     --receiving_;
-    const bool whole = ended.index() == 0 && std::get<0>(ended);
-    if (whole) co_return core::ok();  // `check` goes on with what it has
+    if (received) co_return core::ok();  // `check` goes on with what it has
     if (!s->complete) forget(s);
     host_.reconsider();
     host_.changed().notify();
-    const auto& outcome = ended.index() == 0 ? std::get<0>(ended) : std::get<1>(ended);
-    if (outcome) co_return core::ok();
-    const auto code = outcome.error().code;
+    const auto code = received.error().code;
     // A lost link is told once, by its own event; the stream comes again over the next one.
     if (code == errc::closed || code == errc::not_found) co_return core::ok();
-    co_return outcome;
+    co_return received;
 }
 
 void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
@@ -184,8 +172,8 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
-    for (const auto& c : s.carriers) {
-        if (const auto link = c.lock()) link->data_ready();
+    for (const auto& c : s.to_others) {
+        if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();
     if (s.prefix < s.layout.frames()) return;
