@@ -4,6 +4,8 @@
 #include <asio/awaitable.hpp>
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "core/result.hpp"
 
@@ -23,6 +25,12 @@ inline double to_seconds(duration d) { return std::chrono::duration<double>(d).c
 /// To the nearest nanosecond, so that a duration below 2^52 ns survives the way to seconds and back.
 inline duration from_seconds(double s) { return std::chrono::round<duration>(std::chrono::duration<double>(s)); }
 
+/// A call that is to come; destroyed before, it does not.
+class alarm {
+public:
+    virtual ~alarm() = default;
+};
+
 /// The injected clock. Nothing else in longhaul reads time.
 class clock {
 public:
@@ -31,9 +39,12 @@ public:
     virtual time_point now() const = 0;
     /// Seconds since the Unix epoch (virtual in simulation). For logs and events only: it may jump.
     virtual double wall_seconds() const = 0;
-    /// Returns at `until` (at once when it is past); errc::cancelled when the waiting task is cancelled.
-    virtual task<result<void>> sleep_until(time_point until) = 0;
+    /// Calls `what` on the I/O thread at `when` or a little later, never inside of this call. `what` may not destroy
+    /// the alarm.
+    virtual std::unique_ptr<alarm> call_at(time_point when, std::function<void()> what) = 0;
 
+    /// Returns at `until` (at once when it is past); errc::cancelled when the waiting task is cancelled.
+    task<result<void>> sleep_until(time_point until);
     task<result<void>> sleep_for(duration d) { return sleep_until(now() + d); }
 };
 

@@ -4,8 +4,6 @@
 #include <asio/bind_cancellation_slot.hpp>
 #include <asio/cancellation_signal.hpp>
 #include <asio/co_spawn.hpp>
-#include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <exception>
@@ -31,34 +29,117 @@ error error_from_current_exception() {
 
 }  // namespace detail
 
-// A timer that never expires: Asio's cancellation slots work on it unmodified, in real and in virtual time alike.
+namespace {
+
+/// What continues a waiting task.
+using continuation = asio::async_result<asio::use_awaitable_t<>, void()>::handler_type;
+
+}  // namespace
+
+/// Those who wait, in order: each in the frame of its `wait`, so that waiting takes no memory of its own.
 struct wakeup::state {
-    asio::steady_timer never;
+    struct waiter;
+
+    explicit state(const asio::any_io_executor& executor)
+        : later(asio::require(executor, asio::execution::blocking.never)) {}
+
+    asio::any_io_executor later;  ///< never runs what it is given inside of the call
     std::uint64_t generation = 0;
-    explicit state(asio::any_io_executor executor)
-        : never(std::move(executor), asio::steady_timer::time_point::max()) {}
+    waiter* first = nullptr;
+    waiter* last = nullptr;
 };
 
-wakeup::wakeup(asio::any_io_executor executor) : state_(std::make_shared<state>(std::move(executor))) {}
+struct wakeup::state::waiter {
+    explicit waiter(state& s) : in(s) {}
+    ~waiter() { leave(); }
+    waiter(const waiter&) = delete;
+    waiter& operator=(const waiter&) = delete;
+
+    /// Suspends the calling task until `end`, or its cancellation.
+    task<void> ended() {
+        return asio::async_initiate<const asio::use_awaitable_t<>, void()>(
+            [](continuation task, waiter* self) { self->begin(std::move(task)); }, asio::use_awaitable, this);
+    }
+    void begin(continuation task) {
+        then.emplace(std::move(task));
+        before = std::exchange(in.last, this);
+        (before != nullptr ? before->next : in.first) = this;
+        auto slot = asio::get_associated_cancellation_slot(*then);
+        if (slot.is_connected()) slot.assign([this](asio::cancellation_type) { end(); });
+    }
+    void end() {
+        if (!then) return;
+        leave();
+        in.later.execute(*std::exchange(then, std::nullopt));
+    }
+    void leave() {
+        if (!then) return;
+        (before != nullptr ? before->next : in.first) = next;
+        (next != nullptr ? next->before : in.last) = before;
+    }
+
+    state& in;
+    std::optional<continuation> then;  ///< while it waits
+    waiter* before = nullptr;
+    waiter* next = nullptr;
+};
+
+wakeup::wakeup(asio::any_io_executor executor) : state_(std::make_shared<state>(executor)) {}
 wakeup::~wakeup() { notify(); }
 
 void wakeup::notify() {
     ++state_->generation;
-    state_->never.cancel();
+    while (state_->first != nullptr) state_->first->end();
 }
 
 task<result<void>> wakeup::wait() {
-    auto held = state_;
+    const auto held = state_;
     const auto before = held->generation;
-    asio::error_code ignored;
-    co_await held->never.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    state::waiter self(*held);
+    co_await self.ended();
     if (held->generation != before) co_return ok();
     co_return fail(errc::cancelled, "cancelled");
+}
+
+task<result<void>> wakeup::wait(clock& clock, time_point until) {
+    const auto held = state_;
+    const auto before = held->generation;
+    // A clock that was slowed down meanwhile rings too early.
+    while (clock.now() < until) {
+        state::waiter self(*held);
+        bool rang = false;
+        const auto alarm = clock.call_at(until, [&self, &rang] {
+            rang = true;
+            self.end();
+        });
+        co_await self.ended();
+        if (held->generation != before) co_return ok();
+        if (!rang) co_return fail(errc::cancelled, "cancelled");
+    }
+    co_return fail(errc::timeout, "the deadline passed");
+}
+
+task<result<void>> clock::sleep_until(time_point until) {
+    if (until <= now()) co_return ok();
+    const auto executor = co_await asio::this_coro::executor;
+    wakeup nobody_calls(executor);
+    auto slept = co_await nobody_calls.wait(*this, until);
+    if (slept.error().code == errc::timeout) co_return ok();
+    co_return slept;
 }
 
 task<result<void>> wait_until(wakeup& changed, std::function<bool()> condition) {
     while (!condition()) {
         auto woken = co_await changed.wait();
+        LONGHAUL_CO_TRY(woken);
+    }
+    co_return ok();
+}
+
+task<result<void>> wait_until(wakeup& changed, std::function<bool()> condition, clock& clock, time_point deadline) {
+    while (!condition()) {
+        auto woken = co_await changed.wait(clock, deadline);
+        if (!woken && woken.error().code == errc::timeout && condition()) break;
         LONGHAUL_CO_TRY(woken);
     }
     co_return ok();

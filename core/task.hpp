@@ -46,6 +46,8 @@ public:
     void notify();
     /// Returns at the next `notify`; errc::cancelled when the waiting task is cancelled.
     task<result<void>> wait();
+    /// The same; errc::timeout at `until`. A wait that spawns nothing, unlike one inside of `with_deadline`.
+    task<result<void>> wait(clock& clock, time_point until);
 
 private:
     struct state;
@@ -54,6 +56,8 @@ private:
 
 /// Waits until `condition()` holds, looking again at each `notify` of `changed`.
 task<result<void>> wait_until(wakeup& changed, std::function<bool()> condition);
+/// The same; errc::timeout when it does not hold at `deadline`.
+task<result<void>> wait_until(wakeup& changed, std::function<bool()> condition, clock& clock, time_point deadline);
 
 /// Owns concurrent children. The first child that fails (other than by errc::cancelled) cancels its siblings, and
 /// `join` returns its error. A scope must be joined before it is destroyed.

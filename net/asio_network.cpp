@@ -281,6 +281,22 @@ asio::error_code try_listen(tcp::acceptor& acceptor, const tcp::endpoint& at, bo
     return ec;
 }
 
+class timer_alarm final : public core::alarm {
+public:
+    timer_alarm(const asio::any_io_executor& executor, core::time_point when, std::function<void()> what)
+        : timer_(executor, when), what_(std::make_shared<std::function<void()>>(std::move(what))) {
+        // A timer that has expired already calls in spite of its end: the call itself must be gone by then.
+        timer_.async_wait([call = std::weak_ptr(what_)](asio::error_code cancelled) {
+            const auto here = call.lock();
+            if (here && !cancelled) (*here)();
+        });
+    }
+
+private:
+    asio::steady_timer timer_;
+    std::shared_ptr<std::function<void()>> what_;
+};
+
 }  // namespace
 
 asio_clock::asio_clock(asio::any_io_executor executor) : executor_(std::move(executor)) {}
@@ -291,13 +307,8 @@ double asio_clock::wall_seconds() const {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-task<result<void>> asio_clock::sleep_until(core::time_point until) {
-    if (until <= now()) co_return ok();
-    asio::steady_timer timer(executor_, until);
-    asio::error_code ec;
-    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ec));
-    if (ec) co_return fail(errc::cancelled, "cancelled");
-    co_return ok();
+std::unique_ptr<core::alarm> asio_clock::call_at(core::time_point when, std::function<void()> what) {
+    return std::make_unique<timer_alarm>(executor_, when, std::move(what));
 }
 
 asio_network::asio_network(asio::any_io_executor executor, std::string congestion_control)
@@ -381,10 +392,21 @@ result<std::unique_ptr<listener>> asio_network::listen(endpoint at) {
     return std::make_unique<socket_listener<tcp>>(std::move(acceptor), endpoint{at.host, bound}, congestion_control_);
 }
 
-task<result<int>> wait_for_signal(asio::any_io_executor executor) {
-    asio::signal_set signals(executor, SIGINT, SIGTERM);
+struct signals::state {
+    asio::signal_set set;
+};
+
+signals::signals(const asio::any_io_executor& executor)
+    : state_(new state{asio::signal_set(executor, SIGINT, SIGTERM)}) {
+    struct sigaction now{};
+    if (::sigaction(SIGHUP, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) state_->set.add(SIGHUP);
+}
+
+signals::~signals() = default;
+
+task<result<int>> signals::next() {
     asio::error_code ec;
-    const int number = co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+    const int number = co_await state_->set.async_wait(asio::redirect_error(asio::use_awaitable, ec));
     if (ec) co_return fail(errc::cancelled, "cancelled");
     co_return number;
 }

@@ -9,13 +9,13 @@
 
 namespace longhaul::net {
 
-/// Real time. Sleepers wake on the executor.
+/// Real time. Alarms ring on the executor.
 class asio_clock final : public core::clock {
 public:
     explicit asio_clock(asio::any_io_executor executor);
     core::time_point now() const override;
     double wall_seconds() const override;
-    core::task<core::result<void>> sleep_until(core::time_point until) override;
+    std::unique_ptr<core::alarm> call_at(core::time_point when, std::function<void()> what) override;
 
 private:
     asio::any_io_executor executor_;
@@ -40,7 +40,20 @@ private:
     std::string congestion_control_;
 };
 
-/// Waits for SIGINT or SIGTERM and returns its number. While a call waits, these signals do not kill the process.
-core::task<core::result<int>> wait_for_signal(asio::any_io_executor executor);
+/// SIGINT, SIGTERM and SIGHUP as values: while it lives they do not kill the process. SIGHUP stays ignored where the
+/// process was started so (nohup). Those that come while nobody waits are kept.
+class signals {
+public:
+    explicit signals(const asio::any_io_executor& executor);
+    ~signals();
+    signals(const signals&) = delete;
+    signals& operator=(const signals&) = delete;
+    /// The number of the next one; errc::cancelled. One waiter at a time.
+    core::task<core::result<int>> next();
+
+private:
+    struct state;
+    std::unique_ptr<state> state_;
+};
 
 }  // namespace longhaul::net

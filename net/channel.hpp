@@ -7,12 +7,6 @@
 
 namespace longhaul::net {
 
-/// All bytes that one connection gave to its socket and took from it, hello and handshake included.
-struct wire_count {
-    std::uint64_t sent = 0;
-    std::uint64_t received = 0;
-};
-
 /// Record types of longhaul's channels, beside those of the record layer (net/PROTOCOL.md §6, §7).
 enum class channel_record : std::uint8_t {
     link = first_channel_record_type,  ///< control: a message of net/wire.proto

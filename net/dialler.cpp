@@ -94,7 +94,7 @@ task<result<void>> dialler::begin_in_turn(core::scope& attempts) {
             trying_.push_back(take());
             attempts.spawn_isolated("connect", attempt(std::prev(trying_.end())));
         } else if (waiting()) {
-            auto woken = co_await core::with_deadline(env_.clock, changed_.wait(), next_at_);
+            auto woken = co_await changed_.wait(env_.clock, next_at_);
             if (!woken && woken.error().code != errc::timeout) co_return woken;
         } else if (!trying_.empty() || !names_.empty()) {
             auto woken = co_await changed_.wait();

@@ -401,12 +401,21 @@ struct link_impl::outgoing_guard {
     link_impl& owner;
     std::shared_ptr<outgoing_transfer> transfer;
     ~outgoing_guard() {
-        if (transfer->outcome) return;
-        owner.outgoing_.withdraw(transfer->id);
-        owner.say(wire::transfer_withdraw{transfer->id});
-        owner.measure_up();
+        if (!transfer->outcome) owner.withdraw(*transfer);
     }
 };
+
+void link_impl::withdraw(outgoing_transfer& t) {
+    t.outcome = core::fail(errc::cancelled, "the transfer was withdrawn");
+    outgoing_.withdraw(t.id);
+    say(wire::transfer_withdraw{t.id});
+    measure_up();
+    t.changed.notify();
+}
+
+void link_impl::withdraw_transfer(const std::string& tag) {
+    if (const auto t = outgoing_.find(tag)) withdraw(*t);
+}
 
 task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                             std::shared_ptr<const std::uint64_t> ready, transfer_priority priority) {
@@ -469,12 +478,22 @@ struct link_impl::incoming_guard {
     link_impl& owner;
     std::shared_ptr<incoming_transfer> transfer;
     ~incoming_guard() {
-        if (transfer->outcome) return;
-        owner.incoming_.forget(transfer->id);
-        owner.say(wire::transfer_abandon{transfer->id});
-        owner.measure_down(0);
+        if (!transfer->outcome) owner.abandon(*transfer);
     }
 };
+
+void link_impl::abandon(incoming_transfer& t) {
+    t.outcome = core::fail(errc::cancelled, "the transfer was abandoned");
+    incoming_.forget(t.id);
+    say(wire::transfer_abandon{t.id});
+    measure_down(0);
+    t.changed.notify();
+}
+
+void link_impl::abandon_transfer(const std::string& tag) {
+    const auto t = incoming_.find(tag);
+    if (t && t->accepted) abandon(*t);
+}
 
 task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
                                                arrival_handler on_arrival, held_question held) {
@@ -545,8 +564,9 @@ link_stats link_impl::stats() const {
     s.rtt_last = rtt_last_;
     s.rtt_median = core::from_seconds(rtts_.at(0.5));
     s.rtt_p99 = core::from_seconds(rtts_.at(0.99));
-    s.wire_sent = control_.count.sent + bulk.wire.sent;
-    s.wire_received = control_.count.received + bulk.wire.received;
+    const auto bytes = wire();
+    s.wire_sent = bytes.sent;
+    s.wire_received = bytes.received;
     s.goodput_up = up_.bytes_per_second();
     s.goodput_down = down_.bytes_per_second();
     s.goodput_up_cautious = up_.cautious();
@@ -562,6 +582,11 @@ link_stats link_impl::stats() const {
     s.resent = resent_;
     s.last_heard = last_heard_;
     return s;
+}
+
+wire_count link_impl::wire() const {
+    const auto bulk = stripes_.wire();
+    return {control_.count.sent + bulk.sent, control_.count.received + bulk.received};
 }
 
 // ---- bulk

@@ -115,8 +115,14 @@ public:
     virtual std::uint64_t received_of(const std::string& tag) const = 0;
     /// An offer that was not accepted yet; unknown tags are ignored.
     virtual void refuse_transfer(const std::string& tag, std::string why) = 0;
+    /// Ends a transfer that this end offered, or accepted, as if who waits for it had been cancelled: `send_transfer`,
+    /// or `receive_transfer`, returns errc::cancelled. Unknown tags are ignored.
+    virtual void withdraw_transfer(const std::string& tag) = 0;
+    virtual void abandon_transfer(const std::string& tag) = 0;
 
     virtual link_stats stats() const = 0;
+    /// Of them, the bytes given to sockets and taken from them: a node asks for these often.
+    virtual wire_count wire() const = 0;
     /// Says goodbye (an authenticated end) and closes. The other side sees an orderly end with `reason`.
     virtual void close(std::string reason) = 0;
 };

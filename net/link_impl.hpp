@@ -59,7 +59,10 @@ public:
                                                     arrival_handler on_arrival, held_question held) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
+    void withdraw_transfer(const std::string& tag) override;
+    void abandon_transfer(const std::string& tag) override;
     link_stats stats() const override;
+    wire_count wire() const override;
     void close(std::string reason) override;
 
 private:
@@ -83,6 +86,8 @@ private:
     template <typename Answer>
     core::result<void> on(const Answer& m);
     void say(const wire::control& message);
+    void withdraw(outgoing_transfer& t);
+    void abandon(incoming_transfer& t);
     void wake_all();
     std::size_t fill(core::mutable_bytes out);
     void send_heartbeat();

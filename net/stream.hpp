@@ -22,6 +22,12 @@ struct endpoint {
     std::string text() const;
 };
 
+/// All bytes that one connection gave to its socket and took from it, hello and handshake included.
+struct wire_count {
+    std::uint64_t sent = 0;
+    std::uint64_t received = 0;
+};
+
 /// What the kernel knows of a connection; absent where there is no kernel.
 struct stream_info {
     core::duration rtt{};

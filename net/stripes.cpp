@@ -150,7 +150,7 @@ task<result<void>> stripes::keep_open() {
         } else {
             surplus_since_.reset();
         }
-        auto woken = co_await core::with_deadline(env_.clock, to_dial_.wait(), wake_at);
+        auto woken = co_await to_dial_.wait(env_.clock, wake_at);
         if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
     co_return ok();
@@ -251,6 +251,15 @@ stripe_totals stripes::totals() const {
     auto sums = past_;
     for (const auto& [number, s] : open_) add(sums, *s);
     return sums;
+}
+
+wire_count stripes::wire() const {
+    auto sum = past_.wire;
+    for (const auto& [number, s] : open_) {
+        sum.sent += s->connection->count.sent;
+        sum.received += s->connection->count.received;
+    }
+    return sum;
 }
 
 void stripes::add(stripe_totals& sums, const stripe& s) {

@@ -73,6 +73,8 @@ public:
     double pace_limit() const { return guard_.limit(); }
     unsigned open() const { return static_cast<unsigned>(open_.size()); }
     stripe_totals totals() const;
+    /// Of them, the bytes alone.
+    wire_count wire() const;
 
 private:
     struct stripe {

@@ -62,9 +62,11 @@ result<std::shared_ptr<outgoing_transfer>> outgoing_transfers::offer(std::string
     return t;
 }
 
-std::shared_ptr<const outgoing_transfer> outgoing_transfers::find(const std::string& tag) const {
-    const auto it = std::ranges::find_if(open_, [&tag](const auto& t) { return t.second->tag == tag; });
-    return it == open_.end() ? nullptr : it->second;
+std::shared_ptr<outgoing_transfer> outgoing_transfers::find(const std::string& tag) const {
+    for (const auto& [id, t] : open_) {
+        if (t->tag == tag) return t;
+    }
+    return nullptr;
 }
 
 std::size_t outgoing_transfers::active() const {

@@ -89,7 +89,7 @@ public:
                                                            std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                            transfer_priority priority = transfer_priority::payload);
     /// nullptr if nothing is open under that tag.
-    std::shared_ptr<const outgoing_transfer> find(const std::string& tag) const;
+    std::shared_ptr<outgoing_transfer> find(const std::string& tag) const;
     /// Forgets a transfer without an outcome.
     void withdraw(std::uint64_t id);
     /// Ends all of them.

@@ -168,6 +168,7 @@ core::result<std::unique_ptr<trainer>> make_quadratic_trainer(const trainer_opti
     x.shape = {options.model.width};
     std::vector<core::tensor_spec> specs{x};
     LONGHAUL_TRY_ASSIGN(auto manifest, core::tensor_manifest::make(std::move(specs)));
+    if (options.fits) LONGHAUL_TRY(options.fits(manifest));
     return std::make_unique<quadratic_trainer>(options, std::move(manifest), step_time);
 }
 

@@ -32,6 +32,8 @@ struct trainer_options {
     std::string data_path;        ///< this node's copy; empty: data.path, or the embedded default
     std::string device = "auto";  ///< auto | cpu | cuda:N
     int threads = 1;              ///< for the trainer's own maths
+    /// Asked with the model's layout before anything of its size is allocated; its error ends the making. May be empty.
+    std::function<core::result<void>(const core::tensor_manifest&)> fits;
 };
 
 class trainer {

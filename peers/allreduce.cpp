@@ -191,8 +191,7 @@ public:
     task<result<core::byte_vector>> hear(net::peer_key from, word what) {
         auto& queue = words[from];
         const auto heard = [this, &queue, from] { return !queue.empty() || lost.contains(from) || failure; };
-        auto waited = co_await core::with_deadline(env_.clock, core::wait_until(changed_, heard),
-                                                   env_.clock.now() + wishes_.patience);
+        auto waited = co_await core::wait_until(changed_, heard, env_.clock, env_.clock.now() + wishes_.patience);
         if (!waited) co_return fail(waited.error().within("waiting for another machine"));
         if (failure) co_return fail(*failure);
         if (queue.empty()) co_return fail(errc::closed, "a machine left before the end");
@@ -234,8 +233,7 @@ task<result<finished>> sum_once(machine_part& m, const round_record& r) {
     auto made = co_await m.exchanger->contribute(m.values, work);
     LONGHAUL_CO_TRY(made);
     const auto summed = [&m, &r] { return m.failure || m.exchanger->result(1, r.round, r.attempt); };
-    auto waited =
-        co_await core::with_deadline(m.env_.clock, core::wait_until(m.changed_, summed), begun + m.wishes_.patience);
+    auto waited = co_await core::wait_until(m.changed_, summed, m.env_.clock, begun + m.wishes_.patience);
     if (!waited) co_return fail(waited.error().within("waiting for the sum"));
     if (m.failure) co_return fail(*m.failure);
     finished f;
@@ -296,8 +294,7 @@ core::byte_vector setup_words(const machine_part& m) {
 task<result<allreduce_report>> lead(machine_part& m, net::endpoint bound) {
     const auto& w = m.wishes_;
     const auto complete = [&m, &w] { return m.mesh_->links().size() + 1 >= w.peers; };
-    auto came = co_await core::with_deadline(m.env_.clock, core::wait_until(m.changed_, complete),
-                                             m.env_.clock.now() + w.patience);
+    auto came = co_await core::wait_until(m.changed_, complete, m.env_.clock, m.env_.clock.now() + w.patience);
     if (!came) co_return fail(came.error().within(fmt::format("waiting for {} machines", w.peers)));
     m.table.push_back({m.self_key_.key(), {bound}});
     for (const auto& l : m.mesh_->links()) {

@@ -58,9 +58,8 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     }
     // The rest of it may be on its way: as long as it moves, nothing is faster.
     while (n.held.arriving(generation, done.commit.round)) {
-        auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(look_again));
-        const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
-        LONGHAUL_CO_TRY(outcome);
+        auto woken = co_await n.changed.wait(n.env.clock, n.env.clock.now() + look_again);
+        if (!woken && woken.error().code != errc::timeout) co_return fail(woken.error());
     }
     if (const auto ours = n.held.result(generation, done.commit.round, done.commit.attempt);
         ours && ours->root == done.commit.aggregate_root) {
@@ -203,8 +202,7 @@ core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, f
     const auto answered = [from, tag] {
         return from->offers.contains(tag) || from->refusals.contains(tag) || !from->link->up();
     };
-    auto waited = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
-                                               n.env.clock.now() + offer_deadline);
+    auto waited = co_await core::wait_until(n.changed, answered, n.env.clock, n.env.clock.now() + offer_deadline);
     from->expected.erase(tag);
     if (!waited && !from->offers.contains(tag)) co_return fail(waited.error().within("waiting for an answer"));
     if (const auto refused = from->refusals.find(tag); refused != from->refusals.end()) {
@@ -263,9 +261,9 @@ core::task<core::result<void>> catch_up(node& n) {
     if (!patient || done.error().code == errc::run_mismatch) downloaded = co_await download_state(n);
     if (downloaded || downloaded.error().code == errc::cancelled) co_return downloaded;
     // Nobody can help right now: look again when something changes, and after a moment in any case.
-    auto waited = co_await core::race(n.changed.wait(), n.env.clock.sleep_for(retry_after));
-    const auto& outcome = waited.index() == 0 ? std::get<0>(waited) : std::get<1>(waited);
-    co_return outcome;
+    auto waited = co_await n.changed.wait(n.env.clock, n.env.clock.now() + retry_after);
+    if (!waited && waited.error().code != errc::timeout) co_return waited;
+    co_return core::ok();
 }
 
 }  // namespace longhaul::peers

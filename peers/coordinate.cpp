@@ -69,9 +69,8 @@ core::task<core::result<void>> coordinate(node& n) {
             continue;
         }
         const auto wake = decision.wake_at.value_or(now + 10s);
-        auto woken = co_await core::race(n.changed.wait(), n.env.clock.sleep_until(wake));
-        const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
-        LONGHAUL_CO_TRY(outcome);
+        auto woken = co_await n.changed.wait(n.env.clock, wake);
+        if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
     co_return core::ok();
 }
@@ -210,8 +209,8 @@ core::task<core::result<void>> recover_generation(node& n) {
             return entry.second->caught_up && holds_newest(entry.second->generation, entry.second->applied);
         });
     };
-    auto met = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, found),
-                                            n.env.clock.now() + (alone ? core::duration(0) : recovery_wait));
+    auto met = co_await core::wait_until(n.changed, found, n.env.clock,
+                                         n.env.clock.now() + (alone ? core::duration(0) : recovery_wait));
     if (met) co_return core::ok();  // the member's own catch-up takes it from there
     if (met.error().code != errc::timeout) co_return met;
     // Nobody who is back holds the last commit: go on from the newest state that is left.

@@ -15,10 +15,15 @@ namespace {
 /// Without a byte for so long, an aggregate is rather fetched from somebody who has it.
 constexpr auto worth_waiting = 1s;
 
-bool is_in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
+bool is_in(std::span<const peer_number> sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
 std::pair<std::uint64_t, std::uint64_t> round_of(const exchange_terms& t) { return {t.generation, t.round}; }
 std::pair<std::uint64_t, std::uint64_t> round_of(const stream_name& s) { return {s.generation, s.round}; }
+
+/// Whether anybody passes on what `source` sends. In most plans nobody does, and there is no tree to be made.
+bool is_relayed(const exchange_plan& plan, peer_number source) {
+    return std::ranges::any_of(plan.relays, [source](const auto& r) { return r.source == source; });
+}
 
 }  // namespace
 
@@ -34,7 +39,7 @@ chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32
 }
 
 std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
-                                           const std::vector<peer_number>& wanted) {
+                                           std::span<const peer_number> wanted) {
     std::map<peer_number, peer_number> via;
     for (const auto& r : plan.relays) {
         if (r.source == source) via[r.to] = r.via;
@@ -61,22 +66,43 @@ exchange::exchange(exchange_host& host) : host_(host), moved_(host.env().executo
 
 // ---- which streams there are
 
-std::vector<peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
+std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
     if (round_of(name) != round_of(t) || name.step != 0 || name.shard >= shards_of(t.plan)) return {};
     if (range_of(t.plan, name.shard, chunk_grid::of(host_.tensors().elements()).count()).count == 0) return {};
     const bool sharded = !t.plan.shards.empty();
     if (name.kind == stream_kind::contribution) {
         if (name.attempt != 0 || !is_in(t.contributors, name.author)) return {};
-        return sharded ? std::vector{t.plan.shards[name.shard].owner} : t.members;
+        if (sharded) return {&t.plan.shards[name.shard].owner, 1};
+        return t.members;
     }
     const bool owners = sharded && name.attempt == t.attempt && name.author == t.plan.shards[name.shard].owner;
-    return owners ? t.members : std::vector<peer_number>{};
+    if (!owners) return {};
+    return t.members;
 }
 
 std::optional<peer_number> exchange::sender_of(const exchange_terms& t, const stream_name& name) const {
-    const auto tree = tree_of(t.plan, name.author, receivers_of(t, name));
+    const auto wanted = receivers_of(t, name);
+    if (!is_relayed(t.plan, name.author)) {
+        const bool mine = name.author != host_.self() && is_in(wanted, host_.self());
+        return mine ? std::optional(name.author) : std::nullopt;
+    }
+    const auto tree = tree_of(t.plan, name.author, wanted);
     const auto it = tree.find(host_.self());
     return it == tree.end() ? std::nullopt : std::optional(it->second);
+}
+
+std::vector<peer_number> exchange::takers_of(const stream_name& name) const {
+    const auto wanted = receivers_of(terms_, name);
+    std::vector<peer_number> out;
+    if (!is_relayed(terms_.plan, name.author)) {
+        if (name.author == host_.self()) std::ranges::copy(wanted, std::back_inserter(out));
+        std::erase(out, host_.self());
+        return out;
+    }
+    for (const auto& [to, from] : tree_of(terms_.plan, name.author, wanted)) {
+        if (from == host_.self()) out.push_back(to);
+    }
+    return out;
 }
 
 bool exchange::needed(const stream& s) const {
@@ -112,7 +138,10 @@ exchange::shared_stream exchange::find(const stream_name& name) const {
 void exchange::forget(const shared_stream& s) {
     s->dropped = true;
     s->to_look.notify();
-    s->let_go.notify();
+    for (const auto& c : s->to_others) {
+        if (const auto link = c.link.lock()) link->withdraw_transfer(c.tag);
+    }
+    if (const auto link = s->from.link.lock()) link->abandon_transfer(s->from.tag);
     if (find(s->name) == s) {
         streams_.erase(s->name);
         // What was checked binds its author; what was not may have been anybody's.
@@ -232,7 +261,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
     ++receiving_;
     run_isolated(receive(s, std::move(before), from, tag));
     run_isolated(check(s, from, sender));
-    push_all();  // for whom this node helps
+    push_to_takers(s);  // for whom this node helps
     return verdict::taken;
 }
 
@@ -279,7 +308,7 @@ rate_of_exchange exchange::sent() const {
     auto total = delivered_bytes_;
     for (const auto& [name, s] : streams_) {
         if (round_of(name) != round_of(terms_)) continue;
-        for (const auto& c : s->carriers) {
+        for (const auto& c : s->to_others) {
             if (const auto link = c.link.lock()) total += link->confirmed_of(c.tag);
         }
     }

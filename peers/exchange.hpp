@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 
 #include "core/task.hpp"
 #include "net/environment.hpp"
@@ -64,7 +65,7 @@ inline std::uint32_t shards_of(const exchange_plan& plan) {
 /// Who gets a stream from whom, when all who are to hold it are `wanted`: to → from, helpers included. A plan whose
 /// relays run in a circle gives those directly.
 std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
-                                           const std::vector<peer_number>& wanted);
+                                           std::span<const peer_number> wanted);
 
 class exchange {
 public:
@@ -121,10 +122,12 @@ private:
     using shared_attempt = std::shared_ptr<attempt_state>;
 
     // exchange.cpp
-    /// Who is to hold a stream of these terms; empty for any other.
-    std::vector<peer_number> receivers_of(const exchange_terms& t, const stream_name& name) const;
+    /// Who is to hold a stream of these terms, borrowed from them; empty for any other.
+    std::span<const peer_number> receivers_of(const exchange_terms& t, const stream_name& name) const;
     /// From whom this node is to get it, if it is.
     std::optional<peer_number> sender_of(const exchange_terms& t, const stream_name& name) const;
+    /// To whom this node is to give it, under the open terms.
+    std::vector<peer_number> takers_of(const stream_name& name) const;
     bool needed(const stream& s) const;
     shared_stream make_stream(const exchange_terms& t, const stream_name& name);
     shared_stream find(const stream_name& name) const;
@@ -134,8 +137,8 @@ private:
     std::vector<shared_stream> own_streams() const;
     // exchange_moving.cpp
     void push_all();
+    void push_to_takers(const shared_stream& s);
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
-    core::task<core::result<void>> until_dropped(shared_stream s);
     core::task<core::result<void>> receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
                                            std::string tag);
     bool take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes);

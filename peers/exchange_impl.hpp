@@ -6,10 +6,16 @@
 
 namespace longhaul::peers {
 
+/// Where a stream is under way.
+struct carrier {
+    std::weak_ptr<net::link> link;
+    std::string tag;
+};
+
 /// A stream as it is made or arrives. Frames never change once they are verified; a stream that broke off begins anew
 /// as another object, so that whoever reads the old one is not disturbed.
 struct exchange::stream {
-    explicit stream(const asio::any_io_executor& executor) : to_look(executor), let_go(executor) {}
+    explicit stream(const asio::any_io_executor& executor) : to_look(executor) {}
     stream_name name;
     stream_layout layout;
     std::uint16_t codec = 0;
@@ -26,13 +32,9 @@ struct exchange::stream {
     bool complete = false;
     bool dropped = false;  ///< nobody is to use it any more
     std::set<peer_number> pushing;
-    struct carrier {
-        std::weak_ptr<net::link> link;
-        std::string tag;
-    };
-    std::vector<carrier> carriers;  ///< that give it to somebody now
-    core::wakeup to_look;           ///< a frame is to be checked, or the stream was dropped
-    core::wakeup let_go;            ///< the stream was dropped
+    std::vector<carrier> to_others;
+    carrier from;          ///< while it arrives
+    core::wakeup to_look;  ///< a frame is to be checked, or the stream was dropped
 
     core::mutable_bytes frame(std::uint32_t f) const {
         return core::mutable_bytes(*bytes).subspan(layout.offset(f), chunk_header_bytes + layout.data_bytes(f));

@@ -13,23 +13,17 @@ using core::fail;
 using namespace std::chrono_literals;
 
 void exchange::push_all() {
-    std::vector<std::pair<shared_stream, peer_number>> fresh;
-    for (const auto& [name, s] : streams_) {
-        const auto wanted = receivers_of(terms_, name);
-        if (wanted.empty() || s->dropped) continue;
-        for (const auto& [to, from] : tree_of(terms_.plan, name.author, wanted)) {
-            if (from == host_.self() && s->pushing.insert(to).second) fresh.emplace_back(s, to);
-        }
-    }
-    for (const auto& [s, to] : fresh) run_isolated(push(s, to, terms_.attempt));
+    // A push runs at once, up to its first wait.
+    std::vector<shared_stream> all;
+    for (const auto& [name, s] : streams_) all.push_back(s);
+    for (const auto& s : all) push_to_takers(s);
 }
 
-core::task<core::result<void>> exchange::until_dropped(shared_stream s) {
-    while (!s->dropped) {
-        auto woken = co_await s->let_go.wait();
-        LONGHAUL_CO_TRY(woken);
+void exchange::push_to_takers(const shared_stream& s) {
+    if (s->dropped) return;
+    for (const auto to : takers_of(s->name)) {
+        if (s->pushing.insert(to).second) run_isolated(push(s, to, terms_.attempt));
     }
-    co_return core::ok();
 }
 
 /// Gives one peer a stream as it becomes ready, again over each new link, until it has it or nobody wants it any more.
@@ -37,13 +31,10 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
     while (!s->dropped) {
         if (auto link = host_.link_of(to); link && link->up()) {
             const auto tag = tag_of(s->name, attempt);
-            s->carriers.push_back({link, tag});
+            s->to_others.push_back({link, tag});
             auto sending = link->send_transfer(tag, s->bytes, s->ready);
-            auto moving = core::race(std::move(sending), until_dropped(s));
-            auto ended = co_await std::move(moving);
-            std::erase_if(s->carriers, [&](const auto& c) { return c.link.lock() == link && c.tag == tag; });
-            if (ended.index() == 1) co_return std::get<1>(ended);
-            const auto& sent = std::get<0>(ended);
+            auto sent = co_await std::move(sending);
+            std::erase_if(s->to_others, [&link](const auto& c) { return c.link.expired() || c.link.lock() == link; });
             const auto now = host_.env().clock.now();
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
             if (sent && mine) delivered_at_ = now;
@@ -73,25 +64,23 @@ core::task<core::result<void>> exchange::receive(shared_stream s, shared_stream 
         held = [this, s, before](std::uint64_t at, std::uint64_t n) { return take_over(*s, *before, at, n); };
     }
     before.reset();
+    s->from = {from, tag};
     auto receiving = from->receive_transfer(tag, *s->bytes, told, std::exchange(held, {}));
-    auto moving = core::race(std::move(receiving), until_dropped(s));
-    auto ended = co_await std::move(moving);
+    auto received = co_await std::move(receiving);
+    s->from = {};
     --receiving_;
-    const bool whole = ended.index() == 0 && std::get<0>(ended);
-    if (whole) co_return core::ok();  // `check` goes on with what it has
-    const auto& outcome = ended.index() == 0 ? std::get<0>(ended) : std::get<1>(ended);
+    if (received) co_return core::ok();  // `check` goes on with what it has
+    const auto code = received.error().code;
     if (!s->complete) {
         const bool comes_again = !s->dropped && sender_of(terms_, s->name);
         forget(s);
-        if (comes_again && !outcome && outcome.error().code == errc::closed) broken_[s->name] = s;
+        if (comes_again && code == errc::closed) broken_[s->name] = s;
     }
     host_.reconsider();
     host_.changed().notify();
-    if (outcome) co_return core::ok();
-    const auto code = outcome.error().code;
     // A lost link is told once, by its own event; the stream comes again over the next one.
     if (code == errc::closed || code == errc::not_found) co_return core::ok();
-    co_return outcome;
+    co_return received;
 }
 
 /// Whether these bytes lie in frames that were verified before the link broke; then they are copied, and a frame of
@@ -222,8 +211,8 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
-    if (!s.carriers.empty()) up_.begin(host_.env().clock.now(), 0);
-    for (const auto& c : s.carriers) {
+    if (!s.to_others.empty()) up_.begin(host_.env().clock.now(), 0);
+    for (const auto& c : s.to_others) {
         if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();

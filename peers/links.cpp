@@ -274,9 +274,9 @@ void node::send_all(const message& m) {
 std::pair<std::uint64_t, std::uint64_t> node::wire_bytes() const {
     std::pair<std::uint64_t, std::uint64_t> total{wire_sent_closed, wire_received_closed};
     for (const auto& [key, peer] : links) {
-        const auto s = peer->link->stats();
-        total.first += s.wire_sent;
-        total.second += s.wire_received;
+        const auto bytes = peer->link->wire();
+        total.first += bytes.sent;
+        total.second += bytes.received;
     }
     return total;
 }
@@ -426,9 +426,8 @@ core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
             n.dialling.insert(key);
             dials.spawn_isolated("dial", dial_one(n, key, m.admitted.addresses));
         }
-        auto woken = co_await core::race(n.to_dial.wait(), n.env.clock.sleep_until(wake));
-        const auto& outcome = woken.index() == 0 ? std::get<0>(woken) : std::get<1>(woken);
-        LONGHAUL_CO_TRY(outcome);
+        auto woken = co_await n.to_dial.wait(n.env.clock, wake);
+        if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
 }
 
@@ -463,8 +462,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         const auto key = made->link->remote().key;
         // The link's own coroutine starts at the next turn of the loop.
         const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
-        auto serving =
-            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, is_served), n.env.clock.now() + 5s);
+        auto serving = co_await core::wait_until(n.changed, is_served, n.env.clock, n.env.clock.now() + 5s);
         if (!serving) {
             last = serving.error();
             if (last->code == errc::cancelled) co_return fail(*last);
@@ -474,8 +472,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         const auto answered = [&n, &lost] { return n.run.has_value() || n.fatal.has_value() || lost(); };
         if (!n.run) {
             n.send(key, manifest_request{});
-            auto got = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, answered),
-                                                    n.env.clock.now() + 30s);
+            auto got = co_await core::wait_until(n.changed, answered, n.env.clock, n.env.clock.now() + 30s);
             if (n.fatal) co_return fail(*n.fatal);
             if (got && !n.run) got = fail(errc::closed, "the connection ended");
             if (!got) {
@@ -494,8 +491,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         const auto decided = [&n, &lost] {
             return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost();
         };
-        auto reply =
-            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, decided), n.env.clock.now() + 30s);
+        auto reply = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
         n.asked_to_join.reset();
         if (n.fatal) co_return fail(*n.fatal);
         if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");

@@ -86,8 +86,8 @@ core::task<core::result<void>> recover_and_coordinate(node& n) {
             return m == n.number || (peer && peer->greeted);
         });
     };
-    auto back = co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, open_members_are_back),
-                                             n.env.clock.now() + return_deadline);
+    auto back =
+        co_await core::wait_until(n.changed, open_members_are_back, n.env.clock, n.env.clock.now() + return_deadline);
     if (!back && back.error().code != errc::timeout) co_return back;
     co_return co_await coordinate(n);
 }
@@ -115,19 +115,16 @@ core::task<core::result<void>> say_goodbye(node& n) {
         // What is on its way to them may take longer than any fixed time; a stalled transfer ends by itself.
         do {
             const auto done = [&n] { return others_are_done(n); };
-            (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, done),
-                                               n.env.clock.now() + linger_for_others);
+            (void)co_await core::wait_until(n.changed, done, n.env.clock, n.env.clock.now() + linger_for_others);
         } while (!others_are_done(n) && serves_somebody(n));
     }
     const std::string reason = n.finished ? "the run is over" : n.leave_reason;
     n.send_all(leaving_message{reason.substr(0, max_reason)});
     const auto flushed = [&n] { return nothing_to_send(n); };
-    (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.flushed, flushed),
-                                       n.env.clock.now() + flush_deadline);
+    (void)co_await core::wait_until(n.flushed, flushed, n.env.clock, n.env.clock.now() + flush_deadline);
     n.mesh->close(reason);
     const auto all_closed = [&n] { return n.links.empty(); };
-    (void)co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, all_closed),
-                                       n.env.clock.now() + flush_deadline);
+    (void)co_await core::wait_until(n.changed, all_closed, n.env.clock, n.env.clock.now() + flush_deadline);
     co_return core::ok();
 }
 

@@ -87,6 +87,7 @@ struct peer_status {
     std::uint64_t tokens = 0, wire_sent = 0, wire_received = 0;
     net::peer_key coordinator;
     bool coordinator_reachable = false;
+    bool run_stopped = false;  ///< by a person, for everybody
     std::string ticket;
     net::endpoint listen;
     std::optional<bool> reachable;  ///< whether others can connect to this node; empty: nobody has tried

@@ -1,6 +1,7 @@
 #include "compress/codec.hpp"
 #include "core/hash.hpp"
 #include "peers/known_addresses.hpp"
+#include "peers/memory.hpp"
 #include "peers/node.hpp"
 #include "peers/single_voter.hpp"
 
@@ -116,6 +117,10 @@ core::task<core::result<void>> make_trainer(node& n, const run_config& config) {
     o.data_path = n.options.data_path;
     o.device = n.options.device;
     o.threads = n.options.trainer_threads;
+    o.fits = [&](const core::tensor_manifest& tensors) -> core::result<void> {
+        LONGHAUL_TRY_ASSIGN(n.memory, memory_needed(tensors, config, n.options.memory_limit));
+        return core::ok();
+    };
     core::result<std::unique_ptr<optim::trainer>> made = fail(errc::internal, "no trainer was made");
     const auto job = [&] { made = n.options.make_trainer(o); };
     auto ran = co_await n.env.workers.run(job, 0s);
@@ -136,27 +141,6 @@ core::result<void> check_against_manifest(const node& n) {
                     "this node's training data ({}) is not the run's ({}): name a copy of it with --data, or copy the "
                     "founder's file",
                     n.trainer->data_description(), m.data_description);
-    }
-    return core::ok();
-}
-
-/// The sum of all declared buffers, if the node may have them.
-core::result<void> declare_memory(node& n) {
-    const auto elements = n.tensors().elements();
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
-    // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
-    // moments. Then the payloads of the open round and of the one before.
-    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
-    const auto codec = compress::find_codec(n.config().exchange.codec);
-    if (!codec) return fail(codec.error());
-    const auto a_payload = payload_bytes(n.tensors(), **codec);
-    const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
-    n.memory = words * 4 * elements + 2 * members * a_payload;
-    if (n.options.memory_limit != 0 && n.memory > n.options.memory_limit) {
-        return fail(errc::config,
-                    "a model of {} parameters needs {} of memory with {} members; this node may use {}: raise "
-                    "node.memory (--memory), or take a smaller model",
-                    elements, core::format_bytes(n.memory), members, core::format_bytes(n.options.memory_limit));
     }
     return core::ok();
 }
@@ -378,7 +362,6 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
 core::task<core::result<void>> start_founder(node& n) {
     auto prepared = co_await prepare_founder(n);
     LONGHAUL_CO_TRY(prepared);
-    LONGHAUL_CO_TRY(declare_memory(n));
     auto network = co_await start_network(n, n.run->run_id);
     LONGHAUL_CO_TRY(network);
     listen_to_log(n);
@@ -469,8 +452,7 @@ core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
             next_word = now + 1min;
         }
         const auto wanted = [&n] { return n.leaving; };
-        auto left =
-            co_await core::with_deadline(n.env.clock, core::wait_until(n.changed, wanted), n.env.clock.now() + 2s);
+        auto left = co_await core::wait_until(n.changed, wanted, n.env.clock, n.env.clock.now() + 2s);
         if (!left && left.error().code != errc::timeout) co_return left;
         if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
     }
@@ -500,7 +482,6 @@ core::task<core::result<void>> start_joiner(node& n) {
     auto made = co_await make_trainer(n, n.config());
     LONGHAUL_CO_TRY(made);
     LONGHAUL_CO_TRY(check_against_manifest(n));
-    LONGHAUL_CO_TRY(declare_memory(n));
     auto restored = co_await restore(n);
     LONGHAUL_CO_TRY(restored);
     n.resumed = n.state != nullptr;
@@ -511,8 +492,8 @@ core::task<core::result<void>> start_joiner(node& n) {
     LONGHAUL_CO_TRY(admitted);
     if (n.finished) co_return core::ok();
     for (const auto& [key, peer] : n.links) n.log->link_up(key);
-    auto known = co_await core::with_deadline(
-        n.env.clock, core::wait_until(n.changed, [&n] { return n.log_known || n.fatal; }), n.env.clock.now() + 30s);
+    const auto decided = [&n] { return n.log_known || n.fatal; };
+    auto known = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
     if (n.fatal) co_return fail(*n.fatal);
     if (!known) co_return fail(known.error().within("waiting for the run's log from its coordinator"));
     co_return core::ok();

@@ -53,6 +53,7 @@ peer_status status_of(const node& n) {
     if (!n.log_known) return s;
     const auto& l = n.led();
     s.generation = l.generation();
+    s.run_stopped = l.phase() == run_phase::stopped;
     s.round = l.committed() + 1;
     s.attempt = l.open() ? l.open()->attempt : 0;
     s.coordinator = n.log->leader();

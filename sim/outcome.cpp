@@ -84,7 +84,7 @@ outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration 
 std::string to_json(const outcome& o) {
     nlohmann::ordered_json j;
     j["seed"] = o.seed;
-    j["trace_hash"] = o.trace_hash;
+    if (!o.trace_hash.empty()) j["trace_hash"] = o.trace_hash;
     j["rounds"] = o.rounds;
     j[o.in_virtual_time ? "virtual_seconds" : "seconds"] = o.seconds;
     j["round_seconds"] = o.round_seconds;

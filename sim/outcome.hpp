@@ -24,7 +24,7 @@ struct peer_outcome {
 
 struct outcome {
     std::uint64_t seed = 0;
-    std::string trace_hash;  ///< of a simulation
+    std::string trace_hash;  ///< of a simulation; empty in the lab
     bool in_virtual_time = false;
     double seconds = 0;
     std::uint64_t rounds = 0;                       ///< the newest that was committed

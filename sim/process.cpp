@@ -15,10 +15,10 @@ constexpr std::uint64_t spin_limit = 20'000'000;
 constexpr std::uint64_t dead_limit = 1'000'000;
 
 /// A scheduled event that ends with its owner.
-class timer {
+class timer final : public core::alarm {
 public:
     timer(world& w, virtual_time at, event_queue::action what) : world_(w), ticket_(w.schedule(at, std::move(what))) {}
-    ~timer() { world_.cancel(ticket_); }
+    ~timer() override { world_.cancel(ticket_); }
     timer(const timer&) = delete;
     timer& operator=(const timer&) = delete;
 
@@ -32,13 +32,15 @@ public:
     explicit virtual_clock(process& p) : process_(p) {}
     core::time_point now() const override { return process_.time().local(process_.in().now()); }
     double wall_seconds() const override { return core::to_seconds(process_.in().now() + process_.on().wall_offset()); }
-    core::task<core::result<void>> sleep_until(core::time_point until) override {
-        // A clock that was slowed down meanwhile makes one turn too few.
-        while (now() < until) {
-            auto slept = co_await process_.sleep(process_.time().virtual_at(until));
-            LONGHAUL_CO_TRY(slept);
-        }
-        co_return core::ok();
+    std::unique_ptr<core::alarm> call_at(core::time_point when, std::function<void()> what) override {
+        const auto at = process_.time().virtual_at(when);
+        // Nothing rings for the dead, nor after the end of time: only a cancellation ends such a wait.
+        if (process_.dead() || at == never) return nullptr;
+        return std::make_unique<timer>(process_.in(), at, [this, call = std::move(what)] {
+            call();
+            process_.in().mark(process_.on().index());
+            process_.in().fold(action::timer, process_.on().index());
+        });
     }
 
 private:
@@ -144,28 +146,6 @@ bool process::dead() {
                                fmt::format("a task of node '{}' goes on although it is cancelled", node_.name()));
     }
     return true;
-}
-
-core::task<core::result<void>> process::sleep(virtual_time until) {
-    if (dead()) co_return core::fail(core::errc::cancelled, "the process is being killed");
-    if (until <= world_.now()) co_return core::ok();
-    core::wakeup wake(executor());
-    bool fired = false;
-    // `never` needs no event: only a cancellation ends that sleep.
-    std::optional<timer> t;
-    if (until != never) {
-        t.emplace(world_, until, [this, &wake, &fired] {
-            fired = true;
-            wake.notify();
-            world_.mark(node_.index());
-            world_.fold(action::timer, node_.index());
-        });
-    }
-    while (!fired) {
-        auto woken = co_await wake.wait();
-        LONGHAUL_CO_TRY(woken);
-    }
-    co_return core::ok();
 }
 
 core::task<core::result<void>> process::finish(virtual_time until) {

@@ -46,9 +46,7 @@ public:
     /// Whether the process has died: then a seam answers errc::cancelled and does nothing. Stops the test when somebody
     /// asks for ever without noticing.
     bool dead();
-    /// Returns at that time; errc::cancelled when the caller is cancelled.
-    core::task<core::result<void>> sleep(virtual_time until);
-    /// The same for what cannot be stopped half-way; errc::cancelled only when the process died.
+    /// Returns at that time, for what cannot be stopped half-way; errc::cancelled only when the process died.
     core::task<core::result<void>> finish(virtual_time until);
     /// A job of that length, on the first core that is free: when it ends.
     virtual_time occupy_core(core::duration d);

@@ -1,5 +1,6 @@
 #include "sim/world.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
@@ -26,6 +27,7 @@ node& world::add_node(std::string name, node_options options) {
     LONGHAUL_ENSURE(fresh, fmt::format("two nodes are called '{}'", name));
     network_.add_host(name, options.up, options.down, options.reachable);
     nodes_.push_back(std::make_unique<node>(*this, index, std::move(name), options));
+    marked_.push_back(false);
     return *nodes_.back();
 }
 
@@ -50,7 +52,7 @@ void world::at(virtual_time when, std::function<void()> what) {
 }
 
 void world::mark_all() {
-    for (std::uint32_t i = 0; i < nodes_.size(); ++i) marked_.insert(i);
+    for (std::uint32_t i = 0; i < nodes_.size(); ++i) mark(i);
 }
 
 void world::bury(std::unique_ptr<process> p) { graveyard_.push_back(std::move(p)); }
@@ -65,11 +67,12 @@ void world::reap() {
 }
 
 void world::settle() {
-    while (!marked_.empty() || !graveyard_.empty()) {
+    while (marks_ > 0 || !graveyard_.empty()) {
         reap();
-        if (marked_.empty()) continue;
-        const auto n = *marked_.begin();
-        marked_.erase(marked_.begin());
+        if (marks_ == 0) continue;
+        const auto n = std::distance(marked_.begin(), std::ranges::find(marked_, true));
+        marked_[n] = false;
+        --marks_;
         nodes_[n]->poll();
     }
 }

@@ -20,7 +20,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -109,7 +108,10 @@ public:
     event_queue::ticket schedule(virtual_time at, event_queue::action what);
     void cancel(event_queue::ticket t) { queue_.cancel(t); }
     /// That node has something to run.
-    void mark(std::uint32_t n) { marked_.insert(n); }
+    void mark(std::uint32_t n) {
+        if (!marked_[n]) ++marks_;
+        marked_[n] = true;
+    }
     void fold(action what, std::uint32_t n, std::uint64_t x = 0, std::uint64_t y = 0, core::const_bytes content = {}) {
         trace_.add(now_, what, n, x, y, content);
     }
@@ -133,7 +135,8 @@ private:
     sim_network network_;
     std::vector<std::unique_ptr<node>> nodes_;
     std::map<std::string, std::uint32_t, std::less<>> names_;
-    std::set<std::uint32_t> marked_;
+    std::vector<bool> marked_;
+    std::size_t marks_ = 0;
     std::vector<std::unique_ptr<process>> graveyard_;
 };
 

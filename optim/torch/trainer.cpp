@@ -391,6 +391,7 @@ core::result<std::unique_ptr<trainer>> make_libtorch_trainer(const trainer_optio
         auto manifest = core::tensor_manifest::make(std::move(specs));
         if (!manifest)
             return core::fail(core::errc::config, "{}: lower model.width or model.layers", manifest.error().message);
+        if (options.fits) LONGHAUL_TRY(options.fits(*manifest));
         LONGHAUL_TRY_ASSIGN(auto data, open_batches(options, model->reads_text()));
         LONGHAUL_TRY_ASSIGN(const auto device, find_device(options.device));
         return std::make_unique<libtorch_trainer>(options, std::move(model), std::move(*manifest), std::move(data),

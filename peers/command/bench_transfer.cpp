@@ -184,7 +184,8 @@ task<result<void>> serve_link(net::environment& env, shared_link l) {
 }
 
 task<result<void>> until_signal(net::environment& env, net::mesh& mesh) {
-    auto signal = co_await net::wait_for_signal(env.executor);
+    net::signals signals(env.executor);
+    auto signal = co_await signals.next();
     LONGHAUL_CO_TRY(signal);
     mesh.close("the bench was stopped");
     co_return ok();

@@ -24,6 +24,7 @@
 #include "peers/command/files.hpp"
 #include "peers/command/fit_budget.hpp"
 #include "peers/command/world.hpp"
+#include "peers/memory.hpp"
 
 namespace longhaul::peers::command {
 
@@ -64,6 +65,7 @@ private:
     void announce(const ready_report& r);
     void announce_end(const core::event& left);
     int trainer_threads() const;
+    std::uint64_t memory_limit() const;
 
     const arguments arguments_;
     resolved settings_;
@@ -189,6 +191,10 @@ core::task<core::result<void>> daemon::fit_to_budget() {
     o.data_path = settings_.node.data;
     o.device = settings_.node.device;
     o.threads = trainer_threads();
+    o.fits = [&](const core::tensor_manifest& tensors) -> core::result<void> {
+        LONGHAUL_TRY(memory_needed(tensors, config, memory_limit()));
+        return core::ok();
+    };
     auto timing = co_await time_steps(*env_, trainer_factory(arguments_.trainer), o);
     LONGHAUL_CO_TRY(timing);
     const sharing with{.peers = arguments_.fit_peers,
@@ -218,7 +224,7 @@ core::result<peer_options> daemon::options() {
                    .device = node.device,
                    .trainer_threads = trainer_threads(),
                    .step_time = node.step_time,
-                   .memory_limit = node.memory > 0 ? node.memory : usable_memory() / 4 * 3};
+                   .memory_limit = memory_limit()};
     if (o.found && !o.found->config.data.path.empty()) {
         // The manifest holds hashes, never paths: the path is this node's own matter.
         if (o.data_path.empty()) o.data_path = o.found->config.data.path;
@@ -230,6 +236,10 @@ core::result<peer_options> daemon::options() {
 
 int daemon::trainer_threads() const {
     return settings_.node.threads > 0 ? static_cast<int>(settings_.node.threads) : usable_cores();
+}
+
+std::uint64_t daemon::memory_limit() const {
+    return settings_.node.memory > 0 ? settings_.node.memory : usable_memory() / 4 * 3;
 }
 
 void daemon::announce(const ready_report& r) {
@@ -286,7 +296,14 @@ void daemon::announce_end(const core::event& left) {
         if (status.train_loss) line += fmt::format(", training loss {:.4f}", *status.train_loss);
         std::puts(line.c_str());
         if (checkpoint) fmt::print("checkpoint: {}\n", *checkpoint);
-        if (!complete) std::puts("the same command goes on from there");
+        if (!complete && peer_->status().run_stopped) {
+            std::puts(
+                found_
+                    ? "the run is stopped for everybody: the same command goes on from there, and then the others' do"
+                    : "the run is stopped for everybody: when its founder goes on, the same command rejoins it");
+        } else if (!complete) {
+            std::puts("the same command goes on from there");
+        }
     }
     std::fflush(stdout);
 }
@@ -318,10 +335,16 @@ std::string daemon::status_json() const {
 }
 
 core::task<core::result<void>> daemon::watch_signals() {
-    auto first = co_await net::wait_for_signal(env_->executor);
+    net::signals signals(env_->executor);
+    auto first = co_await signals.next();
     LONGHAUL_CO_TRY(first);
-    request_stop(*first == SIGINT ? "interrupted" : "asked to terminate");
-    auto second = co_await net::wait_for_signal(env_->executor);
+    const char* why = *first == SIGINT   ? "interrupted"
+                      : *first == SIGHUP ? "its terminal closed"
+                                         : "asked to terminate";
+    request_stop(why);
+    // A terminal that closes may tell it twice: the shell does, and the kernel.
+    auto second = co_await signals.next();
+    while (second && *second == SIGHUP) second = co_await signals.next();
     LONGHAUL_CO_TRY(second);
     console_->end_line();
     // As if it had never been caught: whoever waits for this process sees the signal.

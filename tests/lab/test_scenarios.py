@@ -22,6 +22,7 @@ def play(world: str, name: str, folder) -> dict:
     if world == "lab" and not outcome["network"]["kept_up"]:
         pytest.skip(f"this machine is too busy for the lab: {outcome['network']}")
     assert outcome["ok"], done.stdout + done.stderr
+    assert ("trace_hash" in outcome) == (world == "sim")
     assert done.returncode == 0
     return outcome
 

@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import pytest
+from nodes import World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -21,3 +22,10 @@ def daemon(root: pathlib.Path) -> pathlib.Path:
     if not path.exists():
         pytest.skip("build/release/longhaul is not built")
     return path
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path)
+    yield made
+    made.end()

@@ -189,6 +189,14 @@ class World:
     def join(self, name: str, ticket: str, *more: object) -> Node:
         return self.start(name, "join", ticket, "--listen", "127.0.0.1:0", *more)
 
+    def still_serves(self, node: Node) -> dict[str, Any]:
+        """The daemon runs and answers on both doors; what it says of itself."""
+        assert node.alive(), node.err.read_text()
+        done = self.run("status", "--state-dir", node.folder, "--json")
+        assert done.code == 0, done.err
+        assert self.run("probe", node.ready()["listen"]).code == 0
+        return done.json
+
     def end(self) -> None:
         for node in self.nodes:
             with contextlib.suppress(ProcessLookupError):

@@ -5,12 +5,6 @@ import signal
 import subprocess
 
 import pytest
-from nodes import World
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 @pytest.fixture

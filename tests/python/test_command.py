@@ -6,12 +6,7 @@ import stat
 import subprocess
 
 import pytest
-from nodes import ROOT, World
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+from nodes import ROOT
 
 
 def test_version(world):

@@ -19,7 +19,7 @@ class fixed_clock final : public longhaul::core::clock {
 public:
     time_point now() const override { return {}; }
     double wall_seconds() const override { return 12.5; }
-    task<result<void>> sleep_until(time_point) override { co_return ok(); }
+    std::unique_ptr<longhaul::core::alarm> call_at(time_point, std::function<void()>) override { return nullptr; }
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <asio/io_context.hpp>
 #include <asio/this_coro.hpp>
+#include <map>
 
 #include "tests/test.hpp"
 
@@ -9,30 +10,43 @@ using namespace longhaul::core;
 
 namespace {
 
-/// A clock by hand: sleepers wake when the test advances it.
+/// A clock by hand: alarms ring when the test advances it.
 class manual_clock final : public longhaul::core::clock {
 public:
-    explicit manual_clock(asio::io_context& io) : io_(io), changed_(io.get_executor()) {}
+    explicit manual_clock(asio::io_context& io) : io_(io) {}
     time_point now() const override { return now_; }
     double wall_seconds() const override { return to_seconds(now_.time_since_epoch()); }
-    task<result<void>> sleep_until(time_point until) override {
-        co_return co_await wait_until(changed_, [this, until] { return now_ >= until; });
+    std::unique_ptr<longhaul::core::alarm> call_at(time_point when, std::function<void()> what) override {
+        return std::make_unique<entry>(alarms_, alarms_.emplace(when, std::move(what)));
     }
     void advance(duration d) {
         settle();
         now_ += d;
-        changed_.notify();
+        for (const auto& [when, call] : alarms_) {
+            if (when <= now_) call();
+        }
         settle();
     }
+    std::size_t alarms() const { return alarms_.size(); }
     void settle() {
         io_.restart();
         io_.poll();
     }
 
 private:
+    using calls = std::multimap<time_point, std::function<void()>>;
+    struct entry final : longhaul::core::alarm {
+        entry(calls& all, calls::iterator it) : in(all), place(it) {}
+        ~entry() override { in.erase(place); }
+        entry(const entry&) = delete;
+        entry& operator=(const entry&) = delete;
+        calls& in;
+        calls::iterator place;
+    };
+
     asio::io_context& io_;
     time_point now_{};
-    wakeup changed_;
+    calls alarms_;
 };
 
 struct world {
@@ -79,6 +93,89 @@ TEST_CASE("with_deadline gives the value when it is in time and a timeout when i
     REQUIRE(got.size() == 2);
     CHECK(got[0].value() == 7);
     CHECK(got[1].error().code == errc::timeout);
+}
+
+TEST_CASE("a wait with a deadline ends by a call, by its time or by its cancellation, and leaves no alarm behind") {
+    world w;
+    wakeup changed(w.io.get_executor());
+    std::vector<result<void>> got;
+    auto main = [](world& in, wakeup& calls, std::vector<result<void>>& out) -> task<result<void>> {
+        out.push_back(co_await calls.wait(in.time, in.time.now() + 2s));
+        out.push_back(co_await calls.wait(in.time, in.time.now() + 2s));
+        auto longer = calls.wait(in.time, in.time.now() + 1h);
+        out.push_back(co_await with_deadline(in.time, std::move(longer), in.time.now() + 2s));
+        out.push_back(co_await calls.wait(in.time, in.time.now()));
+        co_return ok();
+    };
+    w.start_main(main(w, changed, got));
+    w.time.advance(1s);
+    CHECK(got.empty());
+    changed.notify();
+    w.time.settle();
+    REQUIRE(got.size() == 1);
+    CHECK(got[0]);
+    w.time.advance(1500ms);  // the first one's deadline is nobody's any more
+    REQUIRE(got.size() == 1);
+    w.time.advance(1s);
+    REQUIRE(got.size() == 2);
+    CHECK(got[1].error().code == errc::timeout);
+    CHECK(w.time.alarms() == 2);
+    w.time.advance(2s);
+    REQUIRE(got.size() == 4);
+    CHECK(got[2].error().code == errc::timeout);
+    CHECK(got[3].error().code == errc::timeout);
+    CHECK(w.time.alarms() == 0);
+    CHECK(w.outcome);
+}
+
+TEST_CASE("a call wakes those who wait, in the order in which they came, and not those who come later") {
+    world w;
+    wakeup changed(w.io.get_executor());
+    std::vector<int> woken;
+    scope children(w.io.get_executor());
+    auto waits = [](world& in, wakeup& calls, std::vector<int>& out, int who) -> task<result<void>> {
+        for (int i = 0; i < 2; ++i) {
+            auto wait = who == 2 ? calls.wait(in.time, in.time.now() + 1h) : calls.wait();
+            auto called = co_await std::move(wait);
+            LONGHAUL_CO_TRY(called);
+            out.push_back(who);
+        }
+        co_return ok();
+    };
+    for (const int who : {1, 2, 3}) children.spawn("waits", waits(w, changed, woken, who));
+    w.start_main(children.join());
+    changed.notify();
+    w.time.settle();
+    CHECK(woken == std::vector{1, 2, 3});
+    changed.notify();
+    changed.notify();
+    w.time.settle();
+    CHECK(woken == std::vector{1, 2, 3, 1, 2, 3});
+    CHECK(w.outcome);
+}
+
+TEST_CASE("wait_until with a deadline looks at its condition at each call, and once more at its time") {
+    world w;
+    wakeup changed(w.io.get_executor());
+    bool holds = false;
+    std::vector<result<void>> got;
+    auto main = [](world& in, wakeup& calls, bool& condition, std::vector<result<void>>& out) -> task<result<void>> {
+        const auto met = [&condition] { return condition; };
+        for (int i = 0; i < 3; ++i) out.push_back(co_await wait_until(calls, met, in.time, in.time.now() + 2s));
+        co_return ok();
+    };
+    w.start_main(main(w, changed, holds, got));
+    changed.notify();
+    w.time.advance(1s);
+    CHECK(got.empty());
+    w.time.advance(1s);
+    REQUIRE(got.size() == 1);
+    CHECK(got[0].error().code == errc::timeout);
+    holds = true;  // and nobody calls
+    w.time.advance(2s);
+    REQUIRE(got.size() == 3);
+    CHECK(got[1]);
+    CHECK(got[2]);
 }
 
 TEST_CASE("both waits for the slower one") {

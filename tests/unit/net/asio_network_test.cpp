@@ -246,24 +246,41 @@ TEST_CASE("a Unix socket is private, replaces a stale file and nothing else") {
     std::filesystem::remove_all(scratch());
 }
 
-TEST_CASE("a signal is a value") {
+TEST_CASE("a signal is a value, also one that came while nobody waited") {
     real_world w;
     auto body = [](real_world& world) -> task<result<void>> {
+        signals all(world.io.get_executor());
         auto raiser = [](real_world& inner) -> task<result<void>> {
             auto slept = co_await inner.clock.sleep_for(5ms);
             LONGHAUL_CO_TRY(slept);
             ::raise(SIGTERM);
             co_return ok();
         };
-        auto got = co_await core::both(wait_for_signal(world.io.get_executor()), raiser(world));
+        auto got = co_await core::both(all.next(), raiser(world));
         LONGHAUL_CO_TRY(got.first);
         CHECK(*got.first == SIGTERM);
-        auto late = co_await core::with_deadline(world.clock, wait_for_signal(world.io.get_executor()),
-                                                 world.clock.now() + 5ms);
+        ::raise(SIGHUP);
+        auto kept = co_await all.next();
+        LONGHAUL_CO_TRY(kept);
+        CHECK(*kept == SIGHUP);
+        auto late = co_await core::with_deadline(world.clock, all.next(), world.clock.now() + 5ms);
         CHECK((!late && late.error().code == errc::timeout));
         co_return ok();
     };
     w.must(body(w));
+}
+
+TEST_CASE("SIGHUP stays ignored where it was") {
+    const auto before = std::signal(SIGHUP, SIG_IGN);
+    {
+        real_world w;
+        signals all(w.io.get_executor());
+        ::raise(SIGHUP);
+        struct sigaction now{};
+        REQUIRE(::sigaction(SIGHUP, nullptr, &now) == 0);
+        CHECK(now.sa_handler == SIG_IGN);
+    }
+    (void)std::signal(SIGHUP, before);
 }
 
 TEST_CASE("the clock sleeps until its time, not at all into the past, and wakes when cancelled") {

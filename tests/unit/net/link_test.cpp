@@ -219,6 +219,37 @@ LINK_TEST("a sender that stops waiting withdraws the transfer") {
     co_return co_await with_couple(w, patience::usual, body);
 }
 
+LINK_TEST("either end ends a transfer by its tag: its own call returns as cancelled, and the tag is free again") {
+    auto body = [](world& in, couple& c) -> task<result<void>> {
+        auto noted = [](task<result<void>> moving, std::optional<errc>& end) -> task<result<void>> {
+            auto moved = co_await std::move(moving);
+            if (!moved) end = moved.error().code;
+            co_return ok();
+        };
+        for (const bool by_sender : {true, false}) {
+            byte_vector got(32 << 20);
+            std::optional<errc> sent, received;
+            core::scope all(in.env.executor);
+            all.spawn("give", noted(give(*c.ab, "big", 32 << 20, 3), sent));
+            all.spawn("take", noted(take(in, *c.ba, "big", got), received));
+            MUST(co_await eventually(in, [&c] { return c.ba->received_of("big") > 100000; }));
+            if (by_sender) {
+                c.ab->withdraw_transfer("big");
+            } else {
+                c.ba->abandon_transfer("big");
+            }
+            MUST(co_await all.join());
+            CHECK(sent == (by_sender ? errc::cancelled : errc::not_admitted));
+            CHECK(received == (by_sender ? errc::not_found : errc::cancelled));
+            MUST(co_await move_one(in, *c.ab, *c.ba, "big", 1000000, 7));
+        }
+        c.ab->withdraw_transfer("never offered");
+        c.ba->abandon_transfer("never offered");
+        co_return ok();
+    };
+    co_return co_await with_couple(w, patience::usual, body);
+}
+
 LINK_TEST("a small transfer is not blocked by a large one before it") {
     auto body = [](world& in, couple& c) -> task<result<void>> {
         bool large_done = false;

@@ -224,6 +224,20 @@ TEST_CASE("inner state survives a save and load, and hostile bytes leave it alon
     CHECK(parameters(*b) == parameters(*fresh));
 }
 
+TEST_CASE("a model that does not fit is refused before it is allocated") {
+    auto o = quadratic_options();
+    o.model.width = std::int64_t{1} << 38;  // nobody has a terabyte for each copy
+    std::uint64_t asked = 0;
+    o.fits = [&asked](const core::tensor_manifest& tensors) -> core::result<void> {
+        asked = tensors.elements();
+        return core::fail(core::errc::config, "too large");
+    };
+    const auto made = optim::make_quadratic_trainer(o);
+    REQUIRE_FALSE(made);
+    CHECK(made.error().message == "too large");
+    CHECK(asked == std::uint64_t{1} << 38);
+}
+
 TEST_CASE("a loss that is not finite is an error that says what to lower") {
     auto o = quadratic_options();
     auto t = trainer_for(o, 0);

@@ -123,6 +123,33 @@ void fill(sim::world& w, sim::node& n, std::vector<durable_state>& states, std::
     }));
 }
 
+using disk_files = std::map<std::string, core::byte_vector>;
+
+/// What a voter finds that starts on these files.
+core::result<durable_state> reopened(const disk_files& files) {
+    sim::world w(1);
+    auto& n = w.add_node("a");
+    for (const auto& [path, content] : files) n.disk().write(path, content);
+    return reopened(w, n);
+}
+
+/// A disk whose log has so many writes, each of one size, and the state after each.
+struct filled_disk {
+    explicit filled_disk(std::size_t writes) {
+        sim::world w(1);
+        auto& n = w.add_node("a");
+        fill(w, n, states, writes);
+        files = n.disk().files();
+        log = log_file(n);
+        bytes = files.at(log).size();
+        frame_bytes = (bytes - frame_of({}, 0, {}).size()) / writes;
+    }
+    std::vector<durable_state> states;
+    disk_files files;
+    std::string log;
+    std::size_t bytes = 0, frame_bytes = 0;  ///< of the log, and of one write in it
+};
+
 }  // namespace
 
 TEST_CASE("a voter's disk is what was written to it") {
@@ -204,52 +231,32 @@ TEST_CASE("after a crash at any instant a voter's disk holds all that was acknow
 }
 
 TEST_CASE("a torn end of a voter's log is cut off, whatever is left of it") {
-    sim::world w(1);
-    auto& n = w.add_node("a");
-    std::vector<durable_state> states;
-    fill(w, n, states, 4);
-    const auto files = n.disk().files();
-    const auto name = log_file(n);
-    const auto whole = files.at(name).size();
-    const auto frame_bytes = (whole - frame_of({}, 0, {}).size()) / 4;
+    const filled_disk disk(4);
     for (const int filling : {-1, 0, 0x5a}) {
-        for (std::size_t keep = whole - frame_bytes; keep < whole; ++keep) {
-            sim::world again(keep);
-            auto& m = again.add_node("a");
-            for (const auto& [path, content] : files) m.disk().write(path, content);
-            auto cut = files.at(name);
-            cut.resize(keep);
-            if (filling >= 0) cut.resize(whole + 40, static_cast<std::byte>(filling));
-            m.disk().write(name, cut);
-            const auto found = reopened(again, m);
-            INFO(keep << " of " << whole << " bytes, then " << filling);
+        for (std::size_t keep = disk.bytes - disk.frame_bytes; keep < disk.bytes; ++keep) {
+            auto torn = disk.files;
+            torn[disk.log].resize(keep);
+            if (filling >= 0) torn[disk.log].resize(disk.bytes + 40, static_cast<std::byte>(filling));
+            const auto found = reopened(torn);
+            INFO(keep << " of " << disk.bytes << " bytes, then " << filling);
             if (!found) FAIL(found.error().message);
-            REQUIRE(*found == states[3]);
+            REQUIRE(*found == disk.states[3]);
         }
     }
 }
 
 TEST_CASE("a voter's log that is damaged before its end is refused, bit by bit") {
-    sim::world w(1);
-    auto& n = w.add_node("a");
-    std::vector<durable_state> states;
-    fill(w, n, states, 3);
-    const auto files = n.disk().files();
-    const auto log = log_file(n);
-    const auto whole = files.at(log).size();
-    const auto frame_bytes = (whole - frame_of({}, 0, {}).size()) / 3;
-    for (const auto& [path, content] : files) {
+    const filled_disk disk(3);
+    for (const auto& [path, content] : disk.files) {
         for (std::size_t bit = 0; bit < content.size() * 8; bit += 3) {
-            sim::world again(bit);
-            auto& m = again.add_node("a");
-            for (const auto& [p, c] : files) m.disk().write(p, c);
-            m.disk().flip_bit(path, bit);
-            const auto found = reopened(again, m);
+            auto damaged = disk.files;
+            damaged[path][bit / 8] ^= static_cast<std::byte>(1U << bit % 8);
+            const auto found = reopened(damaged);
             INFO(path << " bit " << bit);
-            if (path == log && bit / 8 >= whole - frame_bytes) {
+            if (path == disk.log && bit / 8 >= disk.bytes - disk.frame_bytes) {
                 // The last frame cannot be told from a torn one.
                 REQUIRE(found);
-                REQUIRE(*found == states[2]);
+                REQUIRE(*found == disk.states[2]);
             } else {
                 REQUIRE_FALSE(found);
                 REQUIRE(found.error().code == core::errc::malformed);
@@ -278,27 +285,21 @@ TEST_CASE("a disk that is partly older is refused") {
         co_return core::ok();
     }));
     const auto newer = n.disk().files();
-    const auto try_with = [&](const std::map<std::string, core::byte_vector>& files) {
-        sim::world again(1);
-        auto& m = again.add_node("a");
-        for (const auto& [path, content] : files) m.disk().write(path, content);
-        return reopened(again, m);
-    };
-    REQUIRE(try_with(newer));
+    REQUIRE(reopened(newer));
     // An old state before a new log; with its own old log beside it; a new state before an old log, or none.
     auto mixed = newer;
     mixed["raft/state"] = older.at("raft/state");
-    CHECK(try_with(mixed).error().code == core::errc::malformed);
+    CHECK(reopened(mixed).error().code == core::errc::malformed);
     mixed.insert(older.begin(), older.end());
-    CHECK(try_with(mixed).error().code == core::errc::malformed);
+    CHECK(reopened(mixed).error().code == core::errc::malformed);
     mixed = newer;
     mixed[log_file(n)] = older.begin()->second;  // the log: its name is before the state's
-    CHECK(try_with(mixed).error().code == core::errc::malformed);
+    CHECK(reopened(mixed).error().code == core::errc::malformed);
     mixed = newer;
     mixed.erase(log_file(n));
-    CHECK(try_with(mixed).error().code == core::errc::malformed);
+    CHECK(reopened(mixed).error().code == core::errc::malformed);
     // All of it older: only others can know, by the number.
-    CHECK(try_with(older));
+    CHECK(reopened(older));
 }
 
 TEST_CASE("what could not be synced is an error, and nothing is written behind it") {
