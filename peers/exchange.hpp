@@ -65,6 +65,9 @@ inline std::uint32_t shards_of(const exchange_plan& plan) {
 std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
                                            const std::vector<peer_number>& wanted);
 
+/// Encodes a range of the model into the bytes of a chunk; called on the workers, once for each range, in any order.
+using range_encoder = std::function<core::result<void>(const compress::range& r, core::mutable_bytes out)>;
+
 class exchange {
 public:
     /// Aggregates kept for those who missed one.
@@ -84,8 +87,11 @@ public:
 
     /// Offers this node's payload to those who are to have it, before there is one.
     void prepare();
-    /// Encodes, signs and sends `values` (the manifest's elements), chunk by chunk; returns when all of it is signed.
-    /// `values` must live until then. errc::limit: a value that the codec cannot carry.
+    /// Encodes, signs and sends this node's payload, chunk by chunk; returns when all of it is signed. What `encode`
+    /// refers to must live until then; its error is passed on.
+    core::task<core::result<contribution>> contribute(range_encoder encode, work_done work);
+    /// The same with these values (the manifest's elements), which must live as long. errc::limit: one that the codec
+    /// cannot carry.
     core::task<core::result<contribution>> contribute(std::span<const float> values, work_done work);
     /// There will be no payload: takes the offers back. A payload that was made stays.
     void withdraw();

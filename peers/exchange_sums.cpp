@@ -62,11 +62,19 @@ void exchange::run_isolated(core::task<core::result<void>> part) {
 // ---- the own payload
 
 core::task<core::result<contribution>> exchange::contribute(std::span<const float> values, work_done work) {
+    LONGHAUL_ENSURE(values.size() == host_.tensors().elements(), "a payload has the model's length");
+    LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(terms_.codec));
+    range_encoder encode = [values, codec](const compress::range& r, core::mutable_bytes out) {
+        return codec->encode(r, values.subspan(r.first(), r.size()), {}, out);
+    };
+    auto made = co_await contribute(std::move(encode), work);
+    co_return made;
+}
+
+core::task<core::result<contribution>> exchange::contribute(range_encoder encode, work_done work) {
     prepare();
     const auto mine = own_streams();
-    const auto codec = compress::find_codec(terms_.codec);
-    LONGHAUL_CO_TRY(codec);
-    LONGHAUL_ENSURE(!mine.empty() && values.size() == host_.tensors().elements(), "a contributor has a payload");
+    LONGHAUL_ENSURE(!mine.empty(), "a contributor has a payload");
     std::uint32_t longest = 0;
     for (const auto& s : mine) {
         s->work = work;
@@ -85,8 +93,7 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
                 const auto& l = s->layout;
                 for (auto f = i; f < std::min(i + n, l.count()) && made; ++f) {
                     h.index = l.first() + f;
-                    const auto range = range_of_chunk(host_.tensors(), h.index);
-                    made = (*codec)->encode(range, values.subspan(range.first(), range.size()), {}, s->data(f));
+                    made = encode(range_of_chunk(host_.tensors(), h.index), s->data(f));
                     h.hash = s->hashes[f] = core::hash(s->data(f));
                     if (f + 1 == l.count()) h.root = s->root = root_of_stream(h, s->hashes);
                     seal_chunk(h, s->frame(f), host_.identity());

@@ -143,10 +143,13 @@ core::result<void> check_against_manifest(const node& n) {
 /// The sum of all declared buffers, if the node may have them.
 core::result<void> declare_memory(node& n) {
     const auto elements = n.tensors().elements();
+    LONGHAUL_TRY_ASSIGN(const auto rule, feedback_of(n.config().exchange));
+    n.mass = settlement(rule);
     // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
     // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
     // moments. Then the payloads of the open round and of the one before.
-    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
+    // With feedback, what a payload leaves exists beside what it was made from, until one of them goes.
+    const std::uint64_t words = 4 + 2 + (n.mass.rule().keeps_residual ? 1 : 0) + (exchange::retained + 2) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
     const auto a_payload = payload_bytes(n.tensors(), **codec);
@@ -292,12 +295,7 @@ void log_advanced(node& n, const record* r) {
         // "Settlement").
         const bool exact =
             n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
-        if (!exact && !n.mass.carry().empty()) {
-            core::event lost("mass_lost");
-            lost.with("tokens", n.mass.discard());
-            lost.with("reason", std::string("a checkpoint carried it, and the run has gone on since"));
-            n.emit(std::move(lost));
-        }
+        if (!exact) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
     }
     open_exchange(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
