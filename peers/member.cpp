@@ -165,10 +165,14 @@ core::task<core::result<void>> train(node& n) {
     mass.tokens = done->tokens + carry.tokens;
     mass.steps = done->steps + carry.steps;
     mass.values.resize(n.tensors().elements());
-    if (n.mass.rule().keeps_residual) payload.left.resize(mass.values.size());
     compress::payload_source source;
     source.anchor = start->anchor;
     source.residual = carry.values;
+    if (n.mass.rule().keeps_residual) {
+        // The new residual takes the old one's place: nothing moves between here and the end of this function.
+        payload.left = std::move(carry.values);
+        payload.left.resize(mass.values.size());
+    }
     source.beta = n.mass.beta_for(generation, open.round);
     source.values = mass.values;
     source.left = payload.left;

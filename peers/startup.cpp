@@ -145,11 +145,10 @@ core::result<void> declare_memory(node& n) {
     const auto elements = n.tensors().elements();
     LONGHAUL_TRY_ASSIGN(const auto rule, feedback_of(n.config().exchange));
     n.mass = settlement(rule);
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
-    // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
-    // moments. Then the payloads of the open round and of the one before.
-    // With feedback, what a payload leaves exists beside what it was made from, until one of them goes.
-    const std::uint64_t words = 4 + 2 + (n.mass.rule().keeps_residual ? 1 : 0) + (exchange::retained + 2) + 4;
+    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry or
+    // residual; the retained aggregates, the one being made and the one before; and the trainer's parameters, gradients
+    // and two moments. Then the payloads of the open round and of the one before.
+    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
     const auto a_payload = payload_bytes(n.tensors(), **codec);

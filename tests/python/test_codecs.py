@@ -90,7 +90,7 @@ def test_a_codec_in_a_run_of_daemons(world, codec):
     nodes = train(world, text, 3)
     check(nodes, 12, feedback)
     curve = losses(nodes)
-    assert curve[-1] < 0.9 * curve[0]
+    assert curve[-1] < 0.97 * curve[0]
 
 
 @pytest.mark.parametrize("codec", ["topk-64/4096", "sign2"])
