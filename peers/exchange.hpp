@@ -57,6 +57,8 @@ struct chunk_range {
     std::uint32_t first = 0, count = 0;
 };
 chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks);
+/// Chunks of a payload in these terms; 0 when their codec is unknown.
+std::uint32_t chunks_of(const exchange_terms& t, std::uint64_t elements);
 inline std::uint32_t shards_of(const exchange_plan& plan) {
     return plan.shards.empty() ? 1 : static_cast<std::uint32_t>(plan.shards.size());
 }
