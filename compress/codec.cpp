@@ -55,15 +55,19 @@ std::uint64_t codec::range_bytes(const range& r) const {
 }
 
 core::result<void> codec::encode(const range& r, std::span<const float> values, const rounding& how,
-                                 core::mutable_bytes out) const {
+                                 core::mutable_bytes out, remainder* rest) const {
+    LONGHAUL_ENSURE(rest == nullptr || rest->left.size() == r.size(), "the remainder belongs to another range");
     LONGHAUL_ENSURE(values.size() == r.size() && out.size() == range_bytes(r), "the buffers belong to another range");
     core::result<void> done = core::ok();
     each_piece(r, [&](const codec& c, const piece& p, std::size_t at) {
         const auto part = values.subspan(p.first, p.count);
         const auto key = core::combine_key(how.seed, r.first() + p.first);
-        if (!c.encode_piece(part, how.stochastic ? &key : nullptr, out.data() + at))
+        remainder piece_rest;
+        if (rest != nullptr) piece_rest.left = rest->left.subspan(p.first, p.count);
+        if (!c.encode_piece(part, how.stochastic ? &key : nullptr, out.data() + at, rest ? &piece_rest : nullptr))
             done = fail(errc::limit, "tensor \"{}\" holds {}, which {} cannot carry",
                         r.manifest().specs()[p.tensor].name, culprit(part), c.name());
+        if (rest != nullptr) rest->sent += piece_rest.sent;
         return done.has_value();
     });
     return done;

@@ -21,6 +21,12 @@ struct factors {
     float buffers = 1;
 };
 
+/// What an encoding does not say, for error feedback.
+struct remainder {
+    std::span<float> left;  ///< in: the values; out: minus what they decode to, each rounded once
+    double sent = 0;        ///< out: sum of what they decode to is added to it
+};
+
 /// Stateless; safe to use from any thread. A range of the same model takes the same number of bytes whatever is in it,
 /// so receivers have made room before there is a byte, and no length has to be believed. The bytes have no header: they
 /// travel behind one that names the run, the codec's wire id and the range (peers/chunk.hpp). They depend on the values
@@ -46,9 +52,9 @@ public:
     /// Bytes of a range on the wire.
     std::uint64_t range_bytes(const range& r) const;
     /// Encodes r.size() values into exactly range_bytes(r) bytes. errc::limit when a value is not finite or too large
-    /// for the codec: the sentence names the tensor.
+    /// for the codec: the sentence names the tensor, and `rest` is in any state.
     core::result<void> encode(const range& r, std::span<const float> values, const rounding& how,
-                              core::mutable_bytes out) const;
+                              core::mutable_bytes out, remainder* rest = nullptr) const;
     /// Whether hostile bytes are an encoding of this range: errc::malformed if not. All numbers in it are finite then.
     core::result<void> check(const range& r, core::const_bytes in) const;
     /// Checks and decodes. On an error `out` is unchanged.
@@ -60,8 +66,10 @@ public:
 protected:
     // One piece of a tensor; sizes are right and, but for check_piece, so is the content.
     virtual std::size_t piece_bytes(std::size_t count) const = 0;
-    /// False when there is a value that cannot be carried; `key` is null for rounding to nearest.
-    virtual bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out) const = 0;
+    /// False when there is a value that cannot be carried; `key` is null for rounding to nearest; `rest`, of the piece,
+    /// may be null.
+    virtual bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out,
+                              remainder* rest) const = 0;
     virtual bool check_piece(const std::byte* in, std::size_t count) const = 0;
     virtual void decode_piece(const std::byte* in, std::span<float> out) const = 0;
     virtual void add_piece(const std::byte* in, float factor, std::span<float> sum) const = 0;

@@ -19,15 +19,22 @@ struct kernel_codec_traits {
 class kernel_codec final : public codec {
 public:
     explicit kernel_codec(const kernel_codec_traits& t, const kernels& from = best_kernels())
-        : codec(t.name, t.wire_id), traits_(t), run_(from.*t.family) {}
+        : codec(t.name, t.wire_id), traits_(t), run_(from.*t.family), take_away_(from.take_away) {}
     bool lossless() const override { return traits_.lossless; }
     bool fits_sums() const override { return traits_.fits_sums; }
     bool wants_feedback() const override { return traits_.wants_feedback; }
 
 protected:
     std::size_t piece_bytes(std::size_t count) const override { return traits_.bytes(count); }
-    bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out) const override {
-        return run_.encode(values.data(), values.size(), key, reinterpret_cast<unsigned char*>(out));
+    bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out,
+                      remainder* rest) const override {
+        auto* wire = reinterpret_cast<unsigned char*>(out);
+        if (!run_.encode(values.data(), values.size(), key, wire)) return false;
+        if (rest != nullptr) {
+            run_.decode(wire, values.size(), rest->left.data());
+            rest->sent += take_away_(values.data(), values.size(), rest->left.data());
+        }
+        return true;
     }
     bool check_piece(const std::byte* in, std::size_t count) const override {
         return run_.check(reinterpret_cast<const unsigned char*>(in), count);
@@ -42,6 +49,7 @@ protected:
 private:
     kernel_codec_traits traits_;
     piece_kernels run_;
+    double (*take_away_)(const float*, std::size_t, float*);
 };
 
 }  // namespace longhaul::compress

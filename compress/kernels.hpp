@@ -24,10 +24,15 @@ struct kernels {
     const char* name;
     piece_kernels f32, bf16, int8, int4, e3m0, sign2, sign1;
     /// Indices of the k elements with the largest magnitudes of n ≤ 4,096, 1 ≤ k ≤ n, ascending; of equal ones the
-    /// first are taken.
-    void (*select)(const float* values, std::size_t n, std::size_t k, std::uint16_t* out);
-    /// All are finite.
-    bool (*finite)(const float* values, std::size_t n);
+    /// first are taken. False, with `out` in any state, when some element is not finite.
+    bool (*select)(const float* values, std::size_t n, std::size_t k, std::uint16_t* out);
+    /// values[i] = anchor[i] − values[i] + beta · residual[i], each step rounded; without a residual (null) the
+    /// difference alone. `left`, if not null, gets the same; it may be `residual`. Adds to `sums` those of the
+    /// difference, of the residual, of the result, and of the magnitudes of these two.
+    void (*compensate)(const float* anchor, const float* residual, float beta, std::size_t n, float* values,
+                       float* left, double* sums);
+    /// rest[i] = values[i] − rest[i]; returns the sum of what rest was.
+    double (*take_away)(const float* values, std::size_t n, float* rest);
 };
 
 /// The fastest that this machine runs.

@@ -37,6 +37,30 @@ inline void store(byte* at, std::size_t i, T v) {
     __builtin_memcpy(at + i * sizeof(T), &v, sizeof(T));
 }
 
+// ---- vectors of a fixed number of lanes, whatever the machine's are: what is summed in them has one order everywhere
+
+using f32v = float __attribute__((vector_size(lanes * 4)));
+using s32v = int __attribute__((vector_size(lanes * 4)));
+using u32v = u32 __attribute__((vector_size(lanes * 4)));
+using f64v = double __attribute__((vector_size(lanes * 8)));
+
+inline void load(f32v& to, const float* from) { __builtin_memcpy(&to, from, sizeof to); }
+inline void store(float* to, const f32v& from) { __builtin_memcpy(to, &from, sizeof from); }
+/// Magnitudes in place.
+inline void strip_sign(f32v& v) {
+    u32v bits;
+    __builtin_memcpy(&bits, &v, sizeof v);
+    bits &= 0x7fffffffU;
+    __builtin_memcpy(&v, &bits, sizeof v);
+}
+inline void add_to(f64v& sum, const f32v& v) { sum += __builtin_convertvector(v, f64v); }
+template <typename Vector>
+inline auto sum_of(const Vector& v) {
+    auto s = v[0];
+    for (std::size_t l = 1; l < lanes; ++l) s += v[l];
+    return s;
+}
+
 /// Bits of the largest magnitude; NaN counts as more than infinity.
 u32 largest(const float* v, std::size_t n) {
     int most = 0;
@@ -47,7 +71,77 @@ u32 largest(const float* v, std::size_t n) {
     return static_cast<u32>(most);
 }
 
-bool finite(const float* v, std::size_t n) { return largest(v, n) < infinity_bits; }
+// ---- error feedback
+
+template <bool Residual, bool Twice>
+void compensate_some(const float* __restrict anchor, const float* residual, float beta, std::size_t n,
+                     float* __restrict values, float* left, double* sums) {
+    f64v produced{}, found{}, made{}, size{};
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        f32v from, p;
+        load(from, anchor + i);
+        load(p, values + i);
+        p = from - p;
+        add_to(produced, p);
+        if constexpr (Residual) {
+            f32v r;
+            load(r, residual + i);
+            p += beta * r;
+            add_to(found, r);
+            strip_sign(r);
+            add_to(size, r);
+        }
+        store(values + i, p);
+        if constexpr (Twice) store(left + i, p);
+        add_to(made, p);
+        strip_sign(p);
+        add_to(size, p);
+    }
+    for (std::size_t l = 0; i + l < n; ++l) {
+        float p = anchor[i + l] - values[i + l];
+        produced[l] += static_cast<double>(p);
+        if constexpr (Residual) {
+            const float r = residual[i + l];
+            p += beta * r;
+            found[l] += static_cast<double>(r);
+            size[l] += static_cast<double>(float_of(magnitude(r)));
+        }
+        values[i + l] = p;
+        if constexpr (Twice) left[i + l] = p;
+        made[l] += static_cast<double>(p);
+        size[l] += static_cast<double>(float_of(magnitude(p)));
+    }
+    sums[0] += sum_of(produced);
+    sums[1] += sum_of(found);
+    sums[2] += sum_of(made);
+    sums[3] += sum_of(size);
+}
+void compensate(const float* anchor, const float* residual, float beta, std::size_t n, float* values, float* left,
+                double* sums) {
+    const auto run = residual == nullptr
+                         ? (left == nullptr ? compensate_some<false, false> : compensate_some<false, true>)
+                         : (left == nullptr ? compensate_some<true, false> : compensate_some<true, true>);
+    run(anchor, residual, beta, n, values, left, sums);
+}
+
+double take_away(const float* __restrict values, std::size_t n, float* __restrict rest) {
+    f64v sent{};
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        f32v v, said;
+        load(v, values + i);
+        load(said, rest + i);
+        add_to(sent, said);
+        v -= said;
+        store(rest + i, v);
+    }
+    for (std::size_t l = 0; i + l < n; ++l) {
+        sent[l] += static_cast<double>(rest[i + l]);
+        rest[i + l] = values[i + l] - rest[i + l];
+    }
+    return sum_of(sent);
+}
 
 // ---- random numbers by position
 
@@ -215,27 +309,34 @@ struct split_sum {
     u32 count_above = 0;
 };
 split_sum sum_magnitudes(const float* v, std::size_t n, float limit) {
-    float low[lanes] = {}, high[lanes] = {};
-    u32 count[lanes] = {};
-    const auto take = [&](std::size_t l, float value) {
-        const float m = float_of(magnitude(value));
-        const bool up = m > limit;
-        low[l] += up ? 0.0F : m * 0x1p-8F;
-        high[l] += up ? m * 0x1p-8F : 0.0F;
-        count[l] += up ? 1U : 0U;
-    };
+    f32v low{}, high{};
+    s32v above{};
     std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes)
-        for (std::size_t l = 0; l < lanes; ++l) take(l, v[i + l]);
-    for (std::size_t l = 0; i + l < n; ++l) take(l, v[i + l]);
-    split_sum s;
-    float sum_low = 0;
-    for (std::size_t l = 0; l < lanes; ++l) {
-        sum_low += low[l];
-        s.above += high[l];
-        s.count_above += count[l];
+    for (; i + lanes <= n; i += lanes) {
+        f32v m;
+        load(m, v + i);
+        strip_sign(m);
+        const s32v up = m > limit;
+        m *= 0x1p-8F;
+        s32v bits;
+        __builtin_memcpy(&bits, &m, sizeof m);
+        const s32v in_high = bits & up, in_low = bits & ~up;
+        __builtin_memcpy(&m, &in_high, sizeof m);
+        high += m;
+        __builtin_memcpy(&m, &in_low, sizeof m);
+        low += m;
+        above -= up;
     }
-    s.all = sum_low + s.above;
+    for (std::size_t l = 0; i + l < n; ++l) {
+        const float m = float_of(magnitude(v[i + l]));
+        const bool up = m > limit;
+        (up ? high : low)[l] += m * 0x1p-8F;
+        above[l] += up ? 1 : 0;
+    }
+    split_sum s;
+    s.above = sum_of(high);
+    s.all = sum_of(low) + s.above;
+    s.count_above = static_cast<u32>(sum_of(above));
     return s;
 }
 /// The mean of `count` values whose scaled sum is `sum`.
@@ -428,15 +529,21 @@ inline u64 at_least(const u32* a, u32 limit) {
 #endif
 }
 
+/// How many of n magnitudes, a multiple of 64, reach the limit.
+std::size_t count_at_least(const u32* a, std::size_t n, u32 limit) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; i += 64)
+        count += static_cast<std::size_t>(__builtin_popcountll(at_least(a + i, limit)));
+    return count;
+}
+
 /// The largest limit, of those whose bits below `last_bit` are zero, that at least k of the n magnitudes reach. n is a
-/// multiple of 16.
+/// multiple of 64.
 u32 limit_reached_by(const u32* a, std::size_t n, std::size_t k, int last_bit) {
     u32 limit = 0;
     for (int bit = 30; bit >= last_bit; --bit) {
-        const int next = static_cast<int>(limit | (1U << static_cast<unsigned>(bit)));
-        int count = 0;
-        for (std::size_t i = 0; i < n; ++i) count += static_cast<int>(a[i]) >= next ? 1 : 0;
-        if (static_cast<std::size_t>(count) >= k) limit = static_cast<u32>(next);
+        const u32 next = limit | (1U << static_cast<unsigned>(bit));
+        limit = count_at_least(a, n, next) >= k ? next : limit;
     }
     return limit;
 }
@@ -445,11 +552,43 @@ constexpr std::size_t most_selected_from = 4096;
 /// Maxima of a run's elements i, i + 256, i + 512 …: k of them reach a limit only if k elements do.
 constexpr std::size_t columns = 256;
 
-void select(const float* v, std::size_t n, std::size_t k, u16* out) {
+/// The set bits' numbers, ascending, from `base` on. Writes one or two more than there are.
+inline std::size_t list_bits(u64 mask, std::size_t base, u16* out) {
+    constexpr u64 top = u64{1} << 63U;
+    const auto count = static_cast<std::size_t>(__builtin_popcountll(mask));
+    // Mostly there are two at most: these are written without asking.
+    for (std::size_t i = 0; i < 2; ++i, mask &= mask - 1)
+        out[i] = static_cast<u16>(base + static_cast<std::size_t>(__builtin_ctzll(mask | top)));
+    for (std::size_t i = 2; i < count; ++i, mask &= mask - 1)
+        out[i] = static_cast<u16>(base + static_cast<std::size_t>(__builtin_ctzll(mask)));
+    return count;
+}
+
+/// A few of at most 64: one largest after the other.
+void select_few(u32* a, std::size_t n, std::size_t k, u16* out) {
+    const u64 all = n == 64 ? ~u64{0} : (u64{1} << n) - 1;
+    u64 chosen = 0;
+    for (std::size_t i = 0; i < k; ++i) {
+        int most = 0;
+        for (std::size_t j = 0; j < 64; ++j) most = static_cast<int>(a[j]) > most ? static_cast<int>(a[j]) : most;
+        const u64 there = at_least(a, static_cast<u32>(most)) & all & ~chosen;
+        const auto at = static_cast<std::size_t>(__builtin_ctzll(there));
+        chosen |= u64{1} << at;
+        a[at] = 0;
+    }
+    for (std::size_t i = 0; i < k; ++i, chosen &= chosen - 1) out[i] = static_cast<u16>(__builtin_ctzll(chosen));
+}
+
+bool select(const float* v, std::size_t n, std::size_t k, u16* out) {
     alignas(64) u32 a[most_selected_from];
     const std::size_t padded = (n + 63) / 64 * 64;
     for (std::size_t i = 0; i < n; ++i) a[i] = magnitude(v[i]);
     for (std::size_t i = n; i < padded; ++i) a[i] = 0;
+    if (n <= 64 && k <= 8) {
+        if (largest(v, n) >= infinity_bits) return false;
+        select_few(a, n, k, out);
+        return true;
+    }
 
     // A limit that at least k elements reach, and few more: only those are looked at closely. Magnitudes of zero are
     // never candidates, so that padding is not either; if they are needed, the first ones are taken at the end.
@@ -462,37 +601,32 @@ void select(const float* v, std::size_t n, std::size_t k, u16* out) {
                 const int x = static_cast<int>(a[r + c]), y = static_cast<int>(most[c]);
                 most[c] = static_cast<u32>(x > y ? x : y);
             }
+        if (count_at_least(most, columns, infinity_bits) > 0) return false;
         limit = limit_reached_by(most, columns, k, 15);
     } else {
+        if (largest(v, n) >= infinity_bits) return false;
         limit = limit_reached_by(a, padded, k, 15);
     }
     if (limit == 0) limit = 1;
 
-    alignas(64) u32 close[most_selected_from + lanes];
-    u16 place[most_selected_from];
+    u16 place[most_selected_from + 2];
     std::size_t found = 0;
-    for (std::size_t i = 0; i < padded; i += 64) {
-        for (u64 mask = at_least(a + i, limit); mask != 0; mask &= mask - 1) {
-            const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(mask));
-            close[found] = a[at];
-            place[found++] = static_cast<u16>(at);
-        }
-    }
+    for (std::size_t i = 0; i < padded; i += 64) found += list_bits(at_least(a + i, limit), i, place + found);
     std::size_t kept = 0;
     if (found >= k) {
-        const std::size_t rounded = (found + lanes - 1) / lanes * lanes;
+        alignas(64) u32 close[most_selected_from];
+        const std::size_t rounded = (found + 63) / 64 * 64;
+        for (std::size_t i = 0; i < found; ++i) close[i] = a[place[i]];
         for (std::size_t i = found; i < rounded; ++i) close[i] = 0;
         const u32 exact = limit_reached_by(close, rounded, k, 0);
-        std::size_t above = 0;
-        for (std::size_t i = 0; i < found; ++i) above += close[i] > exact ? 1 : 0;
-        std::size_t equal = k - above;
-        for (std::size_t i = 0; i < found && kept < k; ++i) {
+        std::size_t equal = k - count_at_least(close, rounded, exact + 1);  // of those that are equal, the first ones
+        for (std::size_t i = 0; i < found; ++i) {
             const bool tie = close[i] == exact;
-            if (close[i] < exact || (tie && equal == 0)) continue;
-            if (tie) --equal;
-            out[kept++] = place[i];
+            const bool taken = close[i] > exact || (tie && equal > 0);
+            equal -= tie && equal > 0 ? 1 : 0;
+            if (taken) out[kept++] = place[i];
         }
-        return;
+        return true;
     }
     // Fewer than k elements are not zero: all of them, and the first zeros.
     std::size_t zeros = k - found;
@@ -503,6 +637,7 @@ void select(const float* v, std::size_t n, std::size_t k, u16* out) {
         }
         out[kept++] = static_cast<u16>(i);
     }
+    return true;
 }
 
 }  // namespace
@@ -518,7 +653,8 @@ const kernels LONGHAUL_KERNELS{
     blocks<two_means>::table,
     blocks<one_mean>::table,
     select,
-    finite,
+    compensate,
+    take_away,
 };
 
 }  // namespace longhaul::compress

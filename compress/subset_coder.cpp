@@ -11,6 +11,7 @@ namespace longhaul::compress {
 namespace {
 
 constexpr unsigned most_levels = 12;
+constexpr std::uint32_t most_words = 64;
 constexpr std::uint32_t most_chosen = 64;
 constexpr unsigned scale_bits = 16;
 constexpr std::uint32_t scale = 1U << scale_bits;
@@ -39,11 +40,54 @@ double binomial(std::uint32_t n, std::uint32_t k) {
     return c;
 }
 
-/// The distribution of how many of `chosen` places lie in the left half: `first` of them at least.
-struct counts {
-    std::uint32_t first = 0;
-    std::vector<std::uint32_t> start;  ///< cumulated frequencies; one more than outcomes
+/// One outcome, as a step of the state. Division by its frequency is a multiplication (Alverson; as in ryg_rans), right
+/// for all states below 2⁶³.
+struct symbol {
+    std::uint64_t reciprocal = 0;
+    std::uint32_t others = 0;  ///< scale minus its frequency
+    std::uint32_t bias = 0;
+    std::uint32_t shift = 0;
+
+    symbol(std::uint32_t start, std::uint32_t frequency) : others(scale - frequency), bias(start) {
+        if (frequency == 1) {
+            reciprocal = ~std::uint64_t{0};
+            bias += scale - 1;
+            return;
+        }
+        const auto bits = static_cast<std::uint32_t>(std::bit_width(frequency - 1));
+        const auto top = std::uint64_t{1} << (bits + 31);
+        reciprocal = ((top / frequency) << 32U) + (((top % frequency) << 32U) + frequency - 1) / frequency;
+        shift = bits - 1;
+    }
+    /// A larger state must give its lower half away first.
+    std::uint64_t limit() const { return std::uint64_t{scale - others} << (63U - scale_bits); }
+    std::uint64_t push(std::uint64_t state) const {
+        __extension__ using wide = unsigned __int128;
+        const auto quotient = static_cast<std::uint64_t>((wide{state} * reciprocal) >> 64U) >> shift;
+        return state + bias + quotient * others;
+    }
 };
+
+/// The distribution of one of several outcomes.
+struct outcomes {
+    std::uint32_t first = 0;           ///< what the first one stands for
+    std::vector<std::uint32_t> start;  ///< cumulated frequencies; one more than outcomes
+    std::vector<symbol> symbols;
+
+    void add(std::uint32_t frequency) {
+        if (start.empty()) start.push_back(0);
+        symbols.emplace_back(start.back(), frequency);
+        start.push_back(start.back() + frequency);
+    }
+    bool certain() const { return symbols.size() < 2; }
+    const symbol* of(std::uint32_t what) const { return &symbols[what - first]; }
+};
+
+/// Parts of 64 places are words: a single place in one is told in six bits, and two of them as one of the 2,016 pairs.
+constexpr unsigned word_levels = 6;
+constexpr std::uint32_t word_places = 1U << word_levels;
+constexpr std::uint32_t pairs = word_places * (word_places - 1) / 2;
+constexpr std::uint32_t pair_number(std::uint32_t low, std::uint32_t high) { return high * (high - 1) / 2 + low; }
 
 /// Frequencies of every kind of part, and the most bits that a part can take. They are computed from products and
 /// quotients of doubles alone, which IEEE 754 fixes.
@@ -53,17 +97,26 @@ public:
         static const tables t;
         return t;
     }
-    const counts& of(unsigned level, std::uint32_t chosen) const { return counts_[level][chosen]; }
-    /// In 1/65536 bit.
+    /// How many of `chosen` places lie in the left half of a part.
+    const outcomes& counts(unsigned level, std::uint32_t chosen) const { return counts_[level][chosen]; }
+    /// Where the one place of a part is.
+    const outcomes& place(unsigned level) const { return place_[level]; }
+    /// Which pair of a word.
+    const outcomes& pair() const { return pair_; }
+    /// Of a part, in 1/65536 bit.
     std::uint64_t most_bits(unsigned level, std::uint32_t chosen) const { return most_[level][chosen]; }
 
 private:
     tables() {
-        for (unsigned level = 0; level <= most_levels; ++level) {
-            const std::uint32_t places = 1U << level;
-            if (level > 0) most_[level][1] = level * 65536 + 1;
-            for (std::uint32_t k = 2; k <= std::min(most_chosen, places - (level > 0 ? 1 : 0)); ++k)
-                if (k < places) fill(level, k);
+        for (unsigned level = 1; level <= word_levels; ++level) {
+            for (std::uint32_t i = 0; i < (1U << level); ++i) place_[level].add(scale >> level);
+            most_[level][1] = level * 65536 + rounding;
+        }
+        for (std::uint32_t i = 0; i < pairs; ++i) pair_.add((i + 1) * scale / pairs - i * scale / pairs);
+        for (unsigned level = 1; level <= most_levels; ++level) {
+            for (std::uint32_t k = level > word_levels ? 1 : 2; k <= std::min(most_chosen, (1U << level) - 1); ++k)
+                fill(level, k);
+            if (level == word_levels) most_[level][2] = (scale_bits * 65536 - log2_fixed(scale / pairs)) + rounding;
         }
     }
     void fill(unsigned level, std::uint32_t k) {
@@ -81,49 +134,76 @@ private:
         }
         // The most frequent outcome makes the sum right.
         *std::ranges::max_element(frequency) += scale - sum;
+        if (frequency.size() < 2) return;
         std::uint64_t most = 0;
-        c.start.push_back(0);
         for (auto j = c.first; j <= last; ++j) {
             const auto f = frequency[j - c.first];
-            c.start.push_back(c.start.back() + f);
-            // Three 65536ths are what rounding in the state can cost a symbol: log₂(1 + 2⁻¹⁵).
-            const std::uint64_t cost = scale_bits * 65536 - log2_fixed(f) + 3;
+            c.add(f);
+            const std::uint64_t cost = scale_bits * 65536 - log2_fixed(f) + rounding;
             most = std::max(most, cost + most_[level - 1][j] + most_[level - 1][k - j]);
         }
         most_[level][k] = most;
     }
-    std::array<std::array<counts, most_chosen + 1>, most_levels + 1> counts_;
+    /// What rounding in the state can cost a symbol: log₂(1 + 2⁻¹⁵), in 1/65536 bit.
+    static constexpr std::uint64_t rounding = 3;
+    std::array<std::array<outcomes, most_chosen + 1>, most_levels + 1> counts_;
+    std::array<outcomes, word_levels + 1> place_;
+    outcomes pair_;
     std::array<std::array<std::uint64_t, most_chosen + 1>, most_levels + 1> most_{};
 };
 
-/// A step of the state: an outcome with `size` of 2^bits, or (size 1) `bits` raw bits.
-struct symbol {
-    std::uint32_t start = 0;
-    std::uint32_t size = 0;
-    std::uint32_t bits = 0;
-};
+/// One subset's symbols, in the order of decoding; many times what there can be.
+using symbol_list = std::array<const symbol*, 1024>;
 
-/// The tree of one subset, in the order of decoding. `from` … `to` are its places; part = [base, base + 2^level).
-void list_symbols(const tables& t, unsigned level, std::uint32_t base, const std::uint16_t* from,
-                  const std::uint16_t* to, std::vector<symbol>& out) {
-    for (;;) {
-        const auto k = static_cast<std::uint32_t>(to - from);
-        if (k == 0 || k == (1U << level)) return;
-        if (k == 1) {
-            out.push_back({*from - base, 1, level});
-            return;
-        }
-        --level;
-        const auto middle = base + (1U << level);
-        const auto* split = from;
-        while (split != to && *split < middle) ++split;
-        const auto& c = t.of(level + 1, k);
-        const auto j = static_cast<std::uint32_t>(split - from) - c.first;
-        if (c.start.size() > 2) out.push_back({c.start[j], c.start[j + 1] - c.start[j], scale_bits});
-        list_symbols(t, level, base, from, split, out);
-        from = split;
-        base = middle;
+/// A part of a word with more than two chosen places: halves, in the order of decoding. Part = [base, base + 2^level).
+const symbol** list_part(const tables& t, unsigned level, std::uint32_t base, const std::uint16_t* from,
+                         const std::uint16_t* to, const symbol** out) {
+    const auto k = static_cast<std::uint32_t>(to - from);
+    if (k == 0 || k == (1U << level)) return out;
+    if (k == 1) {
+        *out++ = t.place(level).of(*from - base);
+        return out;
     }
+    const auto middle = base + (1U << (level - 1));
+    const auto* split = from;
+    while (split != to && *split < middle) ++split;
+    const auto& c = t.counts(level, k);
+    if (!c.certain()) *out++ = c.of(static_cast<std::uint32_t>(split - from));
+    out = list_part(t, level - 1, base, from, split, out);
+    return list_part(t, level - 1, middle, split, to, out);
+}
+
+/// A subset: counts of the halves of halves, level by level, down to words; then what is in each word.
+const symbol** list_subset(const tables& t, const subset_shape& shape, const std::uint16_t* places, symbol_list& list) {
+    const std::uint32_t words = shape.words();
+    // A heap: part i has the halves 2i and 2i + 1, and the words are the last level.
+    std::array<std::uint32_t, 2 * most_words> chosen;
+    std::fill_n(chosen.begin() + words, words, 0U);
+    for (std::uint32_t i = 0; i < shape.chosen; ++i) ++chosen[words + places[i] / word_places];
+    for (std::uint32_t i = words - 1; i > 0; --i) chosen[i] = chosen[2 * i] + chosen[2 * i + 1];
+    const symbol** out = list.data();
+    unsigned level = shape.levels;
+    for (std::uint32_t begin = 1; begin < words; begin *= 2, --level) {
+        for (std::uint32_t i = begin; i < 2 * begin; ++i) {
+            const auto& c = t.counts(level, std::max(chosen[i], 1U));
+            *out = c.of(chosen[2 * i]);
+            out += chosen[i] > 0 ? 1 : 0;
+        }
+    }
+    const auto* at = places;
+    for (std::uint32_t w = 0; w < words; ++w) {
+        const auto k = chosen[words + w];
+        const auto base = w * word_places;
+        if (k == 1) {
+            *out++ = t.place(word_levels).of(*at - base);
+        } else if (k == 2) {
+            *out++ = t.pair().of(pair_number(at[0] - base, at[1] - base));
+        } else if (k > 2) {
+            out = list_part(t, word_levels, base, at, at + k, out);
+        }
+        at += k;
+    }
+    return out;
 }
 
 struct reader {
@@ -132,55 +212,69 @@ struct reader {
     const std::byte* at;
     const std::byte* end;
 
-    void refill() {
-        if (state >= least_state) return;
-        std::uint32_t word = 0;
-        if (at != end) {
-            std::memcpy(&word, at, word_bytes);
-            at += word_bytes;
-        } else {
-            state = 0;  // stays below what a state must have: the end is refused
-            return;
-        }
-        state = (state << 32U) | word;
-    }
-    std::uint32_t take(const counts& c) {
+    std::uint32_t take(const outcomes& c) {
+        if (c.certain()) return c.first;
         const auto slot = static_cast<std::uint32_t>(state & (scale - 1));
         const auto* start = c.start.data();
-        std::size_t low = 0, n = c.start.size() - 1;
+        std::size_t low = 0, n = c.symbols.size();
         while (n > 1) {
             const auto half = n / 2;
             low += start[low + half] <= slot ? half : 0;
             n -= half;
         }
         state = (start[low + 1] - start[low]) * (state >> scale_bits) + slot - start[low];
-        refill();
+        if (state < least_state) {
+            std::uint32_t word = 0;
+            if (at == end) {
+                state = 0;  // stays below what a state must have: the end is refused
+            } else {
+                std::memcpy(&word, at, word_bytes);
+                at += word_bytes;
+                state = (state << 32U) | word;
+            }
+        }
         return c.first + static_cast<std::uint32_t>(low);
     }
-    std::uint32_t take_raw(unsigned bits) {
-        const auto v = static_cast<std::uint32_t>(state & ((1U << bits) - 1));
-        state >>= bits;
-        refill();
-        return v;
-    }
-    std::uint16_t* subset(unsigned level, std::uint32_t base, std::uint32_t k, std::uint16_t* out) {
-        for (;;) {
-            if (k == 0) return out;
-            if (k == (1U << level)) {
-                for (std::uint32_t i = 0; i < k; ++i) *out++ = static_cast<std::uint16_t>(base + i);
-                return out;
-            }
-            if (k == 1) {
-                *out++ = static_cast<std::uint16_t>(base + take_raw(level));
-                return out;
-            }
-            const auto& c = t.of(level, k);
-            --level;
-            const auto left = c.start.size() > 2 ? take(c) : c.first;
-            out = subset(level, base, left, out);
-            base += 1U << level;
-            k -= left;
+    std::uint16_t* part(unsigned level, std::uint32_t base, std::uint32_t k, std::uint16_t* out) {
+        if (k == 0) return out;
+        if (k == (1U << level)) {
+            for (std::uint32_t i = 0; i < k; ++i) *out++ = static_cast<std::uint16_t>(base + i);
+            return out;
         }
+        if (k == 1) {
+            *out++ = static_cast<std::uint16_t>(base + take(t.place(level)));
+            return out;
+        }
+        const auto left = take(t.counts(level, k));
+        out = part(level - 1, base, left, out);
+        return part(level - 1, base + (1U << (level - 1)), k - left, out);
+    }
+    std::uint16_t* subset(const subset_shape& shape, std::uint16_t* out) {
+        const std::uint32_t words = shape.words();
+        std::array<std::uint32_t, 2 * most_words> chosen{};
+        chosen[1] = shape.chosen;
+        unsigned level = shape.levels;
+        for (std::uint32_t begin = 1; begin < words; begin *= 2, --level) {
+            for (std::uint32_t i = begin; i < 2 * begin; ++i) {
+                if (chosen[i] == 0) continue;
+                chosen[2 * i] = take(t.counts(level, chosen[i]));
+                chosen[2 * i + 1] = chosen[i] - chosen[2 * i];
+            }
+        }
+        for (std::uint32_t w = 0; w < words; ++w) {
+            const auto k = chosen[words + w];
+            const auto base = w * word_places;
+            if (k != 2) {
+                out = part(word_levels, base, k, out);
+                continue;
+            }
+            const auto number = take(t.pair());
+            std::uint32_t high = 1;
+            while (pair_number(0, high + 1) <= number) ++high;
+            *out++ = static_cast<std::uint16_t>(base + number - pair_number(0, high));
+            *out++ = static_cast<std::uint16_t>(base + high);
+        }
+        return out;
     }
 };
 
@@ -190,7 +284,7 @@ subset_shape subset_shape::of(std::uint32_t places, std::uint32_t chosen) {
     LONGHAUL_ENSURE(
         places >= 1 && places <= (1U << most_levels) && chosen >= 1 && chosen <= std::min(most_chosen, places),
         "a subset has a shape that the tables know");
-    return {static_cast<unsigned>(std::bit_width(places - 1)), places, chosen};
+    return {std::max(word_levels, static_cast<unsigned>(std::bit_width(places - 1))), places, chosen};
 }
 
 std::size_t subset_bytes(std::size_t count, const subset_shape& shape, const subset_shape& last) {
@@ -203,25 +297,25 @@ std::size_t subset_bytes(std::size_t count, const subset_shape& shape, const sub
 void encode_subsets(std::size_t count, const subset_shape& shape, const subset_shape& last,
                     std::span<const std::uint16_t> places, core::mutable_bytes out) {
     const auto& t = tables::get();
-    std::vector<symbol> symbols;
-    symbols.reserve(places.size() * 3);
-    const auto* at = places.data();
-    for (std::size_t i = 0; i < count; ++i, at += shape.chosen)
-        list_symbols(t, shape.levels, 0, at, at + shape.chosen, symbols);
-    if (last.places > 0) list_symbols(t, last.levels, 0, at, at + last.chosen, symbols);
-
-    // The state takes the last symbol first, so that it gives the first one first; so do the words.
+    // The state takes the last symbol first, so that it gives the first one first; so do the words. A subset's symbols
+    // are listed and taken before those of the one in front of it.
+    symbol_list symbols{};
     std::uint64_t state = least_state;
     std::vector<std::uint32_t> words((out.size() - state_bytes) / word_bytes);
     auto front = words.size();
-    for (auto s = symbols.rbegin(); s != symbols.rend(); ++s) {
-        if (state >= (std::uint64_t{s->size} << (63U - s->bits))) {
-            LONGHAUL_ENSURE(front > 0, "no subset is longer than its bound");
-            words[--front] = static_cast<std::uint32_t>(state);
-            state >>= 32U;
+    const auto take = [&](const subset_shape& s, const std::uint16_t* at) {
+        const symbol** const end = list_subset(t, s, at, symbols);
+        for (const symbol** i = end; i-- != symbols.data();) {
+            if (state >= (*i)->limit()) {
+                LONGHAUL_ENSURE(front > 0, "no subset is longer than its bound");
+                words[--front] = static_cast<std::uint32_t>(state);
+                state >>= 32U;
+            }
+            state = (*i)->push(state);
         }
-        state = ((state / s->size) << s->bits) + state % s->size + s->start;
-    }
+    };
+    if (last.places > 0) take(last, places.data() + count * shape.chosen);
+    for (auto i = count; i > 0; --i) take(shape, places.data() + (i - 1) * shape.chosen);
     std::memcpy(out.data(), &state, state_bytes);
     const auto used = (words.size() - front) * word_bytes;
     if (used > 0) std::memcpy(out.data() + state_bytes, words.data() + front, used);
@@ -238,7 +332,7 @@ bool decode_subsets(std::size_t count, const subset_shape& shape, const subset_s
     for (std::size_t i = 0; i <= count; ++i) {
         const auto& s = i < count ? shape : last;
         if (s.places == 0) continue;
-        at = r.subset(s.levels, 0, s.chosen, at);
+        at = r.subset(s, at);
         if (at[-1] >= s.places) return false;
     }
     return r.state == least_state && std::all_of(r.at, r.end, [](std::byte b) { return b == std::byte{0}; });

@@ -40,16 +40,19 @@ public:
 
 protected:
     std::size_t piece_bytes(std::size_t count) const override { return count == 0 ? 0 : layout(*this, count).bytes; }
-    bool encode_piece(std::span<const float> values, const std::uint64_t* /*key*/, std::byte* out) const override {
+    bool encode_piece(std::span<const float> values, const std::uint64_t* /*key*/, std::byte* out,
+                      remainder* rest) const override {
         const auto& run = best_kernels();
-        if (!run.finite(values.data(), values.size())) return false;
         const layout l(*this, values.size());
         std::vector<std::uint16_t> places(l.kept);
         std::vector<float> picked(l.kept);
+        bool finite = true;
         l.each_run([&](std::size_t first, const subset_shape& s, std::size_t at) {
-            run.select(values.data() + first, s.places, s.chosen, places.data() + at);
+            finite = finite && run.select(values.data() + first, s.places, s.chosen, places.data() + at);
+            if (!finite) return;
             for (auto i = at; i < at + s.chosen; ++i) picked[i] = values[first + places[i]];
         });
+        if (!finite) return false;
         std::fill(out + l.values_at, out + l.subsets_at, std::byte{0});
         for (std::size_t g = 0; g * l.group_kept < l.kept; ++g) {
             const auto from = g * l.group_kept;
@@ -57,6 +60,12 @@ protected:
                           out + g * means_bytes, out + l.values_at);
         }
         encode_subsets(l.whole_runs, l.shape, l.last, places, l.subsets(out));
+        if (rest != nullptr) {
+            each_kept(out, l, places, [rest](std::size_t i, float v) {
+                rest->left[i] -= v;
+                rest->sent += static_cast<double>(v);
+            });
+        }
         return true;
     }
     bool check_piece(const std::byte* in, std::size_t count) const override {
@@ -133,6 +142,10 @@ private:
         const layout l(*this, count);
         std::vector<std::uint16_t> places(l.kept);
         LONGHAUL_ENSURE(decode_subsets(l.whole_runs, l.shape, l.last, l.subsets(in), places), "it was checked");
+        each_kept(in, l, places, take);
+    }
+    template <typename Take>
+    static void each_kept(const std::byte* in, const layout& l, std::span<const std::uint16_t> places, Take take) {
         l.each_run([&](std::size_t first, const subset_shape& s, std::size_t at) {
             const auto* means = in + at / l.group_kept * means_bytes;
             const float low = from_bf16(load_bf16(means)), high = from_bf16(load_bf16(means + 2));

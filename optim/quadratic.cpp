@@ -165,7 +165,11 @@ core::result<std::unique_ptr<trainer>> make_quadratic_trainer(const trainer_opti
         return core::fail(core::errc::config, "model.width, data.shards and inner.batch must be at least 1");
     core::tensor_spec x;
     x.name = "x";
-    x.shape = {options.model.width};
+    // Codecs compress matrices alone: a large problem is one, so that they can be tried without a network to train.
+    constexpr std::int64_t columns = 64;
+    const bool matrix = options.model.width >= columns * columns && options.model.width % columns == 0;
+    x.shape = matrix ? std::vector<std::int64_t>{options.model.width / columns, columns}
+                     : std::vector<std::int64_t>{options.model.width};
     std::vector<core::tensor_spec> specs{x};
     LONGHAUL_TRY_ASSIGN(auto manifest, core::tensor_manifest::make(std::move(specs)));
     if (options.fits) LONGHAUL_TRY(options.fits(manifest));

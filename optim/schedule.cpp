@@ -33,17 +33,6 @@ round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std:
     return plan;
 }
 
-void form_delta(std::span<const float> start, std::span<const float> local, std::span<const float> carry,
-                std::span<float> out) {
-    LONGHAUL_ENSURE(start.size() == local.size() && start.size() == out.size(), "equal lengths");
-    LONGHAUL_ENSURE(carry.empty() || carry.size() == start.size(), "a carry has the manifest's length");
-    if (carry.empty()) {
-        for (std::size_t i = 0; i < out.size(); ++i) out[i] = start[i] - local[i];
-    } else {
-        for (std::size_t i = 0; i < out.size(); ++i) out[i] = start[i] - local[i] + carry[i];
-    }
-}
-
 std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
                            std::uint64_t own_steps) {
     LONGHAUL_ENSURE(own_steps > 0, "a round has at least one inner step");

@@ -3,7 +3,6 @@
 /// rate stands. Waiting and agreeing are in peers/.
 
 #include <cstdint>
-#include <span>
 #include <string>
 
 #include "optim/config.hpp"
@@ -23,11 +22,6 @@ struct round_plan {
 
 /// The plan of a run without a controller: the configured values, every round.
 round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std::string codec);
-
-/// Δ = start − local (+ carry): `start` is what the peer's inner steps began from, `carry` what an earlier round did
-/// not accept; empty when there is none. All have the manifest's length; `out` may be `local`.
-void form_delta(std::span<const float> start, std::span<const float> local, std::span<const float> carry,
-                std::span<float> out);
 
 /// Where inner step `j` (from 0) of a peer with `own_steps` = H_i stands in the run: s_r + j·H/H_i, rounded down.
 /// `committed` = s_r counts the steps of committed rounds, so that a late or slow peer keeps the run's learning rate.

@@ -71,7 +71,8 @@ public:
 /// Makes a trainer from a run's configuration; errors are sentences (missing data file, unknown model, no CUDA device).
 using trainer_factory = std::function<core::result<std::unique_ptr<trainer>>(const trainer_options&)>;
 
-/// The analytic quadratic (optim/quadratic.hpp): model.width dimensions, data.shards shards, gradient noise of standard
+/// The analytic quadratic (optim/quadratic.hpp): model.width dimensions (a matrix of 64 columns from 4,096 on, if they
+/// fill it), data.shards shards, gradient noise of standard
 /// deviation 1/√batch; needs no data, and gives the same bits under every compiler. `step_time` is its modelled inner
 /// step. errc::config for sizes below 1.
 core::result<std::unique_ptr<trainer>> make_quadratic_trainer(const trainer_options& options,

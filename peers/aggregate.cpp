@@ -24,10 +24,17 @@ core::digest root_of(const std::vector<contribution>& contributions, std::span<c
 std::vector<core::digest> leaves_of(std::span<const float> values) {
     const auto grid = chunk_grid::of(values.size());
     std::vector<core::digest> leaves(grid.count());
-    for (std::uint32_t i = 0; i < grid.count(); ++i) {
-        leaves[i] = core::hash(core::bytes_of(values.subspan(grid.first(i), grid.size(i))));
-    }
+    hash_leaves(values, 0, values.size(), leaves);
     return leaves;
+}
+
+void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64_t count,
+                 std::vector<core::digest>& leaves) {
+    const auto grid = chunk_grid::of(values.size());
+    LONGHAUL_ENSURE(first % grid.elements == 0 && leaves.size() == grid.count(), "leaves are whole");
+    for (auto i = static_cast<std::uint32_t>(first / grid.elements); i < grid.count() && grid.first(i) < first + count;
+         ++i)
+        leaves[i] = core::hash(core::bytes_of(values.subspan(grid.first(i), grid.size(i))));
 }
 
 core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,

@@ -22,6 +22,9 @@ using shared_aggregate = std::shared_ptr<const aggregate>;
 core::digest root_of(const std::vector<contribution>& contributions, std::span<const core::digest> leaves);
 /// The leaves of a whole buffer. CPU work.
 std::vector<core::digest> leaves_of(std::span<const float> values);
+/// The same of the elements [first, first + count) alone, into their places of `leaves`; `first` begins a leaf.
+void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64_t count,
+                 std::vector<core::digest>& leaves);
 
 /// A foreign aggregate's bytes (f32 values), checked against the commit that names it. CPU work.
 core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,

@@ -27,8 +27,8 @@ core::task<core::result<void>> save(node& n) {
     c.momentum = state->momentum;
     c.residual = n.mass.carry().values;
     if (!c.residual.empty()) {
-        c.extra_json =
-            fmt::format(R"({{"carry_tokens":{},"carry_steps":{}}})", n.mass.carry().tokens, n.mass.carry().steps);
+        c.extra_json = fmt::format(R"({{"carry_tokens":{},"carry_steps":{},"carry_generation":{},"carry_applied":{}}})",
+                                   n.mass.carry().tokens, n.mass.carry().steps, state->generation, state->round);
     }
     const auto begun = n.env.clock.now();
     auto saved =
@@ -96,7 +96,11 @@ core::task<core::result<void>> restore(node& n) {
         LONGHAUL_CO_TRY_ASSIGN(mass.tokens, core::json_u64(*extra, "carry_tokens"));
         LONGHAUL_CO_TRY_ASSIGN(const auto steps, core::json_u64(*extra, "carry_steps"));
         mass.steps = static_cast<std::uint32_t>(steps);
-        n.mass.fold_back(std::move(mass));
+        LONGHAUL_CO_TRY_ASSIGN(const auto generation, core::json_u64(*extra, "carry_generation"));
+        LONGHAUL_CO_TRY_ASSIGN(const auto applied, core::json_u64(*extra, "carry_applied"));
+        n.mass.restore(std::move(mass));
+        if (generation != n.state->generation || applied != n.state->round)
+            discard_mass(n, "a checkpoint carried it, and it is of another state");
     }
     co_return core::ok();
 }

@@ -70,6 +70,12 @@ chunk_grid chunk_grid::of(std::uint64_t total_elements) {
     return g;
 }
 
+chunk_grid chunk_grid::of(std::uint64_t total_elements, const compress::codec& codec) {
+    auto g = of(total_elements);
+    if (codec.wants_feedback()) g.elements *= coarse;
+    return g;
+}
+
 std::string tag_of(const stream_name& name, std::uint32_t attempt) {
     return fmt::format("x/{}/{}/{}/{}/{}/{}/{}/{}", name.generation, name.round, name.step,
                        static_cast<unsigned>(name.kind), name.attempt, name.shard, name.author, attempt);
@@ -138,15 +144,17 @@ core::digest root_of_stream(const chunk_header& any_chunk, std::span<const core:
     return core::hash(head.bytes());
 }
 
-compress::range range_of_chunk(const core::tensor_manifest& manifest, std::uint32_t chunk) {
-    const auto grid = chunk_grid::of(manifest.elements());
+compress::range range_of_chunk(const core::tensor_manifest& manifest, const compress::codec& codec,
+                               std::uint32_t chunk) {
+    const auto grid = chunk_grid::of(manifest.elements(), codec);
     return {manifest, grid.first(chunk), grid.size(chunk)};
 }
 
 std::uint64_t payload_bytes(const core::tensor_manifest& manifest, const compress::codec& codec) {
     std::uint64_t n = 0;
-    const auto chunks = chunk_grid::of(manifest.elements()).count();
-    for (std::uint32_t i = 0; i < chunks; ++i) n += codec.range_bytes(range_of_chunk(manifest, i));
+    const auto chunks = chunk_grid::of(manifest.elements(), codec).count();
+    for (std::uint32_t i = 0; i < chunks; ++i)
+        n += chunk_header_bytes + codec.range_bytes(range_of_chunk(manifest, codec, i));
     return n;
 }
 
@@ -159,7 +167,7 @@ stream_layout::stream_layout(std::uint32_t first, const std::vector<std::size_t>
 stream_layout stream_layout::of(const core::tensor_manifest& manifest, const compress::codec& codec,
                                 std::uint32_t first, std::uint32_t count, std::size_t table) {
     std::vector<std::size_t> sizes(count);
-    for (std::uint32_t i = 0; i < count; ++i) sizes[i] = codec.range_bytes(range_of_chunk(manifest, first + i));
+    for (std::uint32_t i = 0; i < count; ++i) sizes[i] = codec.range_bytes(range_of_chunk(manifest, codec, first + i));
     return {first, sizes, table};
 }
 

@@ -15,11 +15,16 @@
 namespace longhaul::peers {
 
 /// How a model is cut: parts of equal length, at most 1 MiB of f32 and for small models less, so that a pipeline has
-/// something to overlap. A function of the model alone.
+/// something to overlap. A function of the model alone; but a codec of two bits an element or less cuts parts that are
+/// `coarse` times as long, so that headers do not weigh more than what is behind them.
 struct chunk_grid {
+    static constexpr std::uint64_t coarse = 8;
     std::uint64_t total = 0;     ///< elements of the model
     std::uint64_t elements = 1;  ///< of a chunk; the last may be shorter
+    /// Of the model: what roots are made of.
     static chunk_grid of(std::uint64_t total_elements);
+    /// Of payloads in that codec.
+    static chunk_grid of(std::uint64_t total_elements, const compress::codec& codec);
     std::uint32_t count() const { return static_cast<std::uint32_t>((total + elements - 1) / elements); }
     std::uint64_t first(std::uint32_t chunk) const { return chunk * elements; }
     std::uint64_t size(std::uint32_t chunk) const { return std::min(elements, total - first(chunk)); }
@@ -63,7 +68,7 @@ struct work_done {
 struct chunk_header {
     core::digest run;
     stream_name stream;
-    std::uint32_t index = 0;  ///< in the model's grid; the table of a reduced stream follows its last chunk
+    std::uint32_t index = 0;  ///< in the codec's grid; the table of a reduced stream follows its last chunk
     std::uint16_t codec = 0;  ///< wire id
     work_done work;
     core::digest hash;  ///< of the bytes behind the header
@@ -81,8 +86,9 @@ core::result<chunk_header> open_chunk(core::const_bytes frame, const net::peer_k
 core::digest root_of_stream(const chunk_header& any_chunk, std::span<const core::digest> hashes);
 
 /// A chunk's elements.
-compress::range range_of_chunk(const core::tensor_manifest& manifest, std::uint32_t chunk);
-/// What all chunks of a model take on the wire, without their headers.
+compress::range range_of_chunk(const core::tensor_manifest& manifest, const compress::codec& codec,
+                               std::uint32_t chunk);
+/// What a payload takes on the wire, all chunks with their headers.
 std::uint64_t payload_bytes(const core::tensor_manifest& manifest, const compress::codec& codec);
 
 /// Where the frames of a stream lie in its bytes.

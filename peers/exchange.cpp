@@ -27,6 +27,11 @@ bool is_relayed(const exchange_plan& plan, peer_number source) {
 
 }  // namespace
 
+std::uint32_t chunks_of(const exchange_terms& t, std::uint64_t elements) {
+    const auto codec = compress::find_codec(t.codec);
+    return codec ? chunk_grid::of(elements, **codec).count() : 0;
+}
+
 chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks) {
     if (plan.shards.empty()) return {0, chunks};
     std::uint64_t first = 0;
@@ -68,7 +73,7 @@ exchange::exchange(exchange_host& host) : host_(host), moved_(host.env().executo
 
 std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
     if (round_of(name) != round_of(t) || name.step != 0 || name.shard >= shards_of(t.plan)) return {};
-    if (range_of(t.plan, name.shard, chunk_grid::of(host_.tensors().elements()).count()).count == 0) return {};
+    if (range_of(t.plan, name.shard, chunks_of(t, host_.tensors().elements())).count == 0) return {};
     const bool sharded = !t.plan.shards.empty();
     if (name.kind == stream_kind::contribution) {
         if (name.attempt != 0 || !is_in(t.contributors, name.author)) return {};
@@ -118,7 +123,7 @@ exchange::shared_stream exchange::make_stream(const exchange_terms& t, const str
     LONGHAUL_ENSURE(codec, "terms without a codec have no streams");
     s->name = name;
     s->codec = (*codec)->wire_id();
-    const auto chunks = range_of(t.plan, name.shard, chunk_grid::of(host_.tensors().elements()).count());
+    const auto chunks = range_of(t.plan, name.shard, chunks_of(t, host_.tensors().elements()));
     const auto table = name.kind == stream_kind::reduced ? t.contributors.size() * table_line : 0;
     s->layout = stream_layout::of(host_.tensors(), **codec, chunks.first, chunks.count, table);
     const auto& l = s->layout;

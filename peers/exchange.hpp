@@ -59,6 +59,8 @@ struct chunk_range {
     std::uint32_t first = 0, count = 0;
 };
 chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks);
+/// Chunks of a payload in these terms; 0 when their codec is unknown.
+std::uint32_t chunks_of(const exchange_terms& t, std::uint64_t elements);
 inline std::uint32_t shards_of(const exchange_plan& plan) {
     return plan.shards.empty() ? 1 : static_cast<std::uint32_t>(plan.shards.size());
 }
@@ -66,6 +68,9 @@ inline std::uint32_t shards_of(const exchange_plan& plan) {
 /// relays run in a circle gives those directly.
 std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
                                            std::span<const peer_number> wanted);
+
+/// Encodes a range of the model into the bytes of a chunk; called on the workers, once for each range, in any order.
+using range_encoder = std::function<core::result<void>(const compress::range& r, core::mutable_bytes out)>;
 
 class exchange {
 public:
@@ -86,8 +91,11 @@ public:
 
     /// Offers this node's payload to those who are to have it, before there is one.
     void prepare();
-    /// Encodes, signs and sends `values` (the manifest's elements), chunk by chunk; returns when all of it is signed.
-    /// `values` must live until then. errc::limit: a value that the codec cannot carry.
+    /// Encodes, signs and sends this node's payload, chunk by chunk; returns when all of it is signed. What `encode`
+    /// refers to must live until then; its error is passed on.
+    core::task<core::result<contribution>> contribute(range_encoder encode, work_done work);
+    /// The same with these values (the manifest's elements), which must live as long. errc::limit: one that the codec
+    /// cannot carry.
     core::task<core::result<contribution>> contribute(std::span<const float> values, work_done work);
     /// There will be no payload: takes the offers back. A payload that was made stays.
     void withdraw();

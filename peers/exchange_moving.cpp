@@ -150,7 +150,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
                 c.header = open_chunk(s->frame(c.frame), key);
                 c.signed_by_author = c.header.has_value();
                 if (!c.header || c.frame >= s->layout.count()) continue;
-                const auto range = range_of_chunk(host_.tensors(), s->layout.first() + c.frame);
+                const auto range = range_of_chunk(host_.tensors(), **codec, s->layout.first() + c.frame);
                 const auto sound = (*codec)->check(range, s->data(c.frame));
                 if (!sound) c.header = fail(sound.error());
             }

@@ -62,11 +62,20 @@ void exchange::run_isolated(core::task<core::result<void>> part) {
 // ---- the own payload
 
 core::task<core::result<contribution>> exchange::contribute(std::span<const float> values, work_done work) {
+    LONGHAUL_ENSURE(values.size() == host_.tensors().elements(), "a payload has the model's length");
+    LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(terms_.codec));
+    range_encoder encode = [values, codec](const compress::range& r, core::mutable_bytes out) {
+        return codec->encode(r, values.subspan(r.first(), r.size()), {}, out);
+    };
+    auto made = co_await contribute(std::move(encode), work);
+    co_return made;
+}
+
+core::task<core::result<contribution>> exchange::contribute(range_encoder encode, work_done work) {
     prepare();
     const auto mine = own_streams();
-    const auto codec = compress::find_codec(terms_.codec);
-    LONGHAUL_CO_TRY(codec);
-    LONGHAUL_ENSURE(!mine.empty() && values.size() == host_.tensors().elements(), "a contributor has a payload");
+    LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(terms_.codec));
+    LONGHAUL_ENSURE(!mine.empty(), "a contributor has a payload");
     std::uint32_t longest = 0;
     for (const auto& s : mine) {
         s->work = work;
@@ -85,8 +94,7 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
                 const auto& l = s->layout;
                 for (auto f = i; f < std::min(i + n, l.count()) && made; ++f) {
                     h.index = l.first() + f;
-                    const auto range = range_of_chunk(host_.tensors(), h.index);
-                    made = (*codec)->encode(range, values.subspan(range.first(), range.size()), {}, s->data(f));
+                    made = encode(range_of_chunk(host_.tensors(), *codec, h.index), s->data(f));
                     h.hash = s->hashes[f] = core::hash(s->data(f));
                     if (f + 1 == l.count()) h.root = s->root = root_of_stream(h, s->hashes);
                     seal_chunk(h, s->frame(f), host_.identity());
@@ -131,12 +139,12 @@ void exchange::start_attempt() {
 
 core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
     const auto elements = host_.tensors().elements();
-    const auto chunks = chunk_grid::of(elements).count();
+    const auto chunks = chunks_of(a->terms, elements);
     const bool nobody = a->terms.contributors.empty();
     std::function<void()> job = [&] {
         a->out->values.assign(elements, 0.0F);
+        a->leaves.resize(chunk_grid::of(elements).count());
         if (nobody) a->leaves = leaves_of(a->out->values);
-        a->leaves.resize(chunks);
     };
     auto ran = co_await host_.env().workers.run(std::move(job), 0s);
     LONGHAUL_CO_TRY(ran);
@@ -179,8 +187,7 @@ std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a,
 /// for itself what the others will decode.
 core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t shard) {
     const auto& terms = a->terms;
-    const auto grid = chunk_grid::of(host_.tensors().elements());
-    const auto range = range_of(terms.plan, shard, grid.count());
+    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors().elements()));
     shared_stream out;
     if (!terms.plan.shards.empty()) {
         stream_name name;
@@ -216,7 +223,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto chunk = range.first + f;
-                const auto elements = range_of_chunk(host_.tensors(), chunk);
+                const auto elements = range_of_chunk(host_.tensors(), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
                 for (std::size_t c = 0; c < inputs.size() && summed; ++c)
                     summed = a->codec->add(elements, inputs[c]->data(f), mean->factors_of(c), part);
@@ -233,8 +240,11 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
                     h.hash = out->hashes[f] = core::hash(out->data(f));
                     seal_chunk(h, out->frame(f), host_.identity());
                 }
-                const bool same_bytes = out && a->codec->lossless();
-                a->leaves[chunk] = same_bytes ? out->hashes[f] : core::hash(core::bytes_of(part));
+                if (out && a->codec->lossless()) {
+                    a->leaves[chunk] = out->hashes[f];
+                } else {
+                    hash_leaves(a->out->values, elements.first(), elements.size(), a->leaves);
+                }
             }
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
@@ -275,8 +285,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
 /// Takes a shard's result from its owner, chunk by chunk.
 core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t shard) {
     const auto& terms = a->terms;
-    const auto grid = chunk_grid::of(host_.tensors().elements());
-    const auto range = range_of(terms.plan, shard, grid.count());
+    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors().elements()));
     stream_name name;
     name.generation = terms.generation;
     name.round = terms.round;
@@ -297,10 +306,14 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && decoded; ++f) {
                 const auto chunk = range.first + f;
-                const auto elements = range_of_chunk(host_.tensors(), chunk);
+                const auto elements = range_of_chunk(host_.tensors(), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
                 decoded = a->codec->decode(elements, s->data(f), part);
-                a->leaves[chunk] = a->codec->lossless() ? s->hashes[f] : core::hash(core::bytes_of(part));
+                if (a->codec->lossless()) {
+                    a->leaves[chunk] = s->hashes[f];
+                } else {
+                    hash_leaves(a->out->values, elements.first(), elements.size(), a->leaves);
+                }
             }
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);

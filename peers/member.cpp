@@ -148,29 +148,47 @@ core::task<core::result<void>> train(node& n) {
     inner.with("loss", *n.train_loss).with("seconds", core::to_seconds(n.timing.compute));
     n.emit(std::move(inner));
 
-    // Δ = anchor − local, plus what earlier rounds did not take (DESIGN §6).
+    // Δ = anchor − local, plus what earlier rounds did not take or say (DESIGN §6).
     auto carry = n.mass.take_carry();
     if (std::uint64_t{carry.steps} + done->steps > max_steps_claimed(n)) {
         core::event lost("mass_lost");
+        n.mass.lose(carry);
         lost.with("tokens", carry.tokens);
         lost.with("reason", std::string("no round took it for so long that the others would not believe it any more"));
         n.emit(std::move(lost));
         carry = {};
     }
-    carried_mass mass;
+    pending_payload payload;
+    payload.generation = generation;
+    payload.round = open.round;
+    auto& mass = payload.mass;
     mass.tokens = done->tokens + carry.tokens;
     mass.steps = done->steps + carry.steps;
     mass.values.resize(n.tensors().elements());
+    compress::payload_source source;
+    source.anchor = start->anchor;
+    source.residual = carry.values;
+    if (n.mass.rule().keeps_residual) {
+        // The new residual takes the old one's place: nothing moves between here and the end of this function.
+        payload.left = std::move(carry.values);
+        payload.left.resize(mass.values.size());
+    }
+    source.beta = n.mass.beta_for(generation, open.round);
+    source.values = mass.values;
+    source.left = payload.left;
+    compress::mass_sums sums;
     const auto begun = n.env.clock.now();
-    const auto form = [&] {
-        n.trainer->read(mass.values);
-        optim::form_delta(start->anchor, mass.values, carry.values, mass.values);
-    };
-    auto formed = co_await n.env.workers.run(form, 0s);
-    LONGHAUL_CO_TRY(formed);
+    const auto read = [&n, &mass] { n.trainer->read(mass.values); };
+    auto was_read = co_await n.env.workers.run(read, 0s);
+    LONGHAUL_CO_TRY(was_read);
     if (!still_wanted(n, generation, open.round)) {
         // Too late for this round: the mass goes into the next payload, once.
         n.held.withdraw();
+        const auto form = [&] { sums = compress::compensate(source, 0, mass.values.size()); };
+        auto formed = co_await n.env.workers.run(form, 0s);
+        LONGHAUL_CO_TRY(formed);
+        n.mass.formed(generation, open.round, sums, carry.sum);
+        mass.sum = sums.compensated;
         n.mass.fold_back(std::move(mass));
         co_return core::ok();
     }
@@ -179,13 +197,21 @@ core::task<core::result<void>> train(node& n) {
     work.tokens = mass.tokens;
     work.steps = mass.steps;
     work.loss = *n.train_loss;
-    auto made = co_await n.held.contribute(mass.values, work);
+    LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(open.plan.codec));
+    const range_encoder encode = [&source, &sums, codec](const compress::range& r, core::mutable_bytes out) {
+        return compress::encode(source, *codec, r, {}, out, sums);
+    };
+    auto made = co_await n.held.contribute(encode, work);
     LONGHAUL_CO_TRY(made);
     // Between the last chunk and this line nothing waits: no commit can have taken what is not pending yet.
     n.timing.encoded_at = n.env.clock.now();
     n.timing.encode = n.timing.encoded_at - begun;
     n.produced_for = {generation, open.round};
-    n.mass.sent({generation, open.round, made->payload, std::move(mass)});
+    n.mass.formed(generation, open.round, sums, carry.sum);
+    mass.sum = sums.compensated;
+    payload.sent = sums.sent;
+    payload.id = made->payload;
+    n.mass.sent(std::move(payload));
     send_progress(n);
     co_return core::ok();
 }
@@ -306,6 +332,18 @@ void open_exchange(node& n) {
     n.held.open(std::move(t));
 }
 
+void discard_mass(node& n, std::string reason) {
+    if (n.mass.carry().empty() && !n.mass.pending()) return;
+    core::event lost("mass_lost");
+    lost.with("sum", n.mass.account().held).with("tokens", n.mass.discard()).with("reason", std::move(reason));
+    n.emit(std::move(lost));
+}
+
+void settle_mass(node& n) {
+    if (!n.log_known || !n.state || n.state->generation != n.led().generation()) return;
+    (void)n.mass.settle(n.led(), n.number, n.state->round);
+}
+
 std::unique_ptr<exchange_host> make_exchange_host(node& n) { return std::make_unique<node_exchange>(n); }
 
 core::task<core::result<void>> report_progress(node& n) {
@@ -351,6 +389,10 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     const bool saved = took_part && peers > 1;
     e.with("raw_bytes", saved ? elements * 4 * done.plan.inner_steps * (peers - 1) : std::uint64_t{0});
     if (tokens > 0) e.with("loss", loss / static_cast<double>(tokens));
+    const auto mass = n.mass.account();
+    LONGHAUL_ENSURE(mass.balances(), "what was produced was sent, is held or is counted lost (I13)");
+    e.with("mass_produced", mass.produced).with("mass_sent", mass.sent).with("mass_residual", mass.held);
+    e.with("mass_lost", mass.lost).with("mass_rounding", mass.rounding);
     n.emit(std::move(e));
     t = {};
 
@@ -379,9 +421,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
 core::task<core::result<void>> take_part(node& n) {
     std::vector<peer_number> told;  // payloads that were here when we last said so
     for (;;) {
-        if (n.log_known) {
-            (void)n.mass.settle(n.led(), n.number);
-        }
+        settle_mass(n);
         switch (decide(n)) {
             case next_step::finish: {
                 if (n.fatal) co_return fail(*n.fatal);

@@ -10,9 +10,9 @@ namespace longhaul::peers {
 
 core::result<std::uint64_t> memory_needed(const core::tensor_manifest& tensors, const run_config& config,
                                           std::uint64_t limit) {
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
-    // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
-    // moments. Then the payloads of the open round and of the one before.
+    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry or
+    // residual; the retained aggregates, the one being made and the one before; and the trainer's parameters, gradients
+    // and two moments. Then the payloads of the open round and of the one before.
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(config.exchange.codec));
     const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min));

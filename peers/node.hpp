@@ -195,6 +195,10 @@ void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
 /// due.
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
+/// Gives up what is carried, if anything is, and says why in an event.
+void discard_mass(node& n, std::string reason);
+/// What the log and the state say of this node's last payload is done to its mass.
+void settle_mass(node& n);
 /// The log has opened an attempt: its exchange begins.
 void open_exchange(node& n);
 /// The offers of a link: accepted, held or refused.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "compress/codec.hpp"
 #include "net/ticket.hpp"
 
 namespace longhaul::peers {
@@ -58,6 +57,11 @@ core::result<void> validate_times(const peers_config& c) {
 
 }  // namespace
 
+core::result<compress::feedback_rule> feedback_of(const exchange_config& c) {
+    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.codec));
+    return compress::find_feedback(c.feedback, c.beta, *codec);
+}
+
 void bind(core::config_binder& b, run_config& c) {
     b.bind("name", c.name, "of the run, in tickets and paths: letters, digits, '.', '_' and '-'");
     optim::bind(b, c.model);
@@ -65,6 +69,9 @@ void bind(core::config_binder& b, run_config& c) {
     optim::bind(b, c.inner);
     optim::bind(b, c.outer);
     b.bind_choice("exchange.codec", c.exchange.codec, compress::codec_names(), "how pseudo-gradients are encoded");
+    b.bind_choice("exchange.feedback", c.exchange.feedback, compress::feedback_names(),
+                  "what a codec loses is kept and sent later (ef), or not (none)");
+    b.bind("exchange.beta", c.exchange.beta, "of what ef keeps, each round; 1 forgets nothing", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
@@ -89,13 +96,7 @@ core::result<void> validate(const run_config& c) {
                           c.name.substr(0, 64));
     }
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
-    if (codec->wants_feedback()) {
-        return core::fail(
-            core::errc::config,
-            "exchange.codec = \"{}\" needs error feedback, which runs do not have yet: use f32, bf16, int8, "
-            "int4 or e3m0",
-            codec->name());
-    }
+    LONGHAUL_TRY(feedback_of(c.exchange));
     if (c.exchange.mode == "shard" && !codec->fits_sums()) {
         return core::fail(core::errc::config,
                           "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto or "

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "compress/feedback.hpp"
 #include "core/config.hpp"
 #include "optim/config.hpp"
 
@@ -12,7 +13,9 @@ namespace longhaul::peers {
 /// [exchange]: how pseudo-gradients travel.
 struct exchange_config {
     std::string codec = "bf16";
-    std::string mode = "auto";  ///< auto | gather (every member gets every payload) | shard (owners sum and return)
+    std::string feedback = "none";  ///< none | ef
+    double beta = 0.95;             ///< of ef's residual, each round
+    std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
 };
 
 /// [peers]: who may take part and how long others wait for them.
@@ -55,6 +58,9 @@ struct run_config {
     /// Inner steps of the whole run: the length of the learning rate's schedule.
     std::uint64_t total_steps() const { return static_cast<std::uint64_t>(stop.rounds * inner.steps); }
 };
+
+/// What [exchange] says of feedback; errc::config for what cannot work together.
+core::result<compress::feedback_rule> feedback_of(const exchange_config& c);
 
 /// Binds every key of RUN.toml.
 void bind(core::config_binder& binder, run_config& c);

@@ -1,6 +1,29 @@
 #include "peers/settlement.hpp"
 
+#include <cmath>
+
 namespace longhaul::peers {
+
+namespace {
+/// β·residual, p and what is left of it are rounded, each by 2⁻²⁴ of a magnitude that the sums have counted, by the
+/// next round at the latest; four times that leaves room for sums in double.
+constexpr double rounding_share = 0x1p-22;
+}  // namespace
+
+bool mass_account::balances() const { return std::abs(produced - sent - held - lost) <= rounding; }
+
+float settlement::beta_for(std::uint64_t generation, std::uint64_t round) const {
+    return decayed_for_ == std::pair(generation, round) ? 1.0F : rule_.beta;
+}
+
+void settlement::formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums,
+                        double carried) {
+    rounding_ += rounding_share * sums.size;
+    LONGHAUL_ENSURE(std::abs(sums.residual - carried) <= rounding_, "the residual is what the last payload left (I13)");
+    produced_ += sums.produced;
+    lost_ += (1.0 - static_cast<double>(beta_for(generation, round))) * carried;
+    decayed_for_ = {generation, round};
+}
 
 void settlement::fold_back(carried_mass mass) {
     if (mass.empty()) return;
@@ -11,30 +34,58 @@ void settlement::fold_back(carried_mass mass) {
     for (std::size_t i = 0; i < carry_.values.size(); ++i) carry_.values[i] += mass.values[i];
     carry_.tokens += mass.tokens;
     carry_.steps += mass.steps;
+    carry_.sum += mass.sum;
+}
+
+void settlement::restore(carried_mass mass) {
+    mass.sum = 0;
+    for (const float v : mass.values) {
+        mass.sum += static_cast<double>(v);
+        rounding_ += rounding_share * static_cast<double>(std::abs(v));
+    }
+    produced_ += mass.sum;
+    fold_back(std::move(mass));
 }
 
 void settlement::sent(pending_payload p) {
     LONGHAUL_ENSURE(!pending_, "a payload was sent before the last one was settled");
+    LONGHAUL_ENSURE(p.left.empty() != rule_.keeps_residual, "feedback knows what a payload leaves");
     pending_ = std::move(p);
 }
 
-std::optional<bool> settlement::settle(const ledger& l, peer_number self) {
+std::optional<bool> settlement::settle(const ledger& l, peer_number self, std::uint64_t applied) {
     if (!pending_) return std::nullopt;
-    const bool decided = l.generation() != pending_->generation || l.committed() >= pending_->round;
+    const bool decided = l.generation() != pending_->generation || applied >= pending_->round;
     if (!decided) return std::nullopt;
     const auto* me = l.find(self);
     const accepted_payload mine{pending_->generation, pending_->round, pending_->id};
     const bool accepted = me != nullptr && me->last_accepted == mine;
-    if (!accepted) fold_back(std::move(pending_->mass));
+    auto mass = std::move(pending_->mass);
+    if (accepted) {
+        // Without feedback nobody asks what the codec made of it: it was sent.
+        const double sent = rule_.keeps_residual ? pending_->sent : mass.sum;
+        sent_ += sent;
+        mass.values = std::move(pending_->left);
+        mass.tokens = 0;
+        mass.steps = 0;
+        mass.sum -= sent;
+    }
+    fold_back(std::move(mass));
     pending_.reset();
     return accepted;
 }
 
 std::uint64_t settlement::discard() {
-    std::uint64_t lost = carry_.tokens + (pending_ ? pending_->mass.tokens : 0);
+    const auto a = account();
+    const std::uint64_t tokens = carry_.tokens + (pending_ ? pending_->mass.tokens : 0);
+    lost_ += a.held;
     carry_ = {};
     pending_.reset();
-    return lost;
+    return tokens;
+}
+
+mass_account settlement::account() const {
+    return {produced_, sent_, lost_, carry_.sum + (pending_ ? pending_->mass.sum : 0), rounding_};
 }
 
 }  // namespace longhaul::peers

@@ -1,51 +1,83 @@
 #pragma once
-/// What became of a payload, and where its mass goes (DESIGN §5, "Settlement"). Accepted: it is in everybody's anchor.
-/// Otherwise its author, and nobody else, folds it back once into the carry, which the next payload includes.
+/// What became of a payload, and where its mass goes (DESIGN §5, "Settlement"). Accepted: what it says is in
+/// everybody's anchor, and what it does not say is the new residual. Otherwise: its author, and nobody else, keeps the
+/// whole of it, once, for the next payload. All of this moves when the state does, as one unit with anchor and
+/// momentum.
 
 #include <optional>
 
-#include "core/tensor.hpp"
+#include "compress/feedback.hpp"
 #include "peers/ledger.hpp"
 
 namespace longhaul::peers {
 
-/// Mass that no commit has taken yet: added to the next pseudo-gradient. Empty buffer: none.
+/// Mass that is still its peer's: the residual of error feedback, and what no commit has taken. It is part of the next
+/// payload. Empty buffer: none.
 struct carried_mass {
     core::flat_buffer values;
-    std::uint64_t tokens = 0;
+    std::uint64_t tokens = 0;  ///< trained for and not yet counted by a commit; a residual's are
     std::uint32_t steps = 0;
+    double sum = 0;  ///< of the values, as they were made
     bool empty() const { return values.empty(); }
 };
 
-/// A payload that was sent and is not settled: what it was made from, in full precision.
+/// A payload that was sent and is not settled.
 struct pending_payload {
     std::uint64_t generation = 0;
     std::uint64_t round = 0;
     core::digest id;
-    carried_mass mass;
+    carried_mass mass;       ///< what it was made from, in full precision
+    core::flat_buffer left;  ///< with feedback: mass minus what was sent
+    double sent = 0;         ///< sum of what was sent
 };
 
-/// A peer's unsettled and carried mass. All changes happen on the I/O thread between awaits: one unit with the state.
+/// Σ of values, in double, since this node started: produced = sent + held + lost, up to `rounding` (I13).
+struct mass_account {
+    double produced = 0;  ///< pseudo-gradients, and what a checkpoint brought
+    double sent = 0;      ///< in accepted payloads
+    double lost = 0;      ///< by β, or given up
+    double held = 0;      ///< residual, carry and what is pending
+    double rounding = 0;  ///< that f32 can have added or taken
+    bool balances() const;
+};
+
+/// A peer's unsettled and carried mass. All changes happen on the I/O thread between awaits.
 class settlement {
 public:
-    /// Takes the carry for inclusion in the next payload: it is empty afterwards, its mass belongs to the caller.
+    explicit settlement(compress::feedback_rule rule = {}) : rule_(rule) {}
+    const compress::feedback_rule& rule() const { return rule_; }
+
+    /// Takes what is carried for inclusion in the next payload: it is empty afterwards, its mass belongs to the caller,
+    /// who hands it back by `sent` or `fold_back`, or gives it up by `lose`.
     carried_mass take_carry() { return std::exchange(carry_, {}); }
+    /// What is left of a residual that is compensated for this round: β the first time, all of it after that.
+    float beta_for(std::uint64_t generation, std::uint64_t round) const;
+    /// A pseudo-gradient was compensated with what was carried, for this round.
+    void formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums, double carried);
     /// Adds mass that could not be sent (training was interrupted).
     void fold_back(carried_mass mass);
+    /// Adds mass that an earlier life of this node has left.
+    void restore(carried_mass mass);
+    /// Gives mass up.
+    void lose(const carried_mass& mass) { lost_ += mass.sum; }
     /// A payload goes out. There is none pending.
     void sent(pending_payload p);
-    /// Settles the pending payload if the ledger has decided: accepted (its mass is dropped, true) or passed over
-    /// (folded back, false).
-    std::optional<bool> settle(const ledger& l, peer_number self);
-    /// The state was replaced by a downloaded one: carried mass may already be in it. Returns the tokens counted lost.
+    /// Settles the pending payload if the ledger has decided and the state has come so far (`applied` rounds of the
+    /// ledger's generation): accepted (what it did not say is carried, true) or passed over (all of it is, false).
+    std::optional<bool> settle(const ledger& l, peer_number self, std::uint64_t applied);
+    /// The state was replaced by another one, in which carried mass may already be. Returns the tokens counted lost.
     std::uint64_t discard();
 
     const std::optional<pending_payload>& pending() const { return pending_; }
     const carried_mass& carry() const { return carry_; }
+    mass_account account() const;
 
 private:
+    compress::feedback_rule rule_;
     carried_mass carry_;
     std::optional<pending_payload> pending_;
+    std::pair<std::uint64_t, std::uint64_t> decayed_for_{};  ///< (generation, round)
+    double produced_ = 0, sent_ = 0, lost_ = 0, rounding_ = 0;
 };
 
 }  // namespace longhaul::peers

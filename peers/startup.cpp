@@ -110,6 +110,8 @@ std::string first_difference(const run_config& ours, const run_config& theirs, s
 }
 
 core::task<core::result<void>> make_trainer(node& n, const run_config& config) {
+    LONGHAUL_CO_TRY_ASSIGN(const auto rule, feedback_of(config.exchange));
+    n.mass = settlement(rule);
     optim::trainer_options o;
     o.model = config.model;
     o.data = config.data;
@@ -276,12 +278,7 @@ void log_advanced(node& n, const record* r) {
         // "Settlement").
         const bool exact =
             n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
-        if (!exact && !n.mass.carry().empty()) {
-            core::event lost("mass_lost");
-            lost.with("tokens", n.mass.discard());
-            lost.with("reason", std::string("a checkpoint carried it, and the run has gone on since"));
-            n.emit(std::move(lost));
-        }
+        if (!exact) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
     }
     open_exchange(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());

@@ -1,6 +1,7 @@
 #include "sim/checkers.hpp"
 
 #include <array>
+#include <cmath>
 #include <optional>
 #include <set>
 #include <tuple>
@@ -24,6 +25,7 @@ public:
 
 private:
     void committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied);
+    void weigh(const node_history& node, const core::event& e, std::optional<double>& sent);
     void break_rule(const char* rule, std::string sentence) {
         out.first.try_emplace(rule, sentence);
         out.broken.push_back(fmt::format("{}: {}", rule, sentence));
@@ -66,10 +68,32 @@ void checker::committed_on(const node_history& node, const core::event& e, std::
     if (field<bool>(e, "own_merged").value_or(false)) then.own_merged.insert(node.name);
 }
 
+/// `sent` is what the node said of the round before, if nothing came between them.
+void checker::weigh(const node_history& node, const core::event& e, std::optional<double>& sent) {
+    const auto sum = [&e](const char* name) { return field<double>(e, name); };
+    const auto now = sum("mass_sent");
+    if (!now) return;
+    const double produced = sum("mass_produced").value_or(0), held = sum("mass_residual").value_or(0);
+    const double lost = sum("mass_lost").value_or(0), rounding = sum("mass_rounding").value_or(0);
+    const auto round = field<std::uint64_t>(e, "round").value_or(0);
+    if (!(std::abs(produced - *now - held - lost) <= rounding)) {
+        break_rule("I13", fmt::format("{} produced {} up to round {}, of which {} were sent, {} are held and {} lost",
+                                      node.name, produced, round, *now, held, lost));
+    }
+    if (sent && *sent != *now && !field<bool>(e, "own_merged").value_or(false)) {
+        break_rule("I13", fmt::format("{} counts {} as sent in round {}, which did not merge it", node.name,
+                                      *now - *sent, round));
+    }
+    sent = now;
+}
+
 void checker::read(const node_history& node) {
     std::optional<std::uint64_t> applied;
+    std::optional<double> sent;
     for (const auto& [at, e] : *node.events) {
         if (e.name == "started") applied.reset();
+        if (e.name == "started" || e.name == "catch_up") sent.reset();
+        if (e.name == "round_committed") weigh(node, e, sent);
         if (e.name == "catch_up") applied = field<std::uint64_t>(e, "round");
         if (e.name == "round_committed") committed_on(node, e, applied);
         const bool saved = e.name == "checkpoint", downloaded = e.name == "catch_up";
@@ -113,7 +137,7 @@ findings check_invariants(const world& w) {
 }
 
 std::span<const std::string_view> checked_invariants() {
-    static constexpr std::array<std::string_view, 8> all{"I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10"};
+    static constexpr std::array<std::string_view, 9> all{"I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10", "I13"};
     return all;
 }
 

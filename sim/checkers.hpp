@@ -31,6 +31,7 @@ struct node_history {
 ///   I3 equal generation and round mean equal roots on all nodes;
 ///   I4 and they merged equally many payloads; I6 and equally many tokens;
 ///   I5 no more peers say that their payload was merged than were merged;
+///   I13 what a node produced it sent, holds, or counts lost; and it sent no mass in a round that did not merge it;
 ///   I8 what a node checkpoints, I10 what it downloads, has the root that was committed.
 findings check_invariants(std::span<const node_history> nodes);
 findings check_invariants(const world& w);

@@ -60,19 +60,19 @@ private:
 
 core::result<json> measure(const compress::codec& codec, const core::tensor_manifest& model,
                            std::span<const float> values, const codec_wishes& w, const stopwatch& watch) {
-    const auto chunks = chunk_grid::of(model.elements()).count();
+    const auto chunks = chunk_grid::of(model.elements(), codec).count();
     const compress::rounding how{w.stochastic, 1};
     std::vector<core::byte_vector> wire(chunks);
     std::uint64_t bytes = 0;
     for (std::uint32_t i = 0; i < chunks; ++i) {
-        wire[i].resize(codec.range_bytes(range_of_chunk(model, i)));
+        wire[i].resize(codec.range_bytes(range_of_chunk(model, codec, i)));
         bytes += wire[i].size() + chunk_header_bytes;
     }
     core::flat_buffer sum(values.size(), 0.0F);
     core::result<void> done = core::ok();
     const auto each_chunk = [&](const auto& work) {
         for (std::uint32_t i = 0; i < chunks && done; ++i) {
-            const auto r = range_of_chunk(model, i);
+            const auto r = range_of_chunk(model, codec, i);
             done = work(r, i);
         }
     };

@@ -43,8 +43,8 @@ core::flat_buffer expected(const std::vector<peer_number>& contributors, const s
     const auto c = *compress::find_codec(codec);
     const auto through = [&](const core::flat_buffer& v) {
         core::flat_buffer out(v.size());
-        for (std::uint32_t i = 0; i < chunk_grid::of(elements).count(); ++i) {
-            const auto range = range_of_chunk(m, i);
+        for (std::uint32_t i = 0; i < chunk_grid::of(elements, *c).count(); ++i) {
+            const auto range = range_of_chunk(m, *c, i);
             const auto part = [&range](auto& whole) { return std::span(whole).subspan(range.first(), range.size()); };
             core::byte_vector wire(c->range_bytes(range));
             REQUIRE(c->encode(range, part(v), {}, wire));

@@ -402,6 +402,27 @@ way_seen last_way(const sim::node& n) {
     return {};
 }
 
+/// A quadratic whose pseudo-gradients are a matrix, in a codec that loses most of them.
+peers::run_config coarse_run(const char* codec, std::int64_t rounds, std::int64_t members) {
+    auto c = quadratic_run(rounds, members);
+    c.model.width = 8192;
+    c.inner.weight_decay = 0;
+    c.outer.optimizer = "sgd";
+    c.outer.lr = 1.0;
+    c.exchange.codec = codec;
+    c.exchange.feedback = "ef";
+    c.exchange.beta = 0.95;
+    return c;
+}
+
+std::vector<double> losses_of(const sim::node& n) {
+    std::vector<double> out;
+    for (const auto& [at, e] : n.events()) {
+        if (e.name == "eval") out.push_back(std::get<double>(*e.find("loss")));
+    }
+    return out;
+}
+
 }  // namespace
 
 TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again: nobody dies, and the plan follows",
@@ -455,4 +476,57 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
         CHECK(n->count_events("peer_down") == 0);
         CHECK(n->count_events("attempt_failed") == 0);
     }
+}
+
+TEST_CASE("with feedback the coarse codecs train, while a peer is killed: residuals move with accepted payloads alone",
+          "[sim]") {
+    for (const auto* codec : {"topk-64/4096", "topk-4/64", "sign2", "sign1"}) {
+        INFO(codec);
+        small_run r(3);
+        r.start(coarse_run(codec, 40, 4), 4, usual_line);
+        REQUIRE(r.until_round(9));
+        r.w["n2"].kill();
+        const auto problem = r.finish(40, "n2");
+        INFO(problem);
+        CHECK(problem.empty());
+        const auto losses = losses_of(r.w["n0"]);
+        REQUIRE(losses.size() >= 3);
+        CHECK(losses.back() < 0.8 * losses.front());
+        // What stays behind is told, and it is not all that was made.
+        for (const auto* name : {"n0", "n1", "n3"}) {
+            const auto& last = *std::ranges::find_if(r.w[name].events().rbegin(), r.w[name].events().rend(),
+                                                     [](const auto& e) { return e.event.name == "round_committed"; });
+            const auto of = [&last](const char* what) { return std::get<double>(*last.event.find(what)); };
+            CHECK(of("mass_sent") != 0);
+            CHECK(of("mass_residual") != 0);
+            CHECK(of("mass_lost") != 0);
+            CHECK(of("mass_rounding") < 1);
+        }
+    }
+}
+
+TEST_CASE("with feedback a payload that no round took comes whole, with a later one", "[sim]") {
+    auto c = coarse_run("topk-64/4096", 8, 3);
+    c.model.width = 65'536;
+    c.exchange.codec = "int8";  // large enough to miss a deadline
+    small_run r(5);
+    r.start(c, 3, usual_line);
+    REQUIRE(r.until_round(2));
+    r.w["n0"].set_rates({20e3}, {100e6});
+    REQUIRE(r.w.run_while([&r] { return r.w["n0"].count_events("attempt_failed") == 0; }, 30min));
+    r.w["n0"].set_rates({50e6}, {100e6});
+    const auto problem = r.finish(8, "");
+    INFO(problem);
+    CHECK(problem.empty());
+    std::uint64_t made = 0, missed = 0, counted = 0;
+    for (const auto& n : r.w.nodes()) {
+        for (const auto& [at, e] : n->events()) {
+            if (e.name == "inner") made += std::get<std::uint64_t>(*e.find("tokens"));
+            if (e.name != "round_committed") continue;
+            counted = std::get<std::uint64_t>(*e.find("tokens"));
+            if (n->name() == "n0" && !std::get<bool>(*e.find("own_merged"))) ++missed;
+        }
+    }
+    CHECK(missed >= 1);
+    CHECK(counted == made);
 }

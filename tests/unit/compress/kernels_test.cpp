@@ -1,6 +1,7 @@
 #include "compress/kernels.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "core/entropy.hpp"
@@ -90,7 +91,12 @@ TEST_CASE("the k largest are found, the first of equal ones, by every variant") 
         for (std::size_t i = 0; i < variants.count; ++i) {
             INFO(variants.items[i]->name << ": " << k << " of " << n);
             std::vector<std::uint16_t> got(k + 1, 0xffff);
-            variants.items[i]->select(values.data(), n, k, got.data());
+            REQUIRE(variants.items[i]->select(values.data(), n, k, got.data()));
+            auto broken = values;
+            std::vector<std::uint16_t> any(k + 1);
+            broken[random.below(n)] =
+                round % 2 == 0 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+            REQUIRE_FALSE(variants.items[i]->select(broken.data(), n, k, any.data()));
             CHECK(got[k] == 0xffff);
             got.resize(k);
             REQUIRE(got == order);

@@ -100,19 +100,6 @@ TEST_CASE("claims and values beyond reason are refused") {
     CHECK(out == bad);
 }
 
-TEST_CASE("pseudo-gradients conserve mass through a carry") {
-    // What a round did not accept reaches the anchor with the next one: the anchor ends where both Δ lead.
-    const std::vector<float> start{1, 2}, local{0.5F, 2.5F};
-    std::vector<float> refused(2), next(2);
-    optim::form_delta(start, local, {}, refused);
-    CHECK(refused == std::vector<float>{0.5F, -0.5F});
-    optim::form_delta(start, local, refused, next);
-    CHECK(next == std::vector<float>{1, -1});
-    std::vector<float> in_place = local;
-    optim::form_delta(start, in_place, {}, in_place);
-    CHECK(in_place == refused);
-}
-
 TEST_CASE("positions and ramp") {
     CHECK(optim::run_position(300, 0, 30, 30) == 300);
     CHECK(optim::run_position(300, 29, 30, 30) == 329);

@@ -200,7 +200,7 @@ TEST_CASE("H = 1 with outer SGD 1.0 and inner SGD is data-parallel SGD within 2 
             peers[i]->write(theta);
             REQUIRE(peers[i]->step({.position = step, .lr = lr}));
             peers[i]->read(local);
-            optim::form_delta(theta, local, {}, delta);
+            for (std::size_t j = 0; j < delta.size(); ++j) delta[j] = theta[j] - local[j];
             REQUIRE(sum->add(i, delta));
         }
         sum->finish(delta);

@@ -50,8 +50,25 @@ TEST_CASE("every element is in one chunk, and chunks are 64 KiB to 1 MiB of f32"
         CHECK(g.size(last) > 0);
         if (last > 0) CHECK(g.size(last - 1) == g.elements);
     }
+    // Coarse codecs cut parts that are whole numbers of these, so that leaves of a root are never halved.
+    const auto& topk = **compress::find_codec("topk-64/4096");
+    CHECK(chunk_grid::of(std::uint64_t{1} << 22, topk).elements == 8 * chunk_grid::of(std::uint64_t{1} << 22).elements);
+    CHECK(chunk_grid::of(std::uint64_t{1} << 22, **compress::find_codec("int4")).count() == 64);
     CHECK(chunk_grid::of(1).count() == 1);
     CHECK(chunk_grid::of(std::uint64_t{1} << 22).count() == 64);
+}
+
+TEST_CASE("SparseLoCo's setting takes at most 0.152 bits a parameter on the wire, headers included") {
+    const auto& topk = **compress::find_codec("topk-64/4096");
+    for (const std::int64_t parameters : {10'000'000, 10'000'001, 17'000'000, 124'000'000, 1'000'000'000}) {
+        const auto model = *core::tensor_manifest::make({{"w", {1, parameters}}});
+        const auto l = stream_layout::of(model, topk, 0, chunk_grid::of(model.elements(), topk).count(), 0);
+        CHECK(l.total() == payload_bytes(model, topk));
+        const double bits = static_cast<double>(l.total()) * 8 / static_cast<double>(parameters);
+        INFO(parameters << ": " << bits);
+        CHECK(bits <= 0.152);
+        CHECK(bits > 0.146);  // the binomial's bound and two bits a value
+    }
 }
 
 TEST_CASE("frames lie one behind the other and every byte is in one") {

@@ -65,6 +65,8 @@ TEST_CASE("every key of RUN.toml reads, and its canonical form reads back to its
         momentum = 0
         [exchange]
         codec = "f32"
+        feedback = "ef"
+        beta = 0.9
         [peers]
         admission = "open"
         min = 2
@@ -82,6 +84,8 @@ TEST_CASE("every key of RUN.toml reads, and its canonical form reads back to its
     )");
     REQUIRE(c.has_value());
     CHECK(c->inner.lr == 0.0012345678901234567);
+    CHECK(c->exchange.feedback == "ef");
+    CHECK(c->exchange.beta == 0.9);
     CHECK(c->peers.silence_limit == std::chrono::milliseconds(1500));
     CHECK(c->peers.grace == std::chrono::milliseconds(250));
     CHECK(c->total_steps() == 12 * 15);
@@ -111,7 +115,18 @@ TEST_CASE("combinations that cannot work are refused") {
     has(refusal("name = \"a/b\""), "a/b");
     has(refusal("name = \"..\""), "..");
     has(refusal("[exchange]\ncodec = \"int5\""), "int4");
-    has(refusal("[exchange]\ncodec = \"topk-64/4096\""), "error feedback");
+    for (const auto* coarse : {"topk-64/4096", "topk-4/64", "sign2", "sign1"}) {
+        const auto codec = fmt::format("[exchange]\ncodec = \"{}\"\n", coarse);
+        has(refusal(codec), "set exchange.feedback = \"ef\", or take the nearest codec that does without, int4");
+        CHECK(read(codec + "feedback = \"ef\"").has_value());
+        CHECK(read(codec + "feedback = \"ef\"\nbeta = 1.0").has_value());
+        has(refusal(codec + "feedback = \"ef\"\nmode = \"shard\""), "gather");
+    }
+    has(refusal("[exchange]\ncodec = \"topk-64/409\"\nfeedback = \"ef\""), "topk-64/4096");
+    has(refusal("[exchange]\nfeedback = \"eff\""), "ef");
+    has(refusal("[exchange]\nfeedback = \"ef\"\nbeta = 1.5"), "the nearest of use is 1");
+    has(refusal("[exchange]\nbeta = -0.5"), "exchange.beta = -0.5");
+    CHECK(peers::feedback_of(read("[exchange]\nfeedback = \"ef\"\nbeta = 0.5")->exchange)->beta == 0.5F);
     has(refusal("[exchange]\ncodec = \"e3m0\"\nmode = \"shard\""), "gather");
     has(refusal("[model]\nwidth = 65"), "65");
     has(refusal("[peers]\nmin = 5\nmax = 4"), "never start");

@@ -46,14 +46,14 @@ TEST_CASE("an accepted payload is settled and its mass is everybody's") {
     auto l = ledger_of(2);
     settlement s;
     s.sent(pending_of(1, 1, 1, mass_of({1, 2, 3}, 10, 5)));
-    CHECK_FALSE(s.settle(l, 1));  // nothing is decided
+    CHECK_FALSE(s.settle(l, 1, l.committed()));  // nothing is decided
     l.apply(round_of(l, {1, 2}, {1, 2}));
-    CHECK_FALSE(s.settle(l, 1));
+    CHECK_FALSE(s.settle(l, 1, l.committed()));
     l.apply(commit_of_open(l));
-    CHECK(s.settle(l, 1) == std::optional(true));
+    CHECK(s.settle(l, 1, l.committed()) == std::optional(true));
     CHECK_FALSE(s.pending());
     CHECK(s.carry().empty());
-    CHECK_FALSE(s.settle(l, 1));
+    CHECK_FALSE(s.settle(l, 1, l.committed()));
 }
 
 TEST_CASE("a payload that was passed over is folded back once") {
@@ -61,8 +61,8 @@ TEST_CASE("a payload that was passed over is folded back once") {
     settlement s;
     s.sent(pending_of(1, 1, 1, mass_of({1, 2, 3}, 10, 5)));
     run_round(l, {2});
-    CHECK(s.settle(l, 1) == std::optional(false));
-    CHECK_FALSE(s.settle(l, 1));
+    CHECK(s.settle(l, 1, l.committed()) == std::optional(false));
+    CHECK_FALSE(s.settle(l, 1, l.committed()));
     CHECK(of(s.carry()) == exact{1, 2, 3, 10});
     CHECK(s.carry().steps == 5);
     // It is part of the next payload, and belongs to whoever took it.
@@ -83,13 +83,13 @@ TEST_CASE("a payload is accepted by its hash alone") {
     other.id = digest_of(4);
     s.sent(std::move(other));
     run_round(l, {1, 2});
-    CHECK(s.settle(l, 1) == std::optional(false));
+    CHECK(s.settle(l, 1, l.committed()) == std::optional(false));
     s.take_carry();
     // Nor does another's acceptance count.
     s.sent(pending_of(1, 2, 2, mass_of({1, 0, 0}, 1, 1)));
     run_round(l, {1, 2});
-    CHECK(s.settle(l, 1) == std::optional(false));
-    CHECK(s.settle(l, 9) == std::nullopt);
+    CHECK(s.settle(l, 1, l.committed()) == std::optional(false));
+    CHECK(s.settle(l, 9, l.committed()) == std::nullopt);
 }
 
 TEST_CASE("a peer that was away learns long afterwards what became of its payload") {
@@ -101,8 +101,8 @@ TEST_CASE("a peer that was away learns long afterwards what became of its payloa
     for (int i = 0; i < 100; ++i) run_round(l, {2});
     const auto reloaded = ledger::from_snapshot(l.snapshot());
     REQUIRE(reloaded);
-    CHECK(accepted.settle(*reloaded, 1) == std::optional(true));
-    CHECK(passed_over.settle(*reloaded, 1) == std::optional(false));
+    CHECK(accepted.settle(*reloaded, 1, reloaded->committed()) == std::optional(true));
+    CHECK(passed_over.settle(*reloaded, 1, reloaded->committed()) == std::optional(false));
 }
 
 TEST_CASE("a new generation settles what it kept and gives back what it lost") {
@@ -117,9 +117,58 @@ TEST_CASE("a new generation settles what it kept and gives back what it lost") {
         g.generation = 2;
         g.round = back_to;
         REQUIRE(l.apply(g));
-        CHECK(kept.settle(l, 1) == std::optional(back_to == 2));
-        CHECK(open.settle(l, 1) == std::optional(false));
+        CHECK(kept.settle(l, 1, l.committed()) == std::optional(back_to == 2));
+        CHECK(open.settle(l, 1, l.committed()) == std::optional(false));
     }
+}
+
+TEST_CASE("a payload is settled when the state has come so far, not when the log has") {
+    auto l = ledger_of(2);
+    settlement s;
+    s.sent(pending_of(1, 1, 1, mass_of({1, 2, 3}, 10, 5)));
+    run_round(l, {1, 2});
+    CHECK(s.settle(l, 1, 0) == std::nullopt);
+    CHECK(s.pending());
+    CHECK(s.settle(l, 1, 1) == std::optional(true));
+}
+
+TEST_CASE("with feedback an accepted payload leaves what it did not say, and one that was passed over all of it") {
+    for (const bool accepted : {true, false}) {
+        auto l = ledger_of(2);
+        settlement s({true, 0.5F});
+        auto p = pending_of(1, 1, 1, mass_of({4, 2, 8}, 10, 5));
+        p.left = {0, 2, 1};
+        s.sent(std::move(p));
+        run_round(l, accepted ? std::vector<peer_number>{1, 2} : std::vector<peer_number>{2});
+        CHECK(s.settle(l, 1, 1) == std::optional(accepted));
+        CHECK(of(s.carry()) == (accepted ? exact{0, 2, 1, 0} : exact{4, 2, 8, 10}));
+        CHECK(s.carry().steps == (accepted ? 0U : 5U));
+    }
+}
+
+TEST_CASE("the residual decays once a round, however often a round begins anew, and what it loses is counted") {
+    settlement s({true, 0.5F});
+    compress::mass_sums sums;
+    sums.produced = sums.compensated = sums.size = 8;
+    CHECK(s.beta_for(1, 1) == 0.5F);
+    s.formed(1, 1, sums, 0);
+    s.fold_back({{8}, 1, 1, 8});
+    CHECK(s.beta_for(1, 1) == 1);
+    CHECK(s.beta_for(2, 1) == 0.5F);
+    auto carry = s.take_carry();
+    sums = {2, 8, 10, 0, 18};
+    s.formed(1, 1, sums, carry.sum);
+    s.fold_back({{10}, 2, 2, 10});
+    CHECK(s.account().lost == 0);
+    CHECK(s.account().balances());
+    CHECK(s.beta_for(1, 2) == 0.5F);
+    carry = s.take_carry();
+    sums = {2, 10, 7, 0, 17};
+    s.formed(1, 2, sums, carry.sum);
+    s.fold_back({{7}, 3, 3, 7});
+    CHECK(s.account().lost == 5);
+    CHECK(s.account().produced == 12);
+    CHECK(s.account().balances());
 }
 
 TEST_CASE("what is discarded is counted") {
@@ -169,7 +218,7 @@ TEST_CASE("mass is conserved exactly through any history") {
             const bool accepted = is_accepted(who);
             const auto carry_before = of(mass[who].carry());
             const auto sent = mass[who].pending() ? of(mass[who].pending()->mass) : exact{};
-            if (const auto result = mass[who].settle(l, who)) {
+            if (const auto result = mass[who].settle(l, who, l.committed())) {
                 REQUIRE(*result == accepted);  // I5
                 (accepted ? accepted_count : folded_count) += 1;
                 REQUIRE(of(mass[who].carry()) == (accepted ? carry_before : carry_before + sent));
@@ -271,4 +320,122 @@ TEST_CASE("mass is conserved exactly through any history") {
     CHECK(accepted_count > 2000);
     CHECK(folded_count > 1000);
     CHECK(lost_tokens > 1000);
+}
+
+TEST_CASE("with feedback, too, mass is conserved exactly through any history") {
+    using sums3 = std::array<double, elements>;
+    const auto add = [](sums3& to, const core::flat_buffer& v, double factor = 1) {
+        for (std::size_t i = 0; i < v.size(); ++i) to[i] += factor * static_cast<double>(v[i]);
+    };
+    std::uint64_t accepted_count = 0, folded_count = 0, interrupted = 0;
+    for (std::uint64_t seed = 0; seed < 1000; ++seed) {
+        INFO("seed " << seed);
+        core::seeded_entropy random(seed, "feedback");
+        auto l = ledger_of(3);
+        const std::vector<peer_number> all{1, 2, 3};
+        std::map<peer_number, settlement> mass;
+        std::map<peer_number, std::uint64_t> state;  // rounds applied
+        std::set<std::pair<peer_number, std::uint64_t>> decayed;
+        for (const auto who : all) mass.emplace(who, settlement({true, 0.5F}));
+        sums3 produced{}, sent{}, lost{};
+        std::map<core::digest, core::flat_buffer> payloads;  // decoded
+
+        const auto is_accepted = [&](peer_number who) {
+            const auto& p = mass[who].pending();
+            return p && l.find(who)->last_accepted == accepted_payload{p->generation, p->round, p->id};
+        };
+        // p = Δ + β·residual, as the member forms it; values are dyadic, so that nothing is rounded.
+        const auto form = [&](peer_number who, std::uint64_t round) {
+            auto& s = mass[who];
+            auto carry = s.take_carry();
+            const float beta = s.beta_for(1, round);
+            REQUIRE(beta == (decayed.emplace(who, round).second ? 0.5F : 1.0F));
+            carried_mass m;
+            compress::mass_sums sums;
+            for (std::size_t i = 0; i < elements; ++i) {
+                const float delta = static_cast<float>(random.below(17)) - 8.0F;
+                const float found = carry.empty() ? 0.0F : carry.values[i];
+                m.values.push_back(delta + beta * found);
+                produced[i] += static_cast<double>(delta);
+                lost[i] += static_cast<double>((1 - beta) * found);
+                sums.produced += static_cast<double>(delta);
+                sums.residual += static_cast<double>(found);
+                sums.compensated += static_cast<double>(m.values[i]);
+                sums.size += static_cast<double>(std::abs(m.values[i]) + std::abs(found));
+            }
+            m.tokens = 1 + carry.tokens;
+            m.steps = 1 + carry.steps;
+            m.sum = sums.compensated;
+            s.formed(1, round, sums, carry.sum);
+            return m;
+        };
+        for (int i = 0; i < 50; ++i) {
+            const auto who = all[random.below(all.size())];
+            switch (random.below(6)) {
+                case 0:
+                    if (!l.open()) REQUIRE(l.apply(round_of(l, all, some_of(random, all))));
+                    break;
+                case 1:
+                case 2: {  // who contributes trains from the newest state
+                    if (!l.open() || !std::ranges::binary_search(l.open()->contributors, who)) break;
+                    state[who] = l.committed();
+                    (void)mass[who].settle(l, who, state[who]);
+                    if (mass[who].pending()) break;
+                    auto m = form(who, l.open()->round);
+                    if (random.below(4) == 0) {  // and is not wanted any more
+                        mass[who].fold_back(std::move(m));
+                        ++interrupted;
+                        break;
+                    }
+                    auto p = pending_of(1, l.open()->round, who, std::move(m));
+                    core::flat_buffer said(elements, 0.0F);
+                    for (std::size_t k = 0; k < elements; ++k) {
+                        if (random.below(2) == 0) said[k] = p.mass.values[k];
+                        p.left.push_back(p.mass.values[k] - said[k]);
+                        p.sent += static_cast<double>(said[k]);
+                    }
+                    payloads[p.id] = said;
+                    mass[who].sent(std::move(p));
+                    break;
+                }
+                case 3:
+                    if (l.open())
+                        REQUIRE(
+                            l.apply(round_of(l, all, some_of(random, l.open()->contributors), l.open()->attempt + 1)));
+                    break;
+                case 4: {
+                    if (!l.open()) break;
+                    std::vector<peer_number> senders;
+                    for (const auto c : l.open()->contributors) {
+                        const auto& p = mass[c].pending();
+                        if (p && p->round == l.open()->round) senders.push_back(c);
+                    }
+                    REQUIRE(l.apply(round_of(l, all, senders, l.open()->attempt + 1)));
+                    REQUIRE(l.apply(commit_of_open(l)));
+                    for (const auto c : senders) add(sent, payloads[mass[c].pending()->id]);
+                    break;
+                }
+                default: {  // a state moves on by some rounds
+                    state[who] += random.below(l.committed() - state[who] + 1);
+                    const bool accepted = is_accepted(who);
+                    if (const auto settled = mass[who].settle(l, who, state[who])) {
+                        REQUIRE(*settled == accepted);  // I5
+                        (accepted ? accepted_count : folded_count) += 1;
+                    }
+                }
+            }
+            // I13, of each element; and of the sums that a node tells.
+            auto sum = lost;
+            for (std::size_t k = 0; k < elements; ++k) sum[k] += sent[k];
+            for (const auto n : all) {
+                add(sum, mass[n].carry().values);
+                if (const auto& p = mass[n].pending()) add(sum, is_accepted(n) ? p->left : p->mass.values);
+                REQUIRE(mass[n].account().balances());
+            }
+            REQUIRE(sum == produced);
+        }
+    }
+    CHECK(accepted_count > 500);
+    CHECK(folded_count > 100);
+    CHECK(interrupted > 500);
 }

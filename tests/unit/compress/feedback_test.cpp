@@ -1,0 +1,184 @@
+#include "compress/feedback.hpp"
+
+#include <limits>
+
+#include "compress/kernels.hpp"
+#include "core/entropy.hpp"
+#include "tests/unit/compress/support.hpp"
+
+using namespace longhaul::core;
+using namespace longhaul::compress;
+using namespace longhaul::compress::testing;
+
+namespace {
+
+/// A matrix, a vector that goes dense, and a matrix that does not fill a run.
+tensor_manifest small_model() { return *tensor_manifest::make({{"w", {100, 90}}, {"bias", {700}}, {"v", {70, 61}}}); }
+
+double sum(std::span<const float> v) {
+    double s = 0;
+    for (const float x : v) s += static_cast<double>(x);
+    return s;
+}
+
+}  // namespace
+
+TEST_CASE("a feedback is found by name, and what cannot work names the nearest that can") {
+    const auto& coarse = **find_codec("topk-64/4096");
+    const auto& fine = **find_codec("int8");
+    CHECK_FALSE(find_feedback("none", 0.9, fine)->keeps_residual);
+    CHECK(find_feedback("none", 0.9, fine)->beta == 1);
+    CHECK(find_feedback("ef", 0.5, coarse)->keeps_residual);
+    CHECK(find_feedback("ef", 0.5, fine)->beta == 0.5F);
+    const auto message = [](const auto& r) {
+        REQUIRE_FALSE(r);
+        CHECK(r.error().code == errc::config);
+        return r.error().message;
+    };
+    CHECK(message(find_feedback("fe", 1, fine)) == "unknown feedback \"fe\"; there are none, ef; did you mean \"ef\"?");
+    CHECK(message(find_feedback("none", 1, coarse)).find("exchange.feedback = \"ef\"") != std::string::npos);
+    for (const double bad : {0.0, -1.0, 1.5, std::numeric_limits<double>::quiet_NaN()})
+        CHECK(message(find_feedback("ef", bad, coarse)).find("exchange.beta") != std::string::npos);
+}
+
+TEST_CASE("every variant compensates and takes away to the same bits, as the formulas say") {
+    const auto variants = runnable_kernels();
+    seeded_entropy random(3);
+    for (int round = 0; round < 60; ++round) {
+        const std::size_t n = 1 + random.below(700);
+        const auto anchor = some_values(n, random.u64()), residual = some_values(n, random.u64());
+        const auto local = some_values(n, random.u64());
+        for (const bool with : {false, true}) {
+            flat_buffer first;
+            std::array<double, 4> first_sums{};
+            double first_sent = 0;
+            for (std::size_t k = 0; k < variants.count; ++k) {
+                auto p = local;
+                std::array<double, 4> sums{};
+                flat_buffer twice = residual;
+                variants.items[k]->compensate(anchor.data(), with ? twice.data() : nullptr, 0.9F, n, p.data(),
+                                              twice.data(), sums.data());
+                REQUIRE(twice == p);
+                flat_buffer rest = residual;
+                const double sent = variants.items[k]->take_away(p.data(), n, rest.data());
+                if (k == 0) {
+                    first = p;
+                    first_sums = sums;
+                    first_sent = sent;
+                    for (std::size_t i = 0; i < n; ++i) {
+                        const float kept = 0.9F * residual[i];
+                        REQUIRE(p[i] == (with ? anchor[i] - local[i] + kept : anchor[i] - local[i]));
+                        REQUIRE(rest[i] == p[i] - residual[i]);
+                    }
+                    CHECK(sums[2] == Approx(sum(p)));
+                    CHECK(sums[1] == Approx(with ? sum(residual) : 0.0));
+                    CHECK(sent == Approx(sum(residual)));
+                }
+                REQUIRE(p == first);
+                REQUIRE(sums == first_sums);
+                REQUIRE(sent == first_sent);
+            }
+        }
+    }
+}
+
+TEST_CASE("what is left is what was compensated minus what the payload decodes to, bit by bit, for every codec") {
+    const auto m = small_model();
+    const auto n = m.elements();
+    for (const auto& name : codec_names()) {
+        INFO(name);
+        const auto& c = **find_codec(name);
+        const auto anchor = some_values(n, 1), residual = some_values(n, 2);
+        auto values = some_values(n, 3);
+        flat_buffer left(n, 7.0F);
+        payload_source s;
+        s.anchor = anchor;
+        s.residual = residual;
+        s.beta = 0.75F;
+        s.values = values;
+        s.left = left;
+        mass_sums sums;
+        double sent = 0;
+        // Ranges of any size, the last one first.
+        for (const auto& [first, count] :
+             {std::pair{9000U, static_cast<unsigned>(n) - 9000U}, {0U, 5000U}, {5000U, 4000U}}) {
+            const range r(m, first, count);
+            byte_vector wire(c.range_bytes(r));
+            REQUIRE(encode(s, c, r, {}, wire, sums));
+            flat_buffer out(count);
+            REQUIRE(c.decode(r, wire, out));
+            for (std::size_t i = 0; i < count; ++i) REQUIRE(left[first + i] == values[first + i] - out[i]);
+            sent += sum(out);
+            byte_vector alone(wire.size());
+            REQUIRE(c.encode(r, std::span(values).subspan(first, count), {}, alone));
+            REQUIRE(alone == wire);
+        }
+        CHECK(sums.sent == Approx(sent).margin(1e-9));
+        // Σ in = Σ sent + Σ residual + Σ lost, to the rounding of f32.
+        const double lost = sums.residual * 0.25;
+        const double rounding = sums.size * 0x1p-22;
+        CHECK(std::abs(sums.produced + sums.residual - lost - sums.compensated) < rounding);
+        CHECK(std::abs(sums.compensated - sums.sent - sum(left)) < rounding);
+    }
+}
+
+TEST_CASE("mass is conserved exactly where the arithmetic is") {
+    // Small whole numbers, powers of two as scales: nothing is rounded, so every element balances to the bit.
+    const std::size_t n = 4096;
+    const auto m = matrix_of(n);
+    const auto& c = **find_codec("topk-64/4096");
+    seeded_entropy random(6);
+    flat_buffer residual, in(n, 0.0F), sent(n, 0.0F), lost(n, 0.0F);
+    for (int round = 0; round < 8; ++round) {
+        flat_buffer anchor(n), values(n, 0.0F), left(n);
+        // 64 elements stand out and have one magnitude: the codec's two means are exact.
+        for (auto& a : anchor) a = static_cast<float>(random.below(3)) - 1.0F;
+        for (int k = 0; k < 64; ++k) anchor[random.below(n)] = 4096.0F;
+        for (std::size_t i = 0; i < n; ++i) in[i] += anchor[i];
+        payload_source s;
+        s.anchor = anchor;
+        s.residual = residual;
+        s.beta = 0.5F;
+        s.values = values;
+        s.left = left;
+        mass_sums sums;
+        byte_vector wire(c.range_bytes(range(m)));
+        REQUIRE(encode(s, c, range(m), {}, wire, sums));
+        const auto out = decoded(c, m, wire);
+        for (std::size_t i = 0; i < n; ++i) {
+            if (!residual.empty()) lost[i] += 0.5F * residual[i];
+            sent[i] += out[i];
+            REQUIRE(in[i] == sent[i] + left[i] + lost[i]);
+        }
+        residual = left;
+    }
+}
+
+TEST_CASE("with feedback everything is sent in the end: the sum of payloads follows the sum of pseudo-gradients") {
+    const std::size_t n = 8192;
+    const auto m = matrix_of(n);
+    for (const auto* name : {"topk-64/4096", "topk-4/64", "sign1", "sign2"}) {
+        INFO(name);
+        const auto& c = **find_codec(name);
+        const auto constant = some_values(n, 9);
+        flat_buffer residual, sent(n, 0.0F), once;
+        const int rounds = 400;
+        for (int round = 0; round < rounds; ++round) {
+            flat_buffer values(n, 0.0F), left(n);
+            payload_source s;
+            s.anchor = constant;
+            s.residual = residual;
+            s.values = values;
+            s.left = left;
+            mass_sums sums;
+            byte_vector wire(c.range_bytes(range(m)));
+            REQUIRE(encode(s, c, range(m), {}, wire, sums));
+            const auto out = decoded(c, m, wire);
+            if (round == 0) once = out;
+            for (std::size_t i = 0; i < n; ++i) sent[i] += out[i] / static_cast<float>(rounds);
+            residual = left;
+        }
+        CHECK(error2(sent, constant) < 0.05 * norm2(constant));
+        CHECK(error2(sent, constant) < 0.2 * error2(once, constant));
+    }
+}
