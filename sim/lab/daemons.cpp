@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -23,7 +22,6 @@ using core::fail;
 namespace {
 
 constexpr int port = 7400;
-constexpr std::size_t longest_line = 1 << 20;
 
 std::string text_of(const std::string& path, std::uint64_t limit) {
     const auto bytes = core::read_file(path, limit);
@@ -46,36 +44,14 @@ std::vector<char*> pointers(std::vector<std::string>& words) {
     return out;
 }
 
-std::optional<core::event_value> value_of(const nlohmann::json& v) {
-    if (v.is_string()) return v.get<std::string>();
-    if (v.is_boolean()) return v.get<bool>();
-    if (v.is_number_unsigned()) return v.get<std::uint64_t>();
-    if (v.is_number_integer()) return v.get<std::int64_t>();
-    if (v.is_number_float()) return v.get<double>();
-    return std::nullopt;
-}
-
 }  // namespace
-
-std::optional<seen_event> parse_event_line(std::string_view line) {
-    constexpr std::size_t deepest = 4;
-    const auto parsed = core::parse_json(line, longest_line, deepest);
-    if (!parsed || !parsed->is_object()) return std::nullopt;
-    const auto name = parsed->find("event");
-    const auto time = parsed->find("t");
-    if (name == parsed->end() || !name->is_string() || time == parsed->end() || !time->is_number()) return std::nullopt;
-    seen_event out{core::duration(static_cast<std::int64_t>(time->get<double>() * 1e9)),
-                   core::event(name->get<std::string>())};
-    for (const auto& [key, v] : parsed->items()) {
-        if (key == "v" || key == "t" || key == "node" || key == "event") continue;
-        if (auto value = value_of(v)) out.event.with(key, std::move(*value));
-    }
-    return out;
-}
 
 daemons::daemons(const scenario& s, const network& net, std::string binary, std::string folder)
     : scenario_(s), network_(net), binary_(std::move(binary)), folder_(std::move(folder)), peers_(s.net.peers.size()) {
-    for (std::size_t i = 0; i < peers_.size(); ++i) peers_[i].folder = folder_ + "/" + s.net.peers[i].name;
+    for (std::size_t i = 0; i < peers_.size(); ++i) {
+        peers_[i].folder = folder_ + "/" + s.net.peers[i].name;
+        peers_[i].reader.emplace(peers_[i].folder + "/events.jsonl");
+    }
 }
 
 daemons::~daemons() {
@@ -175,30 +151,13 @@ bool daemons::read_ticket() {
 }
 
 bool daemons::read_events(one& p) {
-    const auto file = core::open_file(p.folder + "/events.jsonl", O_RDONLY);
-    if (!file) return false;
-    bool news = false;
-    std::array<char, 65'536> buffer;
-    for (;;) {
-        const auto got = ::pread(file.get(), buffer.data(), buffer.size(), static_cast<off_t>(p.read_to));
-        if (got <= 0) return news;
-        p.read_to += static_cast<std::uint64_t>(got);
-        p.partial.append(buffer.data(), static_cast<std::size_t>(got));
-        std::size_t from = 0;
-        for (auto end = p.partial.find('\n'); end != std::string::npos; end = p.partial.find('\n', from)) {
-            if (auto e = parse_event_line(std::string_view(p.partial).substr(from, end - from))) {
-                if (e->event.name == "round_committed") {
-                    newest_round_ = std::max(newest_round_, field<std::uint64_t>(e->event, "round").value_or(0));
-                }
-                p.events.push_back(std::move(*e));
-                news = true;
-            }
-            from = end + 1;
-        }
-        p.partial.erase(0, from);
-        // A line without an end is nobody's event.
-        if (p.partial.size() > longest_line) p.partial.clear();
+    const auto known = static_cast<std::ptrdiff_t>(p.events.size());
+    if (!p.reader->poll(p.events)) return false;
+    for (auto e = p.events.begin() + known; e != p.events.end(); ++e) {
+        if (e->event.name != "round_committed") continue;
+        newest_round_ = std::max(newest_round_, field<std::uint64_t>(e->event, "round").value_or(0));
     }
+    return true;
 }
 
 std::string daemons::complaint(std::uint32_t peer) const {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "sim/lab/event_reader.hpp"
 #include "sim/lab/network.hpp"
-#include "sim/node.hpp"
 
 namespace longhaul::sim::lab {
 
@@ -50,8 +50,7 @@ private:
         pid_t process = 0;
         std::optional<int> exit_code;
         std::string folder;
-        std::uint64_t read_to = 0;  // of events.jsonl
-        std::string partial;        // a line that is not whole yet
+        std::optional<event_reader> reader;
         std::deque<seen_event> events;
     };
     bool read_events(one& p);
@@ -63,8 +62,5 @@ private:
     std::vector<one> peers_;
     std::uint64_t newest_round_ = 0;
 };
-
-/// A line of events.jsonl as an event; nothing where it is none.
-std::optional<seen_event> parse_event_line(std::string_view line);
 
 }  // namespace longhaul::sim::lab

@@ -147,6 +147,10 @@ struct report {
 }
 
 core::error explain(const step& at) {
+    // Where nothing went wrong its descriptor found no room here.
+    if (at.number == EMFILE || at.number == 0) {
+        return {errc::limit, "too many files are open for one more machine of the lab: raise \"ulimit -n\""};
+    }
     const auto what = fmt::format("the lab cannot {}: {}", at.doing, std::strerror(at.number));
     if (std::strcmp(at.doing, "open /dev/net/tun") == 0) {
         return {

@@ -54,14 +54,13 @@ result<network> network::start(const topology& t, std::uint64_t seed) {
 }
 
 network::~network() {
-    if (!control_) return;  // moved from, or never complete
     const auto end = [](pid_t child) {
         if (child <= 0) return;
         ::kill(child, SIGKILL);
         while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
         }
     };
-    end(relay_);
+    if (control_) end(relay_);  // neither moved from, nor without a relay yet
     for (const auto& m : machines_) end(m.holder);
 }
 

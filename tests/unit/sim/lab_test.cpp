@@ -1,6 +1,14 @@
-#include "sim/lab/daemons.hpp"
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+
+#include "core/event_file.hpp"
+#include "sim/lab/event_reader.hpp"
+#include "sim/lab/network.hpp"
 #include "sim/lab/relay.hpp"
 #include "sim/lab/schedule.hpp"
+#include "tests/temp_folder.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -82,5 +90,40 @@ TEST_CASE("events are read as their writers meant them, and nothing else is") {
     for (const auto* bad : {"", "{}", "[1]", R"({"t":1})", R"({"event":3,"t":1})", R"({"event":"x","t":"1"})", "{"}) {
         INFO(bad);
         CHECK_FALSE(sim::lab::parse_event_line(bad));
+    }
+}
+
+TEST_CASE("a daemon's events are followed from one file to the next, and none is lost") {
+    const tests::temp_folder folder;
+    const auto path = folder.path("events.jsonl");
+    sim::lab::event_reader reader(path);
+    std::deque<sim::seen_event> seen;
+    CHECK_FALSE(reader.poll(seen));  // the daemon has not begun
+    auto file = *core::event_file::open(path, [](const core::error& e) { FAIL(e.message); }, 400);
+    for (int i = 0; i < 100; ++i) {
+        file->write(fmt::format(R"({{"v":1,"t":{},"event":"inner"}})", i));
+        // At most one file is filled between two looks.
+        if (i % 7 == 0) CHECK(reader.poll(seen));
+    }
+    reader.poll(seen);
+    CHECK_FALSE(reader.poll(seen));
+    REQUIRE(seen.size() == 100);
+    for (int i = 0; i < 100; ++i) CHECK(seen[static_cast<std::size_t>(i)].at == std::chrono::seconds(i));
+}
+
+TEST_CASE("of a lab that could not be built nothing is left") {
+    sim::topology t;
+    for (int i = 0; i < 16; ++i) t.peers.push_back({fmt::format("p{}", i), -1, {}, true});
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    auto few = before;
+    few.rlim_cur = 12;  // each machine takes one
+    REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+    {
+        const auto net = sim::lab::network::start(t, 1);
+        ::setrlimit(RLIMIT_NOFILE, &before);
+        REQUIRE_FALSE(net);
+        CHECK((net.error().code == core::errc::limit || net.error().code == core::errc::io));
+        CHECK((::waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD));
     }
 }
