@@ -75,7 +75,8 @@ void stream_count::step(const stream_sample& s) {
     ramp_ -= elapsed;
     if (ramp_ > 0) return;
     seconds_ += elapsed;
-    bytes_ += static_cast<double>(s.delivered - last.delivered);
+    // The kernel counts segments: when the path's MTU falls, all that it ever delivered shrinks.
+    if (s.delivered > last.delivered) bytes_ += static_cast<double>(s.delivered - last.delivered);
     if (s.queueing) queueing_seconds_ += elapsed;
     if (seconds_ < std::max(least_seconds, least_round_trips * rtt)) return;
     if (bytes_ < least_bytes && seconds_ < long_enough) return;
