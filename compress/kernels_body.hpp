@@ -350,6 +350,12 @@ struct blocks {
         u32 bad = 0;
         for (std::size_t i = 0; i < count(n) * Form::scales; ++i)
             bad |= load<u16>(in, i) > Form::largest_scale ? 1U : 0U;
+        // Bits behind the last code of a block that is not whole are zero.
+        const std::size_t tail = n % block_elements;
+        const byte* last = in + count(n) * Form::scales * 2 + n / block_elements * width(block_elements);
+        for (std::size_t i = tail; i < width(tail) * per_byte; ++i)
+            bad |=
+                (static_cast<u32>(last[i % width(tail)]) >> (i / width(tail) * Form::bits)) & ((1U << Form::bits) - 1U);
         return bad == 0;
     }
     template <typename Take>

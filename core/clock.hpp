@@ -20,9 +20,8 @@ using time_point = std::chrono::time_point<std::chrono::steady_clock, duration>;
 using namespace std::chrono_literals;  // NOLINT: 3s, 200ms: units in the source are worth the import
 
 inline double to_seconds(duration d) { return std::chrono::duration<double>(d).count(); }
-inline duration from_seconds(double s) {
-    return std::chrono::duration_cast<duration>(std::chrono::duration<double>(s));
-}
+/// To the nearest nanosecond, so that a duration below 2^52 ns survives the way to seconds and back.
+inline duration from_seconds(double s) { return std::chrono::round<duration>(std::chrono::duration<double>(s)); }
 
 /// The injected clock. Nothing else in longhaul reads time.
 class clock {

@@ -22,7 +22,8 @@ constexpr double meaningless = 1.5;
 }  // namespace
 
 void delay_guard::delivered(core::time_point now, std::uint64_t total) {
-    if (!flowing_) {
+    // The kernel counts segments: when the path's MTU falls, all that it ever delivered shrinks.
+    if (!flowing_ || total < window_total_) {
         flowing_ = true;
         window_began_ = now;
         window_total_ = total;

@@ -90,9 +90,9 @@ task<result<void>> dialler::attempt(attempt_place c) {
 task<result<void>> dialler::begin_in_turn(core::scope& attempts) {
     while (!won_) {
         if (waiting() && env_.clock.now() >= next_at_) {
+            next_at_ = env_.clock.now() + dial_stagger;  // an attempt that fails takes it back
             trying_.push_back(take());
             attempts.spawn_isolated("connect", attempt(std::prev(trying_.end())));
-            next_at_ = env_.clock.now() + dial_stagger;
         } else if (waiting()) {
             auto woken = co_await core::with_deadline(env_.clock, changed_.wait(), next_at_);
             if (!woken && woken.error().code != errc::timeout) co_return woken;
@@ -111,8 +111,8 @@ task<result<dialler::connected>> dialler::next() {
     won_.reset();
     next_at_ = {};
     core::scope attempts(env_.executor);
-    for (auto name = names_.begin(); name != names_.end(); ++name) {
-        attempts.spawn_isolated("look up", look_up(name));
+    for (auto name = names_.begin(); name != names_.end();) {
+        attempts.spawn_isolated("look up", look_up(name++));  // which may be over, and gone, at once
     }
     attempts.spawn("dial", begin_in_turn(attempts));
     auto joined = co_await attempts.join();

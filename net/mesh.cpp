@@ -79,6 +79,8 @@ struct mesh::impl {
     task<result<void>> stay();
     task<result<void>> accept_all();
     void show_out(std::optional<doorkeeper::visitor> who);
+    void leaves(doorkeeper::visitor who);
+    struct at_door;
     task<result<void>> answer(std::unique_ptr<stream> s, doorkeeper::visitor who);
     task<result<void>> answer_hello(raw_connection& c, doorkeeper::visitor who);
     task<result<void>> answer_control(raw_connection& c, const greeting& g, doorkeeper::visitor who);
@@ -216,17 +218,22 @@ void mesh::impl::show_out(std::optional<doorkeeper::visitor> who) {
     if (const auto found = visitors.find(*who); found != visitors.end()) found->second->close();
 }
 
+/// A visitor's connection is about to end, or to become something that the door must not close.
+void mesh::impl::leaves(doorkeeper::visitor who) {
+    visitors.erase(who);
+    keeper.leaves(who);
+}
+
+/// Lives no longer than the visitor's connection.
+struct mesh::impl::at_door {
+    impl& owner;
+    doorkeeper::visitor who;
+    ~at_door() { owner.leaves(who); }
+};
+
 task<result<void>> mesh::impl::answer(std::unique_ptr<stream> s, doorkeeper::visitor who) {
     raw_connection c(std::move(s));
-    struct registered {
-        impl& owner;
-        doorkeeper::visitor who;
-        ~registered() {
-            owner.visitors.erase(who);
-            owner.keeper.leaves(who);
-        }
-    };
-    const registered entry{*this, who};
+    const at_door entry{*this, who};
     auto answering = core::with_deadline(env.clock, answer_hello(c, who), env.clock.now() + options.handshake_deadline);
     auto first = co_await core::race(std::move(answering), stay());
     co_return first.index() == 0 ? std::get<0>(first) : ok();
@@ -274,6 +281,7 @@ task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting&
         co_return co_await c.linger(env.clock, linger_time);
     }
     // From the verdict to the link's place in `links` nothing may wait: other dials would see neither.
+    leaves(who);
     link_setup setup;
     setup.remote = std::move(remote);
     setup.mine = side::responder;
@@ -298,6 +306,7 @@ task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g,
         LONGHAUL_CO_TRY(stepped);
     }
     auto secured = std::make_unique<channel>(std::move(c.stream), handshake.finish(), c.count);
+    const at_door until_adopted{*this, who};  // `secured` ends before `answer` does
     // Message 1 may be a replay; a record that opens is not.
     auto first = co_await secured->next_record();
     LONGHAUL_CO_TRY(first);

@@ -80,7 +80,8 @@ void stream_count::step(const stream_sample& s) {
         next_venture_ = s.now + core::from_seconds(first_venture);
     }
     const double elapsed = core::to_seconds(s.now - last.now);
-    const auto delivered = static_cast<double>(s.delivered - last.delivered);
+    // The kernel counts segments: when the path's MTU falls, all that it ever delivered shrinks.
+    const auto delivered = s.delivered > last.delivered ? static_cast<double>(s.delivered - last.delivered) : 0;
     if (!filled_ && s.flowing && last.flowing) watch_startup(elapsed, delivered, s);
     if (!s.saturated || !last.saturated) {
         ramp_ = std::max(ramp_, ramp_warm * rtt);

@@ -21,8 +21,8 @@ void server::become_follower(core::time_point now, std::uint64_t term, std::opti
 
 /// First a trial: whoever cannot win must not disturb a leader by a new term.
 void server::campaign(core::time_point now, bool pre, bool handed_over) {
-    if (ballot_.term >= max_number) return;
     rest(now);
+    if (ballot_.term >= max_number) return;
     leader_.reset();
     votes_.clear();
     role_ = pre ? role::pre_candidate : role::candidate;

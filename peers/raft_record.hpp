@@ -23,6 +23,9 @@ core::byte_vector serialize(const disk_state& s);
 /// errc::malformed.
 core::result<disk_state> parse_disk_state(core::const_bytes bytes);
 
+/// A longer frame is not read back.
+inline constexpr std::size_t max_frame_bytes = 64 << 20;
+
 /// Frame `number`, from 0, behind the state with this hash; of any number of writes without snapshots.
 core::byte_vector frame_of(const core::digest& state, std::uint64_t number, const std::vector<disk_write>& writes);
 
@@ -33,7 +36,8 @@ struct frame {
 /// The frame that `bytes` begin with. Nothing: it is not frame `number`, or not whole; errc::malformed: it is, and its
 /// content makes no sense.
 core::result<std::optional<frame>> next_frame(const core::digest& state, std::uint64_t number, core::const_bytes bytes);
-/// Whether a whole frame begins anywhere in `bytes`: then what is before it was not cut off by a crash.
-bool has_frame(const core::digest& state, core::const_bytes bytes);
+/// Whether a whole frame, number `from` or a later one, begins anywhere in `bytes`: then what is before it was not cut
+/// off by a crash.
+bool has_frame(const core::digest& state, std::uint64_t from, core::const_bytes bytes);
 
 }  // namespace longhaul::peers::raft

@@ -9,15 +9,13 @@ using core::fail;
 
 namespace {
 
-constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 30;
-
 std::string log_path(std::uint64_t number) { return fmt::format("raft/log-{:012}", number); }
 
 }  // namespace
 
 core::task<core::result<void>> disk_log::create(voter_id self, core::digest generation, durable_state content) {
     usable_ = false;
-    auto old = co_await storage_.read("raft/state", max_file_bytes);
+    auto old = co_await storage_.read("raft/state", limits_.file_bytes);
     if (old) co_return fail(errc::io, "there is a voter's log already: raft/state");
     if (old.error().code != errc::not_found) co_return fail(old.error());
     state_ = {self, generation, 0, std::move(content)};
@@ -26,7 +24,7 @@ core::task<core::result<void>> disk_log::create(voter_id self, core::digest gene
 
 core::task<core::result<durable_state>> disk_log::open(voter_id self, core::digest generation) {
     usable_ = false;
-    auto bytes = co_await storage_.read("raft/state", max_file_bytes);
+    auto bytes = co_await storage_.read("raft/state", limits_.file_bytes);
     LONGHAUL_CO_TRY(bytes);
     auto parsed = parse_disk_state(*bytes);
     if (!parsed) co_return fail(parsed.error().within("the voter's log is damaged, raft/state"));
@@ -48,7 +46,7 @@ core::task<core::result<durable_state>> disk_log::open(voter_id self, core::dige
 /// The log begins with an empty frame, written before its state: a state without it has lost its log.
 core::task<core::result<void>> disk_log::replay(core::digest hash) {
     const auto path = log_path(state_.number);
-    auto log = co_await storage_.read(path, max_file_bytes);
+    auto log = co_await storage_.read(path, limits_.file_bytes);
     if (!log && log.error().code == errc::not_found) {
         co_return fail(errc::malformed, "the voter's log {} is gone: this node has forgotten what it agreed to", path);
     }
@@ -65,7 +63,7 @@ core::task<core::result<void>> disk_log::replay(core::digest hash) {
         rest = rest.subspan(next->bytes);
     }
     // What a power cut tears is the last frame, and it was never acknowledged. Anything whole behind the damage was.
-    if (frames == 0 || (!rest.empty() && has_frame(hash, rest.subspan(1)))) {
+    if (frames == 0 || (!rest.empty() && has_frame(hash, frames, rest.subspan(1)))) {
         co_return fail(errc::malformed, "the voter's log {} is damaged behind write {}", path, frames);
     }
     co_return core::ok();
@@ -81,7 +79,7 @@ core::task<core::result<void>> disk_log::check_other_logs() {
         if (!name.starts_with("log-") || name == own) continue;
         const auto path = "raft/" + name;
         const bool later = name > own;
-        auto other = co_await storage_.read(path, max_file_bytes);
+        auto other = co_await storage_.read(path, limits_.file_bytes);
         LONGHAUL_CO_TRY(other);
         if (later && (name != next || other->size() > frame_of({}, 0, {}).size())) {
             co_return fail(errc::malformed, "raft/state is older than {}: this node has forgotten what it agreed to",
@@ -98,6 +96,10 @@ core::task<core::result<void>> disk_log::renew() {
     usable_ = false;
     const auto before = state_.number++;
     const auto bytes = serialize(state_);
+    if (bytes.size() > limits_.file_bytes) {
+        co_return fail(errc::limit, "the voter's log takes {} bytes, more than the {} that are read back", bytes.size(),
+                       limits_.file_bytes);
+    }
     hash_ = core::hash(bytes);
     // The log first, of an attempt that came to nothing perhaps: behind a state that is there, it must be there.
     auto cleared = co_await storage_.remove(log_path(state_.number));
@@ -112,6 +114,7 @@ core::task<core::result<void>> disk_log::renew() {
     auto removed = co_await storage_.remove(log_path(before));
     LONGHAUL_CO_TRY(removed);
     frames_ = 1;
+    log_bytes_ = beginning.size();
     usable_ = true;
     co_return core::ok();
 }
@@ -127,9 +130,11 @@ core::task<core::result<void>> disk_log::write(std::vector<disk_write> writes) {
     }
     if (snapshot) co_return co_await renew();
     const auto next = frame_of(hash_, frames_, writes);
+    if (log_bytes_ + next.size() > limits_.log_bytes) co_return co_await renew();
     auto written = co_await storage_.append(log_path(state_.number), next);
     if (!written) co_return fail(written.error().within("writing the voter's log"));
     ++frames_;
+    log_bytes_ += next.size();
     usable_ = true;
     co_return core::ok();
 }

@@ -8,9 +8,15 @@
 
 namespace longhaul::peers::raft {
 
+/// Nothing is written that would not be read back.
+struct disk_limits {
+    std::uint64_t file_bytes = std::uint64_t{1} << 30;
+    std::uint64_t log_bytes = max_frame_bytes;  ///< then the state is written anew, with an empty log behind it
+};
+
 class disk_log {
 public:
-    explicit disk_log(core::storage& storage) : storage_(storage) {}
+    explicit disk_log(core::storage& storage, disk_limits limits = {}) : storage_(storage), limits_(limits) {}
 
     /// A new voter's disk. errc::io when there is one already.
     core::task<core::result<void>> create(voter_id self, core::digest generation, durable_state content);
@@ -19,11 +25,12 @@ public:
     /// is another peer's or generation's. A voter whose disk is refused comes back as a new identity.
     core::task<core::result<durable_state>> open(voter_id self, core::digest generation);
     /// Makes writes durable, in this order and all or none of them where none has a snapshot. After an error nothing is
-    /// written any more until the disk was opened again: what failed to be synced cannot be synced later.
+    /// written any more until the disk was opened again: what failed to be synced cannot be synced later. errc::limit
+    /// when all entries together are too much: they should have been compacted.
     core::task<core::result<void>> write(std::vector<disk_write> writes);
 
-    /// Grows with each opening and each snapshot. Who has seen a greater one of this voter knows that its disk is an
-    /// older copy.
+    /// Grows with each opening, each snapshot and each log that is full. Who has seen a greater one of this voter knows
+    /// that its disk is an older copy.
     std::uint64_t number() const { return state_.number; }
 
 private:
@@ -32,9 +39,10 @@ private:
     core::task<core::result<void>> check_other_logs();
 
     core::storage& storage_;
+    disk_limits limits_;
     disk_state state_;
-    core::digest hash_;  ///< of the state file
-    std::uint64_t frames_ = 0;
+    core::digest hash_;                         ///< of the state file
+    std::uint64_t frames_ = 0, log_bytes_ = 0;  ///< of the log
     bool usable_ = false;
 };
 

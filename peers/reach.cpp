@@ -1,6 +1,7 @@
 #include "peers/reach.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "net/printable.hpp"
 #include "peers/node.hpp"
@@ -113,11 +114,24 @@ void answer_reach_request(node& n, const shared_linked& from, const reach_reques
     n.tasks.spawn_isolated("connecting back", reach(n, from, std::move(addresses)));
 }
 
+void ask_witness(reach_knowledge& known, const net::peer_key& whom, const std::string& name, core::time_point now) {
+    auto& w = known.witnesses[whom];
+    if (w.waiting) w.reply.reset();
+    w.name = name;
+    w.asked = now;
+    w.waiting = true;
+}
+
+/// One answer to each question: each may change the verdict, and that is an event.
+bool hear_witness(reach_knowledge& known, const net::peer_key& from, reach_reply m) {
+    const auto witness = known.witnesses.find(from);
+    if (witness == known.witnesses.end() || !std::exchange(witness->second.waiting, false)) return false;
+    witness->second.reply = std::move(m);
+    return true;
+}
+
 void hear_reach_reply(node& n, const net::peer_key& from, const reach_reply& m) {
-    const auto witness = n.reach.witnesses.find(from);
-    if (witness == n.reach.witnesses.end()) return;
-    witness->second.reply = m;
-    tell_reach(n);
+    if (hear_witness(n.reach, from, m)) tell_reach(n);
 }
 
 core::task<core::result<void>> learn_reach(node& n) {
@@ -125,7 +139,7 @@ core::task<core::result<void>> learn_reach(node& n) {
     for (;;) {
         while (const auto witness = next_witness(n)) {
             const auto& remote = witness->link->remote();
-            n.reach.witnesses[remote.key] = {remote.name, n.env.clock.now(), std::nullopt};
+            ask_witness(n.reach, remote.key, remote.name, n.env.clock.now());
             n.send(remote.key, reach_request{n.listen.port});
         }
         for (const auto& [key, peer] : n.links) {

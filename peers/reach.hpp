@@ -21,7 +21,8 @@ inline constexpr auto reach_asked_again = std::chrono::minutes(10);
 struct reach_witness {
     std::string name;
     core::time_point asked{};
-    std::optional<reach_reply> reply;
+    std::optional<reach_reply> reply;  ///< the last one
+    bool waiting = true;               ///< for an answer to the last question
 };
 
 /// What this node knows of its own reach.
@@ -39,5 +40,10 @@ struct reach_verdict {
 };
 
 reach_verdict judge_reach(const reach_knowledge& known, std::uint16_t port);
+
+/// Notes that a member is asked. What it said before counts until it answers, or has been asked twice in vain.
+void ask_witness(reach_knowledge& known, const net::peer_key& whom, const std::string& name, core::time_point now);
+/// Notes what a witness says. False: it was not asked, or has answered.
+bool hear_witness(reach_knowledge& known, const net::peer_key& from, reach_reply m);
 
 }  // namespace longhaul::peers

@@ -6,8 +6,12 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import subprocess
 from typing import Any
+
+ANSWER_SECONDS = 60.0  # it builds its network, or answers, within that, however busy the machine is
+END_SECONDS = 30.0
 
 
 class LabError(Exception):
@@ -25,7 +29,7 @@ class Lab:
     runs inside of it), `rtt_seconds` and more.
     """
 
-    def __init__(self, binary: os.PathLike | str, scenario: pathlib.Path):
+    def __init__(self, binary: os.PathLike | str, scenario: pathlib.Path, environment: dict[str, str] | None = None):
         # Not in our process group: a Ctrl-C is for whoever uses the network, which must outlive them.
         self.holder = subprocess.Popen(
             [str(binary), "lab", "--hold", str(scenario)],
@@ -33,14 +37,29 @@ class Lab:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=environment,
             process_group=0,
         )
-        assert self.holder.stdout is not None and self.holder.stderr is not None
-        line = self.holder.stdout.readline()
+        line = self._line()
         if not line:
-            words = self.holder.stderr.read().strip()
-            raise LabError(words.removeprefix("longhaul: ") or "the lab said nothing", self.holder.wait())
+            raise self._failure()
         self.peers: dict[str, dict[str, Any]] = json.loads(line)["peers"]
+
+    def _line(self) -> str:
+        """Its next line; empty when it has ended, or is silent for too long."""
+        assert self.holder.stdout is not None
+        readable, _, _ = select.select([self.holder.stdout], [], [], ANSWER_SECONDS)
+        return self.holder.stdout.readline() if readable else ""
+
+    def _failure(self) -> LabError:
+        """Why it did not start; it has ended."""
+        try:
+            words = self.holder.communicate(timeout=END_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            self.holder.kill()
+            words = self.holder.communicate()[1]
+        sentence = words.strip().removeprefix("longhaul: ")
+        return LabError(sentence or "the lab said nothing", max(1, self.holder.returncode))
 
     def enter(self, peer: str, *command: object) -> list[str]:
         """The command line that runs `command` inside of that machine, as a user without capabilities."""
@@ -48,11 +67,11 @@ class Lab:
 
     def stats(self) -> dict[str, Any]:
         """What the emulator did since the last question; empty when it has died."""
-        assert self.holder.stdin is not None and self.holder.stdout is not None
+        assert self.holder.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self.holder.stdin.write("\n")
             self.holder.stdin.flush()
-            return json.loads(self.holder.stdout.readline())
+            return json.loads(self._line())
         return {}
 
     def kept_up(self) -> bool:
@@ -64,7 +83,7 @@ class Lab:
         with contextlib.suppress(OSError):
             self.holder.stdin.close()
         try:
-            self.holder.wait(30)
+            self.holder.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self.holder.kill()
             self.holder.wait()

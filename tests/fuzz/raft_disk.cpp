@@ -27,7 +27,8 @@ void check_state(core::const_bytes bytes) {
 void check_log(core::const_bytes bytes) {
     raft::durable_state disk;
     const core::digest state{};
-    for (std::uint64_t number = 0;; ++number) {
+    std::uint64_t number = 0;
+    for (;; ++number) {
         const auto f = raft::next_frame(state, number, bytes);
         if (!f || !*f) break;
         FUZZ_CHECK((*f)->bytes <= bytes.size());
@@ -36,7 +37,7 @@ void check_log(core::const_bytes bytes) {
         for (const auto& w : (*f)->writes) (void)raft::apply(disk, w);
         bytes = bytes.subspan((*f)->bytes);
     }
-    (void)raft::has_frame(state, bytes.first(bytes.size() < 4096 ? bytes.size() : 4096));
+    (void)raft::has_frame(state, number, bytes.first(bytes.size() < 4096 ? bytes.size() : 4096));
 }
 
 /// A frame with this body and a good check.

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
@@ -19,4 +20,4 @@ def lab(tmp_path):
 
     yield build
     for one in made:
-        one.end()
+        one.close()

@@ -1,61 +1,37 @@
-"""`longhaul lab --hold` for tests: machines on an emulated network, and what runs inside of them."""
+"""Machines on an emulated network for tests, and what runs inside of them."""
 
-import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
-from nodes import PATIENCE, clean_environment, find_binary
-from pace import exit_code
+from longhaul import lab
+from nodes import clean_environment, find_binary
 
 
-class Lab:
-    """`longhaul lab --hold` for one scenario."""
+class Lab(lab.Lab):
+    """One scenario's network, and the programs that a test started in it."""
 
     def __init__(self, folder: pathlib.Path, scenario: str):
         self.binary = find_binary()
+        self.inside: list[subprocess.Popen] = []
         path = folder / "scenario.toml"
         path.write_text(scenario)
-        command = [str(self.binary), "lab", str(path), "--hold"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=clean_environment(folder), **pipes)
-        line = self.process.stdout.readline()
-        if not line:
-            sentence = self.process.stderr.read().strip()
-            assert self.process.wait() == 69 or "lab" in sentence, sentence
-            pytest.skip(f"no network namespaces here: {sentence}")
-        self.peers = json.loads(line)["peers"]
-        self.inside: list[subprocess.Popen] = []
+        try:
+            super().__init__(self.binary, path, clean_environment(folder))
+        except lab.LabError as problem:
+            assert problem.code == 69 or "lab" in str(problem), problem
+            pytest.skip(f"no network namespaces here: {problem}")
 
     def run(self, peer: str, program: str, *arguments: object) -> subprocess.Popen:
-        """Python in a machine; returns when it prints its first line, if that is {} only."""
-        words = [*self.peers[peer]["enter"], sys.executable, "-c", program, *map(str, arguments)]
-        started = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        self.inside.append(started)
-        return started
+        """Python in a machine."""
+        return self.command(peer, sys.executable, "-c", program, *arguments)
 
     def server(self, peer: str, program: str, *arguments: object) -> subprocess.Popen:
+        """The same, when it has printed its first line, which is {} only."""
         started = self.run(peer, program, *arguments)
         assert started.stdout.readline() == "{}\n"
         return started
-
-    def stats(self) -> dict:
-        """Since the last call; skips the test when the machine was too busy for its figures to mean anything."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        stats = json.loads(self.process.stdout.readline())
-        if not stats["kept_up"]:
-            pytest.skip(f"this machine is too busy for the lab: {stats}")
-        return stats
-
-    def end(self) -> None:
-        for started in self.inside:
-            started.kill()
-            started.wait()
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            exit_code(self.process, PATIENCE)
 
     def command(self, peer: str, *words: object, administrator: bool = False) -> subprocess.Popen:
         """Any command in a machine."""
@@ -63,3 +39,17 @@ class Lab:
         started = subprocess.Popen([*enter, *map(str, words)], stdout=subprocess.PIPE, text=True)
         self.inside.append(started)
         return started
+
+    def stats(self) -> dict:
+        """Since the last call; skips the test when the machine was too busy for its figures to mean anything."""
+        stats = super().stats()
+        assert stats, "the lab has died"
+        if not stats["kept_up"]:
+            pytest.skip(f"this machine is too busy for the lab: {stats}")
+        return stats
+
+    def close(self) -> None:
+        for started in self.inside:
+            started.kill()
+            started.wait()
+        super().close()

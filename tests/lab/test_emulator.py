@@ -9,7 +9,7 @@ import time
 
 import pytest
 from nodes import PATIENCE, wait_for
-from pace import exit_code
+from pace import exit_code, pace
 
 IP_UDP_HEADERS = 28
 
@@ -35,23 +35,24 @@ for i in range(int(sys.argv[2])):
     times.append(time.monotonic() - begun)
 print(json.dumps(times))
 """
+# By the kernel's time of each packet: when this program is woken says nothing of the line.
 COUNT = """
-import json, socket, sys, time
+import json, socket, struct, sys
+SO_TIMESTAMPNS = 35
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+s.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 s.bind((sys.argv[1], 5000))
-s.settimeout(20)
+s.settimeout(60)
 print("{}", flush=True)
 arrivals = []
-buffer = bytearray(2000)
 while True:
     try:
-        n = s.recv_into(buffer)
+        data, ancillary, _, _ = s.recvmsg(2000, 64)
     except socket.timeout:
         break
-    if n < 10:
-        break
-    arrivals.append((time.monotonic(), n))
+    seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+    arrivals.append((seconds + nanoseconds * 1e-9, len(data)))
     s.settimeout(5)
 first, last = arrivals[0], arrivals[-1]
 print(json.dumps({"packets": len(arrivals), "bytes": sum(n for _, n in arrivals[1:]), "seconds": last[0] - first[0]}))
@@ -97,6 +98,13 @@ print(n)
 """
 
 
+def overflowed(held, peer: str) -> int:
+    """Packets that came and found the receiver's buffer full: it was too slow for them."""
+    words = [*held.peers[peer]["enter"], "cat", "/proc/net/snmp"]
+    names, values = [line.split() for line in subprocess.check_output(words, text=True).splitlines() if "Udp:" in line]
+    return int(dict(zip(names, values))["RcvbufErrors"])
+
+
 def line_of(program: subprocess.Popen) -> dict:
     return json.loads(program.communicate(timeout=300)[0].splitlines()[-1])
 
@@ -127,7 +135,10 @@ def test_delay_is_within_a_millisecond(lab, family):
     held.stats()
     # 128 bytes (148 with IPv6) over 10 Mbit/s and three times over a gigabit; the rest is the two programs.
     expected = 0.060 + (148 if family == "address6" else 128) * 8 / 10e6
-    assert expected <= min(times) < expected + 0.001, sorted(times)[:5]
+    assert expected <= min(times), sorted(times)[:5]
+    if min(times) >= expected + 0.001 and (slow := pace()) > 1.1:
+        pytest.skip(f"this machine is too busy: a second of work takes {slow:.1f} s here")
+    assert min(times) < expected + 0.001, sorted(times)[:5]
     assert held.peers["a"]["rtt_seconds"]["b"] == pytest.approx(0.060)
 
 
@@ -142,6 +153,8 @@ def test_rate_is_within_one_percent(lab):
     # The queue holds 40 ms: a sender that was late by more than half of it may have left the line idle.
     if sender["late"] > 0.02:
         pytest.skip(f"this machine is too busy: a packet was sent {sender['late'] * 1000:.0f} ms late")
+    if missed := overflowed(held, "b"):
+        pytest.skip(f"this machine is too busy: {missed} packets were not taken in time")
     assert stats["dropped_queue"] > 1000
     rate = got["bytes"] / size * (size + IP_UDP_HEADERS) * 8 / got["seconds"]
     assert rate == pytest.approx(40e6, rel=0.01)
@@ -154,10 +167,7 @@ def test_loss_is_within_its_binomial_bounds(lab):
     held.run("a", SEND, held.peers["b"]["address"], sent, 100, 5000).wait()
     got = line_of(receiver)
     stats = held.stats()
-    words = [*held.peers["b"]["enter"], "cat", "/proc/net/snmp"]
-    names, values = [line.split() for line in subprocess.check_output(words, text=True).splitlines() if "Udp:" in line]
-    overflowed = int(dict(zip(names, values))["RcvbufErrors"])
-    lost = sent - got["packets"] - overflowed
+    lost = sent - got["packets"] - overflowed(held, "b")
     assert stats["dropped_loss"] == lost, "losses other than the emulator's"
     assert abs(lost - sent * share) < 4 * math.sqrt(sent * share * (1 - share))
 
@@ -173,11 +183,12 @@ def test_a_firewall_lets_nobody_in_but_everybody_out(lab):
 
 def test_faults_of_the_network_happen_while_it_is_held(lab):
     scenario = TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s")
-    held = lab(scenario + '[[fault]]\nat = "0 s"\nfor = "4 s"\npartition = "a"\n')
     begun = time.monotonic()
+    held = lab(scenario + '[[fault]]\nat = "0 s"\nfor = "4 s"\npartition = "a"\n')
     held.server("b", ECHO, held.peers["b"]["address"])
-    assert line_of(held.run("a", KNOCK, held.peers["b"]["address"])) > 3
-    assert time.monotonic() - begun > 3
+    # However late it began to knock: nobody answered before the end of the fault.
+    assert line_of(held.run("a", KNOCK, held.peers["b"]["address"])) >= 1
+    assert time.monotonic() - begun > 4
 
 
 def test_inside_there_are_no_capabilities(lab):
@@ -191,12 +202,12 @@ def test_inside_there_are_no_capabilities(lab):
 def test_nothing_is_left_behind(lab, how):
     held = lab(TWO.format(rtt="2 ms", loss="0 %", queue="1 MB", rate="1 Gbit/s"))
     holders = [peer["pid"] for peer in held.peers.values()]
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(held.process.pid)], capture_output=True, text=True)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(held.holder.pid)], capture_output=True, text=True)
     relatives = {int(word) for word in children.stdout.split()}
     assert set(holders) < relatives, "two holders and the relay"
     if how is None:
-        held.process.stdin.close()
+        held.holder.stdin.close()
     else:
-        held.process.send_signal(how)
-    exit_code(held.process, PATIENCE)
+        held.holder.send_signal(how)
+    exit_code(held.holder, PATIENCE)
     wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in relatives), "the end of all processes")

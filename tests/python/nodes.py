@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Seconds, of tests and not of what they test: a sanitized binary is slow. The machine's pace stretches them.
 PATIENCE = 60.0
 
+# Nobody is down by silence, or left out for being late, however busy the machine is.
 QUADRATIC = """
 name = "test-run"
 [model]
@@ -34,6 +35,7 @@ warmup = 0
 admission = "{admission}"
 min = {min_peers}
 silence_limit = "30 s"
+grace = "30 s"
 [checkpoint]
 every = 2
 [stop]

@@ -18,6 +18,10 @@ FAKE = pathlib.Path(__file__).with_name("fake_daemon.py")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+# Twenty rounds of a second in all are over before a launcher on a busy machine looks again: faults need more.
+SLOWLY = {"FAKE_ROUND_SECONDS": "0.25"}
+
+
 def command(tmp_path: pathlib.Path, *more: str) -> list[str]:
     config = tmp_path / "run.toml"
     config.touch()
@@ -60,7 +64,7 @@ def test_four_peers_to_the_end(tmp_path):
 
 def test_kill_late_and_restart(tmp_path):
     faults = ["--kill", "peer-1@round:3", "--join-late", "peer-2@round:4", "--restart", "peer-1@round:6"]
-    done = run(tmp_path, "--peers", "3", "--plain", *faults)
+    done = run(tmp_path, "--peers", "3", "--plain", *faults, **SLOWLY)
     assert done.returncode == 0, done.stderr
     events = [json.loads(s) for s in (tmp_path / "run" / "launcher.jsonl").read_text().splitlines()]
     story = {p: [e["event"] for e in events if e["peer"] == p] for p in ("peer-0", "peer-1", "peer-2")}
@@ -84,7 +88,7 @@ def in_a_lab(tmp_path: pathlib.Path, *more: str, **env: str) -> subprocess.Compl
 
 def test_each_daemon_of_a_lab_has_a_machine_of_its_own(tmp_path):
     faults = ["--kill", "peer-1@round:3", "--restart", "peer-1@round:6"]
-    done = in_a_lab(tmp_path, "--peers", "2", *faults)
+    done = in_a_lab(tmp_path, "--peers", "2", *faults, **SLOWLY)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "links.toml").exists(), "the network goes when its daemons have gone"
     started = {}
@@ -111,7 +115,7 @@ def test_links_that_were_slower_than_said_are_told(tmp_path):
 
 
 def test_killed_peer_stays_dead_and_does_not_fail_the_run(tmp_path):
-    done = run(tmp_path, "--peers", "2", "--json", "--kill", "peer-1@round:2")
+    done = run(tmp_path, "--peers", "2", "--json", "--kill", "peer-1@round:2", **SLOWLY)
     assert done.returncode == 0
     result = json.loads(done.stdout)
     assert result["peers"]["peer-1"]["killed"] and result["peers"]["peer-1"]["exit"] == 128 + signal.SIGKILL

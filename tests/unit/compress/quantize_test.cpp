@@ -38,6 +38,29 @@ TEST_CASE("the wire takes codes and scales, and nothing else") {
     CHECK(bytes(sign1_codec(), 256 * 20 + 9) == 20 * (32 + 2) + 2 + 2);
 }
 
+TEST_CASE("bits behind the last code are zero, or it is no encoding") {
+    struct form {
+        const codec& c;
+        std::size_t bits;
+    };
+    for (const auto& f : {form{int8_codec(), 8}, form{int4_codec(), 4}, form{e3m0_codec(), 4}, form{sign2_codec(), 2},
+                          form{sign1_codec(), 1}}) {
+        for (const std::size_t n : {4097U, 4099U, 4100U, 4109U}) {
+            const auto m = matrix_of(n);
+            const auto wire = encoded(f.c, m, some_values(n));
+            const auto tail = n - 4096, bytes = (tail * f.bits + 7) / 8;
+            std::size_t accepted = 0;
+            for (std::size_t bit = 0; bit < bytes * 8; ++bit) {
+                auto other = wire;
+                other[wire.size() - bytes + bit / 8] ^= std::byte{1} << (bit % 8);
+                accepted += f.c.check(range(m), other).has_value();
+            }
+            INFO(f.c.name() << ", " << tail << " in the last block");
+            CHECK(accepted == tail * f.bits);
+        }
+    }
+}
+
 TEST_CASE("golden bytes: one block of a ramp") {
     flat_buffer ramp(4096);
     for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = static_cast<float>(static_cast<int>(i % 256) - 127) * 0.5F;

@@ -93,3 +93,11 @@ TEST_CASE("what is printed parses back to within its digits") {
         CHECK(std::abs(parse_rate(format_rate({exact}))->bits_per_second - exact) <= exact * 1e-3);
     }
 }
+
+TEST_CASE("a duration survives the way to seconds and back, to the nanosecond") {
+    CHECK(from_seconds(to_seconds(1015963ns)) == 1015963ns);
+    for (std::int64_t v = 1; v < (std::int64_t{1} << 50U); v = v * 3 + 1) {
+        CHECK(from_seconds(to_seconds(duration(v))) == duration(v));
+        CHECK(from_seconds(to_seconds(duration(-v))) == duration(-v));
+    }
+}

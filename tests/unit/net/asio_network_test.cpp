@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -134,10 +135,12 @@ TEST_CASE("a name is looked up with its port, and an unknown host says so") {
     w.must(asks(w, "localhost", found));
     REQUIRE_FALSE(found.empty());
     for (const auto& e : found) CHECK((e == endpoint{"127.0.0.1", 7400} || e == endpoint{"::1", 7400}));
-    const auto r = w.run(asks(w, "no-such-host.invalid", found));
+    // A label longer than a name server may be asked for: whether there is one, and how it is today, is no matter.
+    const std::string nobody(64, 'x');
+    const auto r = w.run(asks(w, nobody, found));
     REQUIRE_FALSE(r);
     CHECK(r.error().code == errc::unreachable);
-    CHECK(r.error().message.starts_with("no host is called 'no-such-host.invalid'"));
+    CHECK(r.error().message.starts_with("no host is called '" + nobody + "'"));
 }
 
 TEST_CASE("a taken port and a silent port say so") {
@@ -152,17 +155,19 @@ TEST_CASE("a taken port and a silent port say so") {
     CHECK(w.network.listen({"", port}).error().code == errc::address_in_use);
     CHECK(w.network.listen({"203.0.113.77", 0}).error().code == errc::io);
 
-    (*l)->close();
+    // Where a socket is bound that does not listen nobody answers, and nobody else comes.
+    asio::ip::tcp::socket bound(w.io, {asio::ip::address_v4::loopback(), 0});
+    const auto silent = bound.local_endpoint().port();
     auto refused = [](real_world& world, endpoint to) -> task<result<void>> {
         auto connecting = world.network.connect(std::move(to), stream_purpose::control);
         auto s = co_await std::move(connecting);
         LONGHAUL_CO_TRY(s);
         co_return ok();
     };
-    const auto r = w.run(refused(w, {"127.0.0.1", port}));
+    const auto r = w.run(refused(w, {"127.0.0.1", silent}));
     REQUIRE_FALSE(r);
     CHECK(r.error().code == errc::unreachable);
-    CHECK(r.error().message == fmt::format("nobody answers at 127.0.0.1:{}: Connection refused", port));
+    CHECK(r.error().message == fmt::format("nobody answers at 127.0.0.1:{}: Connection refused", silent));
 }
 
 TEST_CASE("a pending read ends by close as closed and by cancellation as cancelled") {

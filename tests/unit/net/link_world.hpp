@@ -2,7 +2,8 @@
 /// Meshes side by side in one process, over a network whose streams a test can slow, freeze and break.
 ///
 /// A case is a coroutine over `world&`; LINK_TEST runs it twice: over real loopback TCP in real time, and over the
-/// simulated network, all nodes on one simulated machine, in virtual time.
+/// simulated network, all nodes on one simulated machine, in virtual time. SIMULATED_LINK_TEST is for what must happen
+/// in time.
 
 #include <asio/io_context.hpp>
 #include <filesystem>
@@ -185,6 +186,7 @@ inline task<result<std::size_t>> faulty_stream::write_some(core::const_bytes dat
 struct world {
     environment& env;
     std::string host;  ///< of endpoints to listen on
+    bool simulated;    ///< how long something took means something: in real time the machine may stall
 };
 
 /// One node: its identity, its view of the network, its mesh, and what came up.
@@ -319,7 +321,7 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     REQUIRE(storage);
     no_events events;
     environment env{io.get_executor(), clock, entropy, network, **storage, workers, events};
-    world w{env, "127.0.0.1"};
+    world w{env, "127.0.0.1", false};
     std::optional<result<void>> outcome;
     auto main = core::with_deadline(clock, body(w), clock.now() + limit);
     core::start(io.get_executor(), std::move(main), [&](result<void> r) { outcome = std::move(r); });
@@ -337,7 +339,7 @@ inline void run_simulated(const std::function<task<result<void>>(world&)>& body)
     auto& machine = simulation.add_node("machine", {.up = {1e9}, .down = {1e9}});
     simulation.set_path("machine", "machine", {.delay = 1ms});
     machine.start([&body](environment& env) -> task<result<void>> {
-        world w{env, "machine"};
+        world w{env, "machine", true};
         co_return co_await body(w);
     });
     simulation.run_while([&machine] { return !machine.outcome(); }, 10min);
@@ -358,3 +360,11 @@ inline void run_simulated(const std::function<task<result<void>>(world&)>& body)
         [[maybe_unused]] longhaul::net::testing::world& w)
 /// A case over `world& w`, a coroutine that returns task<result<void>>.
 #define LINK_TEST(name) LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __COUNTER__), name)
+
+#define SIMULATED_LINK_TEST_NAMED(function, name)                        \
+    static longhaul::core::task<longhaul::core::result<void>> function(  \
+        [[maybe_unused]] longhaul::net::testing::world& w);              \
+    TEST_CASE(name) { longhaul::net::testing::run_simulated(function); } \
+    static longhaul::core::task<longhaul::core::result<void>> function(  \
+        [[maybe_unused]] longhaul::net::testing::world& w)
+#define SIMULATED_LINK_TEST(name) SIMULATED_LINK_TEST_NAMED(LONGHAUL_CONCAT(link_case_, __COUNTER__), name)

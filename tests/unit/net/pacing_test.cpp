@@ -146,6 +146,21 @@ TEST_CASE("a delay that bulk does not make takes half of it at most, and a singl
     CHECK(g.limit() == 0);
 }
 
+TEST_CASE("a count of delivered bytes that falls is no rate") {
+    delay_guard g;
+    core::time_point now{1s};
+    std::uint64_t total = 100'000'000;
+    for (int i = 0; i < 200; ++i) {
+        now += 25ms;
+        total += 25'000;  // 1 MB/s
+        if (i == 100) total -= 1'000'000;
+        g.delivered(now, total);
+        g.round_trip(now, 300ms, 50ms);  // a queue: bulk is held below what the path delivers
+        REQUIRE(g.limit() < 1.2e6);
+    }
+    CHECK(g.limit() > 0);
+}
+
 TEST_CASE("acknowledgements that come in clumps do not pass for a slow path") {
     constexpr double path = 10e6;
     delay_guard g;

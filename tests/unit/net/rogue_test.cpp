@@ -318,10 +318,10 @@ LINK_TEST("who reads nothing, and who takes for ever to say one thing, is cut, h
             const auto ups = h.ups.size();
             const auto self = identity::generate(in.env.entropy);
             rogue r;
+            const auto before = in.env.clock.now();
             MUST(co_await introduce(in, self, h.at, r));
             MUST(co_await eventually(in, [&h, ups] { return h.ups.size() == ups + 1; }));
             const auto l = h.ups.back();
-            const auto before = in.env.clock.now();
             core::scope both(in.env.executor);
             if (reads) {
                 both.spawn("rogue", dribbles(in, *r.control, *l));

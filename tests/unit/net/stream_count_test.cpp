@@ -224,3 +224,18 @@ TEST_CASE("connections that cannot be had are not waited for") {
     }
     CHECK(count.wanted() <= 4);
 }
+
+TEST_CASE("a count of delivered bytes that falls is no goodput") {
+    stream_count count;
+    core::time_point now{};
+    double delivered = 1e9;
+    const auto m = limited(10e6, 0.05, 2.7e6, 20e6);
+    for (int i = 0; i < 20; ++i) {
+        for (int looks = 0; looks < 20; ++looks) {
+            drive(count, m, 0.25, now, delivered);
+            REQUIRE(count.goodput() < 11e6);
+        }
+        delivered -= 5e7;
+    }
+    CHECK(count.goodput() > 9e6);
+}

