@@ -121,6 +121,7 @@ public:
         info.window_limit_bytes = facts->window_limit_bytes;
         info.delivered_bytes = facts->delivered_bytes;
         info.queued_bytes = facts->queued_bytes;
+        info.unsent_bytes = facts->unsent_bytes;
         return info;
     }
 

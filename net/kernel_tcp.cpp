@@ -19,6 +19,9 @@ constexpr double usable_share = 0.65;
 /// Where the limit cannot be read: Linux's default.
 constexpr std::uint64_t usual_send_buffer = 4 << 20;
 
+/// The threshold of slow start before anything has ended it: Linux's TCP_INFINITE_SSTHRESH.
+constexpr std::uint32_t never_reached = 0x7fffffff;
+
 /// The most that the kernel lets a send buffer grow to.
 std::uint64_t largest_send_buffer() {
     std::ifstream file("/proc/sys/net/ipv4/tcp_wmem");
@@ -51,7 +54,8 @@ std::optional<tcp_facts> facts_of(int descriptor) {
     // Counts what arrived behind a gap, too: acknowledged bytes would stand still until a loss is repaired, then leap.
     info.delivered_bytes = std::uint64_t{raw.tcpi_delivered} * raw.tcpi_snd_mss;
     info.queued_bytes = raw.tcpi_notsent_bytes + std::uint64_t{raw.tcpi_unacked} * raw.tcpi_snd_mss;
-    if (info.retransmits > 0 && follows_losses(descriptor)) {
+    info.unsent_bytes = raw.tcpi_notsent_bytes;
+    if (raw.tcpi_snd_ssthresh < never_reached && follows_losses(descriptor)) {
         info.window_limit_bytes = std::min(info.window_limit_bytes, info.congestion_window_bytes);
     }
     return info;

@@ -13,7 +13,7 @@ struct tcp_facts {
     std::uint64_t rtt_microseconds = 0;
     std::uint64_t segments_sent = 0, retransmits = 0;
     std::uint64_t congestion_window_bytes = 0, window_limit_bytes = 0;
-    std::uint64_t delivered_bytes = 0, queued_bytes = 0;
+    std::uint64_t delivered_bytes = 0, queued_bytes = 0, unsent_bytes = 0;
 };
 /// From TCP_INFO; nothing if the descriptor is no TCP socket.
 std::optional<tcp_facts> facts_of(int descriptor);

@@ -37,6 +37,7 @@ struct stream_info {
     std::uint64_t window_limit_bytes = 0;  ///< that can be in flight at most, by buffers and losses; 0: not known
     std::uint64_t delivered_bytes = 0;     ///< that have arrived, about; 0: not known
     std::uint64_t queued_bytes = 0;        ///< given to the kernel and not acknowledged
+    std::uint64_t unsent_bytes = 0;        ///< of them, those that were never sent
 };
 
 /// What a stream is for: control favours latency (TCP_NODELAY), bulk favours little unsent data (TCP_NOTSENT_LOWAT).

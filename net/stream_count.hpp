@@ -2,9 +2,11 @@
 /// How many bulk connections a link needs, found by measuring (DESIGN §4). Pure: samples in, a number out.
 ///
 /// A connection carries at most window / RTT, and under loss less; so the first number comes from the round trip and
-/// the window of the kernel's buffers. From then on it climbs: half as many more, kept if goodput grew by a twentieth,
-/// given up otherwise, and not tried again for a while that doubles. When a queue stands in the path, the wire is full:
-/// then nothing is tried, and what exceeds three times the window's demand is let go.
+/// the window of the kernel's buffers. When goodput grows no more, the wire is full, and what exceeds three times the
+/// window's demand is let go: several connections that start at once on a thin line overflow its queue. From then on
+/// the number climbs: half as many more, kept if goodput grew by a twentieth, given up otherwise, and not tried again
+/// for a while that doubles; beyond what the window asks for it is tried rarely, and a tenth must be gained. When a
+/// queue stands in the path nothing is tried.
 
 #include <cstdint>
 
@@ -16,7 +18,8 @@ namespace longhaul::net {
 struct stream_sample {
     core::time_point now;
     std::uint64_t delivered = 0;  ///< bytes that have arrived at the other end, a running total
-    bool saturated = false;       ///< since the sample before there was always more to send
+    bool saturated = false;       ///< every connection has more to send than it can
+    bool flowing = false;         ///< some connection has
     unsigned open = 0;            ///< connections that carry what this end sends
     core::duration rtt{};         ///< the least round trip; 0: not known yet
     bool queueing = false;        ///< round trips exceed the least one so much that a queue stands in the path
@@ -39,22 +42,31 @@ public:
 
 private:
     enum class phase : std::uint8_t { steady, climbing, reducing };
-    void set(unsigned count, phase next, const stream_sample& s);
+    /// Wants so many from now on, and judges by the next measurement whether goodput is as `needed`.
+    void set(unsigned count, phase next, double needed, const stream_sample& s);
+    void watch_startup(double elapsed, double delivered, const stream_sample& s);
     void judge(double goodput, bool crowded, const stream_sample& s);
+    void climb(const stream_sample& s);
     void hold(const stream_sample& s);
 
     unsigned fixed_ = 0;
     unsigned wanted_ = 1;
     unsigned before_ = 1;  ///< the change that is being tried
     phase phase_ = phase::steady;
+    double needed_ = 0;  ///< goodput that keeps it
     bool guessed_ = false;
+    bool filled_ = false;                           ///< the wire has been full once
+    double window_seconds_ = 0, window_bytes_ = 0;  ///< until then: of the window under way
+    double fastest_ = 0;                            ///< of these windows
+    unsigned flat_ = 0;                             ///< windows since it grew
     stream_sample last_{};
     double ramp_ = 0;                                        ///< busy seconds that do not count yet
     double missing_ = 0;                                     ///< busy seconds with fewer connections than wanted
     double seconds_ = 0, queueing_seconds_ = 0, bytes_ = 0;  ///< of the measurement under way
     double base_ = 0;
-    double hold_ = 0;  ///< seconds without trying
-    core::time_point next_try_{};
+    double hold_ = 0;     ///< seconds without trying
+    bool doubt_ = false;  ///< the next venture is to want fewer
+    core::time_point next_try_{}, next_venture_{};
 };
 
 }  // namespace longhaul::net

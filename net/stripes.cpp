@@ -201,7 +201,14 @@ void stripes::look() {
     stream_sample sample;
     sample.now = env_.clock.now();
     sample.delivered = sums.delivered > 0 ? sums.delivered : outgoing_.confirmed_bytes();
-    sample.saturated = outgoing_.backlog();
+    sample.flowing = sample.saturated = outgoing_.backlog();
+    if (!sample.saturated && !open_.empty()) {
+        // On a thin line the last segment is taken early, and most of a transfer's time is behind that.
+        const auto more = [this](const auto& entry) { return entry.second->last.unsent_bytes > 0; };
+        sample.flowing = std::ranges::any_of(open_, more);
+        sample.saturated =
+            std::ranges::all_of(open_, [&](const auto& entry) { return !may_send(*entry.second) || more(entry); });
+    }
     sample.open = in_use();
     sample.rtt = rtt_least_;
     sample.queueing = guard_.queueing() || guard_.limit() > 0;

@@ -267,10 +267,8 @@ task<result<void>> link_with_all(machine_part& m) {
             if (n == m.number || m.link_of(n)) continue;
             all = false;
             if (n > m.number) continue;
-            for (const auto& address : m.table[n - 1].addresses) {
-                auto dialled = co_await m.mesh_->dial(address);
-                if (dialled) break;
-            }
+            auto dialled = co_await m.mesh_->dial(m.table[n - 1].addresses, m.table[n - 1].key);
+            if (!dialled && dialled.error().code == errc::cancelled) co_return fail(dialled.error());
         }
         if (all || m.env_.clock.now() > until) co_return ok();
         auto slept = co_await m.env_.clock.sleep_for(50ms);
@@ -433,9 +431,9 @@ result<void> take_table(machine_part& m, core::const_bytes words, allreduce_repo
 }
 
 task<result<allreduce_report>> follow(machine_part& m) {
-    auto dialled = co_await m.mesh_->dial(*m.wishes_.join);
+    auto dialled = co_await m.mesh_->dial(m.wishes_.join);
     LONGHAUL_CO_TRY(dialled);
-    const auto host = *dialled;
+    const auto host = dialled->link;
     const auto key = host->remote().key;
     auto setup = co_await m.hear(key, word::setup);
     LONGHAUL_CO_TRY(setup);
@@ -496,7 +494,7 @@ task<result<allreduce_report>> follow(machine_part& m) {
 
 task<result<void>> take_part(machine_part& m, net::endpoint bound, std::optional<allreduce_report>& out) {
     result<allreduce_report> report = fail(errc::internal, "nothing was summed");
-    if (m.wishes_.join) {
+    if (!m.wishes_.join.empty()) {
         report = co_await follow(m);
     } else {
         report = co_await lead(m, bound);
@@ -520,7 +518,7 @@ task<result<allreduce_report>> allreduce(net::environment& env, allreduce_wishes
                                          std::function<void(const net::endpoint&)> on_listening) {
     machine_part m(env, wishes);
     net::endpoint at = wishes.listen;
-    if (wishes.join) at.port = 0;
+    if (!wishes.join.empty()) at.port = 0;
     auto bound = m.mesh_->listen(at);
     LONGHAUL_CO_TRY(bound);
     if (on_listening) on_listening(*bound);

@@ -16,7 +16,7 @@ inline constexpr std::size_t most_bench_peers = 64;
 
 struct allreduce_wishes {
     net::endpoint listen;               ///< the host's; guests listen on any port, for one another
-    std::optional<net::endpoint> join;  ///< the host's address; nothing: be the host
+    std::vector<net::endpoint> join;  ///< the host's addresses; none: be the host
     // The host's to say:
     std::size_t peers = 2;           ///< the host included
     std::uint64_t bytes = 64 << 20;  ///< of the f32 tensor, a multiple of 4

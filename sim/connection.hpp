@@ -47,6 +47,7 @@ struct direction {
     std::deque<core::byte_vector> chunks;
     std::size_t head = 0;  ///< bytes of chunks.front() that were read
     std::uint64_t readable = 0, in_flight = 0, unsent = 0;
+    std::uint64_t delivered = 0;  ///< all that has arrived
 
     std::uint64_t outstanding = 0;  ///< sent and not credited: at most the window
     std::deque<credit> credits;

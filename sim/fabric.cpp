@@ -193,6 +193,7 @@ void sim_network::fabric::deliver(const std::shared_ptr<connection>& c, int side
         }
         case segment::kind::data:
             way.readable += s.bytes;
+            way.delivered += s.bytes;
             hosts[dest.node].received += s.bytes;
             world_.fold(action::deliver, dest.node, c->id, s.bytes);
             break;

@@ -15,8 +15,8 @@ constexpr core::duration default_step_time = std::chrono::milliseconds(10);
 
 class performance {
 public:
-    performance(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer)
-        : scenario_(s), make_trainer_(std::move(make_trainer)), world_(seed) {}
+    performance(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer, event_listener listener)
+        : scenario_(s), make_trainer_(std::move(make_trainer)), listener_(std::move(listener)), world_(seed) {}
     outcome run();
 
 private:
@@ -36,6 +36,7 @@ private:
 
     const scenario& scenario_;
     timed_trainer_factory make_trainer_;
+    event_listener listener_;
     std::string ticket_;
     std::set<std::uint32_t> taken_out_;
     std::map<std::uint32_t, peers::peer*> living_;  ///< while `live` runs
@@ -82,6 +83,7 @@ void performance::start(std::uint32_t peer) {
 }
 
 void performance::watch(std::uint32_t peer, const core::event& e) {
+    if (listener_) listener_(at(peer).name(), world_.now(), e);
     if (e.name == "started" && peer == 0 && at(0).lives() == 1) {
         // From outside of the process that reports: everybody else joins now.
         world_.at(world_.now(), [this] {
@@ -290,8 +292,8 @@ core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::tra
     return optim::make_quadratic_trainer(o, step_time);
 }
 
-outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer) {
-    return performance(s, seed, std::move(make_trainer)).run();
+outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer, event_listener listener) {
+    return performance(s, seed, std::move(make_trainer), std::move(listener)).run();
 }
 
 }  // namespace longhaul::sim

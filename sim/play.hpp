@@ -17,8 +17,12 @@ core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::tra
 /// The network of a world as the scenario has it, traces included. Nodes are the scenario's peers.
 void build_network(world& w, const topology& t);
 
+/// Hears every event, at its virtual time.
+using event_listener = std::function<void(const std::string& peer, core::duration at, const core::event& e)>;
+
 /// Plays the scenario to its end: everybody's run is over, or `expect.within` has passed. Deterministic: the same seed
 /// gives the same trace hash.
-outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer = simulated_trainer);
+outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer = simulated_trainer,
+             event_listener listener = {});
 
 }  // namespace longhaul::sim

@@ -115,6 +115,10 @@ public:
         i.retransmits = connection_->ways[side_].retransmits;
         i.congestion_window_bytes = fabric_.options.receive_window;
         i.window_limit_bytes = fabric_.options.receive_window;
+        const direction& way = connection_->ways[side_];
+        i.delivered_bytes = way.delivered;
+        i.unsent_bytes = way.unsent;
+        i.queued_bytes = way.unsent + way.in_flight;
         return i;
     }
 

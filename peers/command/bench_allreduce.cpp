@@ -66,12 +66,12 @@ core::result<int> bench(const allreduce_flags& w) {
     a.repeat = static_cast<std::uint32_t>(w.repeat);
     if (!w.address.empty()) {
         LONGHAUL_TRY_ASSIGN(const auto to, net::parse_ticket(w.address));
-        a.join = to.addresses.front();
+        a.join = to.addresses;
     }
     LONGHAUL_TRY_ASSIGN(a.listen, net::parse_listen_endpoint(w.listen.empty() ? ":7400" : w.listen));
     visitor here;
     const auto told = [&](const net::endpoint& at) {
-        if (a.join) return;
+        if (!a.join.empty()) return;
         if (w.as_json) {
             json ready;
             ready["listen"] = at.text();

@@ -355,9 +355,9 @@ task<result<void>> measure_link(net::environment& env, shared_link l, const wish
 task<result<void>> dial_and_measure(net::environment& env, net::mesh& mesh, const wishes& w, measured& out) {
     auto to = net::parse_ticket(w.address);
     LONGHAUL_CO_TRY(to);
-    auto dialled = co_await mesh.dial(to->addresses.front());
+    auto dialled = co_await mesh.dial(to->addresses);
     LONGHAUL_CO_TRY(dialled);
-    auto done = co_await measure_link(env, *dialled, w, out);
+    auto done = co_await measure_link(env, dialled->link, w, out);
     mesh.close("measured");
     co_return done;
 }

@@ -2,6 +2,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <map>
 
 #include "peers/command/command.hpp"
 #include "sim/lab/experiment.hpp"
@@ -24,19 +26,41 @@ int show(const sim::outcome& o, bool json) {
     return o.ok ? 0 : core::exit_code_of(core::errc::internal);
 }
 
-core::result<int> simulate(const scenario_arguments& a) {
-    LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
-    return show(sim::play(s, a.seed), a.json);
-}
-
 /// A folder of our own, removed when all went well.
-core::result<std::string> make_folder() {
+core::result<std::string> temporary_folder() {
     std::error_code e;
     auto pattern = (std::filesystem::temp_directory_path(e) / "longhaul-lab-XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr) {
         return core::fail(core::errc::io, "cannot make a folder like {}: use --folder", pattern);
     }
     return pattern;
+}
+
+core::result<void> make_folder(const std::string& path) {
+    std::error_code e;
+    if (!std::filesystem::create_directories(path, e) && e) {
+        return core::fail(core::errc::io, "cannot make the folder {}: {}", path, e.message());
+    }
+    return core::ok();
+}
+
+core::result<int> simulate(const scenario_arguments& a) {
+    LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
+    if (a.folder.empty()) return show(sim::play(s, a.seed), a.json);
+    std::map<std::string, std::ofstream> files;
+    for (const auto& peer : s.net.peers) {
+        const auto folder = a.folder + "/" + peer.name;
+        LONGHAUL_TRY(make_folder(folder));
+        files[peer.name].open(folder + "/events.jsonl");
+    }
+    const auto outcome = sim::play(s, a.seed, sim::simulated_trainer,
+                                   [&](const std::string& peer, core::duration at, const core::event& e) {
+                                       files[peer] << core::to_json_line(e, core::to_seconds(at), peer) << '\n';
+                                   });
+    for (auto& [peer, file] : files) {
+        if (!file.flush()) return core::fail(core::errc::io, "cannot write the events into {}/{}", a.folder, peer);
+    }
+    return show(outcome, a.json);
 }
 
 core::result<int> lab(const scenario_arguments& a) {
@@ -48,9 +72,9 @@ core::result<int> lab(const scenario_arguments& a) {
     o.binary = std::filesystem::read_symlink("/proc/self/exe", e).string();
     o.folder = a.folder;
     if (o.folder.empty()) {
-        LONGHAUL_TRY_ASSIGN(o.folder, make_folder());
-    } else if (!std::filesystem::create_directories(o.folder, e) && e) {
-        return core::fail(core::errc::io, "cannot make the folder {}: {}", o.folder, e.message());
+        LONGHAUL_TRY_ASSIGN(o.folder, temporary_folder());
+    } else {
+        LONGHAUL_TRY(make_folder(o.folder));
     }
     LONGHAUL_TRY_ASSIGN(const auto outcome, sim::lab::run_experiment(s, o));
     if (a.folder.empty() && outcome.ok) {
@@ -75,6 +99,7 @@ CLI::App* add(CLI::App& app, const char* name, const char* help, const std::shar
 void add_lab(CLI::App& app, action& chosen) {
     const auto virtual_one = std::make_shared<scenario_arguments>();
     auto* simulation = add(app, "sim", "play a scenario in virtual time, with the real protocol code", virtual_one);
+    simulation->add_option("--folder", virtual_one->folder, "write each peer's events.jsonl there");
     simulation->callback([virtual_one, &chosen] { chosen = [virtual_one] { return simulate(*virtual_one); }; });
 
     const auto a = std::make_shared<scenario_arguments>();

@@ -5,6 +5,7 @@
 #include <functional>
 #include <set>
 
+#include "core/entropy.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -42,7 +43,7 @@ run drive(stream_count& count, const model& m, double seconds, core::time_point&
         stream_sample s;
         s.now = now;
         s.delivered = static_cast<std::uint64_t>(delivered);
-        s.saturated = true;
+        s.saturated = s.flowing = true;
         s.open = count.wanted();
         s.rtt = core::from_seconds(m.rtt);
         s.queueing = rate >= m.capacity;
@@ -116,6 +117,54 @@ TEST_CASE("a thin wire is given one connection") {
     CHECK(r.changes.size() <= 2);
 }
 
+TEST_CASE("a thin wire is given one connection within two short transfers, though no queue is ever seen") {
+    // What a peer of a small model sends: a third of a second, pauses between. The guess of eight would overflow the
+    // queue.
+    stream_count count;
+    core::time_point now{};
+    double delivered = 0;
+    auto m = limited(4e6 / 8, 0.12, 2.7e6, 27 * megabyte);
+    m.capacity = 1e12;
+    drive(count, m, 0.3, now, delivered);
+    CHECK(count.wanted() == 8);
+    for (int i = 0; i < 3; ++i) {
+        now += 1s;
+        drive(count, m, 0.3, now, delivered);
+    }
+    CHECK(count.wanted() == 1);
+}
+
+TEST_CASE("in slow start nothing is given up") {
+    // Goodput doubles each round trip, and only then shows what the wire carries.
+    stream_count count;
+    core::time_point now{};
+    double delivered = 0, rate = 1e6;
+    for (int round = 0; round < 12; ++round) {
+        const double at = std::min(rate, gigabit);
+        auto r = drive(count, {0.1, 2.7e6, [=](unsigned) { return at; }, gigabit}, 0.1, now, delivered);
+        CHECK(r.at_end == 7);
+        rate *= 2;
+    }
+}
+
+TEST_CASE("where few connections are enough, goodput that varies adds others rarely and not for long") {
+    // 100 Mbit/s, 100 ms: exchanges that take between 1.3 and 1.8 s, by chance.
+    core::seeded_entropy chance(7, "goodput");
+    stream_count count;
+    core::time_point now{};
+    double delivered = 0, too_many = 0;
+    constexpr int exchanges = 2000;
+    for (int i = 0; i < exchanges; ++i) {
+        const double got = 12e6 * (0.75 + 0.25 * chance.unit());
+        auto m = limited(got, 0.1, 2.7e6, 27 * megabyte);
+        m.capacity = 1e12;
+        drive(count, m, 1.5, now, delivered);
+        now += 500ms;
+        if (i >= 2 && (count.wanted() == 0 || count.wanted() > 3)) ++too_many;
+    }
+    CHECK(too_many / exchanges < 0.15);
+}
+
 TEST_CASE("what pays is kept: no oscillation, and trying becomes rare") {
     stream_count count;
     core::time_point now{};
@@ -168,7 +217,7 @@ TEST_CASE("connections that cannot be had are not waited for") {
         stream_sample s;
         s.now = now += 25ms;
         s.delivered = static_cast<std::uint64_t>(delivered);
-        s.saturated = true;
+        s.saturated = s.flowing = true;
         s.open = std::min(3U, count.wanted());
         s.rtt = 100ms;
         count.step(s);
