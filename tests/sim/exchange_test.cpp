@@ -557,7 +557,7 @@ namespace {
 core::byte_vector frames_of(const hall& h, const exchange_terms& t, peer_number author,
                             const std::function<void(chunk_header&, core::mutable_bytes)>& spoil) {
     const auto& codec = **compress::find_codec(t.codec);
-    const auto grid = chunk_grid::of(elements);
+    const auto grid = chunk_grid::of(elements, codec);
     const auto m = model();
     const auto l = stream_layout::of(m, codec, 0, grid.count(), 0);
     core::byte_vector out(l.total());
@@ -567,7 +567,7 @@ core::byte_vector frames_of(const hall& h, const exchange_terms& t, peer_number 
         const auto frame = core::mutable_bytes(out).subspan(l.offset(f), chunk_header_bytes + l.data_bytes(f));
         const auto data = frame.subspan(chunk_header_bytes);
         const auto part = std::span(values).subspan(grid.first(f), grid.size(f));
-        REQUIRE(codec.encode(range_of_chunk(m, f), part, {}, data));
+        REQUIRE(codec.encode(range_of_chunk(m, codec, f), part, {}, data));
         chunk_header header;
         header.stream.generation = t.generation;
         header.stream.round = t.round;
