@@ -15,7 +15,7 @@ namespace longhaul::peers {
 inline constexpr std::size_t most_bench_peers = 64;
 
 struct allreduce_wishes {
-    net::endpoint listen;               ///< the host's; guests listen on any port, for one another
+    net::endpoint listen;             ///< the host's; guests listen on any port, for one another
     std::vector<net::endpoint> join;  ///< the host's addresses; none: be the host
     // The host's to say:
     std::size_t peers = 2;           ///< the host included
