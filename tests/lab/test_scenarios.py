@@ -27,16 +27,33 @@ def play(world: str, name: str, folder) -> dict:
     return outcome
 
 
-@pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes"])
+def skip_when_busy() -> None:
+    """The daemons' share of a busy machine's time would be measured, not their network."""
+    load = os.getloadavg()[0]
+    if load > os.cpu_count():
+        pytest.skip(f"this machine is too busy to compare times: load {load:.0f}")
+
+
+# Lab by simulation, within so much: 10 % is the aim, and sim/README.md has what was measured. Of BBR's probing much is
+# chance, so the best of a few runs counts.
+CLOSE = {"pair": 0.1, "loss": 0.15, "trace": 0.25, "unequal": 0.3, "sites": 0.35, "homes": 0.25}
+ATTEMPTS = 3
+
+
+@pytest.mark.parametrize("name", CLOSE)
 def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
-    # The daemons' share of a busy machine's time would be measured, not their network.
-    if os.getloadavg()[0] > os.cpu_count():
-        pytest.skip(f"this machine is too busy to compare times: load {os.getloadavg()[0]:.0f}")
-    predicted, measured = play("sim", name, tmp_path), play("lab", name, tmp_path)
-    assert predicted["rounds"] == measured["rounds"]
-    assert len({peer["root"] for peer in measured["peers"].values()}) == 1
-    # Within 10 % is the aim. sim/README.md has what was measured and why it differs; here only a gross error fails.
-    assert 0.5 < measured["round_seconds"] / predicted["round_seconds"] < 2.5
+    predicted = play("sim", name, tmp_path)
+    ratios = []
+    for attempt in range(ATTEMPTS):
+        skip_when_busy()
+        measured = play("lab", name, tmp_path / str(attempt))
+        assert predicted["rounds"] == measured["rounds"]
+        assert len({peer["root"] for peer in measured["peers"].values()}) == 1
+        ratios.append(measured["round_seconds"] / predicted["round_seconds"])
+        if abs(ratios[-1] - 1) <= CLOSE[name]:
+            return
+    skip_when_busy()
+    pytest.fail(f"lab / simulated: {', '.join(f'{r:.2f}' for r in ratios)}")
 
 
 def test_faults_with_real_daemons(tmp_path):
