@@ -449,7 +449,12 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     CHECK(before.owned > 0.15);
     REQUIRE(half_a_payload_later());
     r.w.network().set_trace_factor(3, 5.0 / 200);
-    // The exchange in which it falls began fast; those that are slow as a whole tell the next round.
+    // The exchange in which it falls began fast; the first whole one on the slow line tells the next round.
+    REQUIRE(r.until_round(5));
+    r.w.run_for(100ms);
+    const auto falling = last_way(slow);
+    INFO(falling.reason);
+    CHECK(falling.owned == 0);
     REQUIRE(r.until_round(6));
     r.w.run_for(100ms);
     const auto fallen = last_way(slow);
