@@ -255,6 +255,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         if (present->complete) return refuse("already here");
         return verdict::later;  // over an older link, whose end is about to be noticed
     }
+    if (!from->up()) return verdict::later;  // over the next link
     const auto s = make_stream(terms_, name);
     auto before = take_broken(*s);
     if (s->layout.total() != bytes) {

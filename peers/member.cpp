@@ -303,13 +303,15 @@ void consider_offers(node& n, const shared_linked& from) {
     std::vector<std::pair<std::string, std::uint64_t>> offers(from->offers.begin(), from->offers.end());
     for (const auto& [tag, bytes] : offers) {
         if (from->expected.contains(tag)) continue;  // a fetch takes it
+        // What is taken may fail at once, and everything is considered anew: not this offer.
+        if (from->offers.erase(tag) == 0) continue;
         auto verdict = exchange::verdict::refused;
-        if (sender == nullptr || from->offers.size() > max_open_offers) {
+        if (sender == nullptr || from->offers.size() >= max_open_offers) {
             from->link->refuse_transfer(tag, sender == nullptr ? "you are not admitted" : "too many offers");
         } else {
             verdict = n.held.consider(from->link, sender->admitted.number, tag, bytes);
         }
-        if (verdict != exchange::verdict::later) from->offers.erase(tag);
+        if (verdict == exchange::verdict::later) from->offers.emplace(tag, bytes);
     }
 }
 

@@ -229,9 +229,13 @@ LINK_TEST("either end ends a transfer by its tag: its own call returns as cancel
         for (const bool by_sender : {true, false}) {
             byte_vector got(32 << 20);
             std::optional<errc> sent, received;
+            bool offered = false;
+            c.ba->on_offer([&offered](const std::string&, std::uint64_t) { offered = true; });
             core::scope all(in.env.executor);
             all.spawn("give", noted(give(*c.ab, "big", 32 << 20, 3), sent));
-            all.spawn("take", noted(take(in, *c.ba, "big", got), received));
+            MUST(co_await eventually(in, [&offered] { return offered; }));
+            c.ba->on_offer({});
+            all.spawn("take", noted(c.ba->receive_transfer("big", got), received));
             MUST(co_await eventually(in, [&c] { return c.ba->received_of("big") > 100000; }));
             if (by_sender) {
                 c.ab->withdraw_transfer("big");
