@@ -307,8 +307,10 @@ def test_a_stopped_run_goes_on_from_the_same_commands_and_says_so(world):
     assert said[0][-1] == stopped + "the same command goes on from there, and then the others' do"
     assert said[1][-1] == stopped + "when its founder goes on, the same command rejoins it"
     applied = int(said[0][-3].split(" of ")[0].rsplit(" ", 1)[1])
-    again = [world.found(min_peers=2), world.join("joiner", ticket)]
-    for node in again:
+    # The founder comes back where its ticket says, as with the port that it listens on by default.
+    address = ticket.split("//")[1].split("/")[0]
+    founder_again = world.start("founder", "run", world.config(min_peers=2), "--listen", address)
+    for node in [founder_again, world.join("joiner", ticket)]:
         node.wait_for_round(applied + 2)
         assert node.events("started")[-1]["resumed"] is True
 
