@@ -204,7 +204,7 @@ void stripes::look() {
     sample.flowing = sample.saturated = outgoing_.backlog();
     if (!sample.saturated && !open_.empty()) {
         // On a thin line the last segment is taken early, and most of a transfer's time is behind that.
-        const auto more = [this](const auto& entry) { return entry.second->last.unsent_bytes > 0; };
+        const auto more = [](const auto& entry) { return entry.second->last.unsent_bytes > 0; };
         sample.flowing = std::ranges::any_of(open_, more);
         sample.saturated =
             std::ranges::all_of(open_, [&](const auto& entry) { return !may_send(*entry.second) || more(entry); });
