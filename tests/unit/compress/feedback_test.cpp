@@ -21,6 +21,12 @@ double sum(std::span<const float> v) {
     return s;
 }
 
+/// p goes where the local parameters `values` are, and what a payload leaves of it to `left`.
+payload_source source_of(std::span<const float> anchor, std::span<const float> residual, float beta,
+                         std::span<float> values, std::span<float> left) {
+    return {anchor, residual, beta, values, left};
+}
+
 }  // namespace
 
 TEST_CASE("a feedback is found by name, and what cannot work names the nearest that can") {
@@ -91,12 +97,7 @@ TEST_CASE("what is left is what was compensated minus what the payload decodes t
         const auto anchor = some_values(n, 1), residual = some_values(n, 2);
         auto values = some_values(n, 3);
         flat_buffer left(n, 7.0F);
-        payload_source s;
-        s.anchor = anchor;
-        s.residual = residual;
-        s.beta = 0.75F;
-        s.values = values;
-        s.left = left;
+        const auto s = source_of(anchor, residual, 0.75F, values, left);
         mass_sums sums;
         double sent = 0;
         // Ranges of any size, the last one first.
@@ -135,12 +136,7 @@ TEST_CASE("mass is conserved exactly where the arithmetic is") {
         for (auto& a : anchor) a = static_cast<float>(random.below(3)) - 1.0F;
         for (int k = 0; k < 64; ++k) anchor[random.below(n)] = 4096.0F;
         for (std::size_t i = 0; i < n; ++i) in[i] += anchor[i];
-        payload_source s;
-        s.anchor = anchor;
-        s.residual = residual;
-        s.beta = 0.5F;
-        s.values = values;
-        s.left = left;
+        const auto s = source_of(anchor, residual, 0.5F, values, left);
         mass_sums sums;
         byte_vector wire(c.range_bytes(range(m)));
         REQUIRE(encode(s, c, range(m), {}, wire, sums));
@@ -165,11 +161,7 @@ TEST_CASE("with feedback everything is sent in the end: the sum of payloads foll
         const int rounds = 400;
         for (int round = 0; round < rounds; ++round) {
             flat_buffer values(n, 0.0F), left(n);
-            payload_source s;
-            s.anchor = constant;
-            s.residual = residual;
-            s.values = values;
-            s.left = left;
+            const auto s = source_of(constant, residual, 1.0F, values, left);
             mass_sums sums;
             byte_vector wire(c.range_bytes(range(m)));
             REQUIRE(encode(s, c, range(m), {}, wire, sums));
