@@ -1,38 +1,58 @@
 #pragma once
-/// Agreement on the log. The first implementation is a single voter (peers/single_voter.hpp); Raft comes behind the
-/// same interface.
+/// Agreement on the log, as the rest of a node sees it; peers/raft_consensus.hpp is the implementation.
 
 #include <functional>
-#include <optional>
 
 #include "core/task.hpp"
 #include "peers/ledger.hpp"
 #include "peers/messages.hpp"
+#include "peers/raft.hpp"
 
 namespace longhaul::peers {
 
 class consensus {
 public:
     virtual ~consensus() = default;
-    /// The replicated state as far as this node knows it.
+    /// The replicated state as far as this node knows it. The run's only while `known`.
     virtual const ledger& state() const = 0;
-    /// Whether this node coordinates now.
+    virtual bool known() const = 0;
+    /// Whether this node coordinates now: then `state` has all that was ever logged.
     virtual bool leads() const = 0;
-    /// Whom to ask; zero when not known.
+    /// Whom to tell and ask; zero when nobody leads, as far as this node knows.
     virtual net::peer_key leader() const = 0;
+    /// Whether this node has a say in who leads.
+    virtual bool votes() const = 0;
+    /// Whether it is the only one that has.
+    virtual bool alone() const = 0;
+
     /// Appends a record; returns when it is durable at a quorum and applied here. errc::quorum_lost where this node
-    /// does not lead.
+    /// does not lead, or no longer: then the record may be logged all the same.
     virtual core::task<core::result<void>> propose(record r) = 0;
-    /// A link with `from` came up or went down.
-    virtual void link_up(const net::peer_key& from) = 0;
-    virtual void link_down(const net::peer_key& from) = 0;
+    /// Begins one change of the voters. errc::limit: not now; errc::usage: it makes no sense; errc::quorum_lost.
+    virtual core::result<void> change(const raft::change& c) = 0;
+    /// Has another voter lead, if one can; returns when this node does not lead any more, or after a moment.
+    virtual core::task<core::result<void>> hand_over() = 0;
+
+    /// A link with `peer` came up or went down.
+    virtual void link_up(const net::peer_key& peer) = 0;
+    virtual void link_down(const net::peer_key& peer) = 0;
+    /// The failure detector's word on a peer that was a round trip of `rtt` away.
+    virtual void dead(const net::peer_key& peer, core::duration rtt) = 0;
     /// Messages about the log. errc::protocol when a peer says what it may not.
     virtual core::result<void> receive(const net::peer_key& from, const log_request& m) = 0;
     virtual core::result<void> receive(const net::peer_key& from, const log_entries& m) = 0;
     virtual core::result<void> receive(const net::peer_key& from, const log_snapshot& m) = 0;
+    virtual core::result<void> receive(const net::peer_key& from, const leader_message& m) = 0;
+    /// From a peer that may vote in this run.
+    virtual core::result<void> receive(const net::peer_key& from, raft::message m) = 0;
 
-    /// Called after each entry that was applied here (nullptr: the state was replaced by a snapshot).
+    /// Keeps the log until cancelled, or until its disk fails.
+    virtual core::task<core::result<void>> run() = 0;
+
+    /// Called after each record that was applied here (nullptr: the state was replaced by a newer one).
     std::function<void(const record*)> on_applied;
+    /// Called when `leads` or `leader` has changed.
+    std::function<void()> on_leader;
     /// How messages go out: queued, best effort; lost with the link.
     std::function<void(const net::peer_key& to, message m)> send;
 };

@@ -1,7 +1,9 @@
 #include <algorithm>
 
+#include "compress/codec.hpp"
 #include "core/hash.hpp"
 #include "peers/node.hpp"
+#include "peers/voters.hpp"
 
 namespace longhaul::peers {
 
@@ -13,6 +15,11 @@ namespace {
 
 /// How long a restarted coordinator waits for peers that may hold a newer state than its own checkpoint.
 constexpr auto recovery_wait = 20s;
+/// How long after a restart the members of an open round have to come back.
+constexpr auto return_deadline = 20s;
+/// How often the voters are looked at, and how long one that does not answer keeps its seat.
+constexpr auto voters_look = 500ms;
+constexpr auto seat_kept = 10s;
 constexpr int max_admission_tries = 16;
 
 std::string event_name_of(const record& r) {
@@ -21,12 +28,10 @@ std::string event_name_of(const record& r) {
     return "record";
 }
 
-}  // namespace
-
+/// Proposes what the round coordinator decides, while this node leads.
 core::task<core::result<void>> coordinate(node& n) {
-    if (!n.coordinator) co_return core::ok();
     std::uint64_t reported_divergence = 0;
-    while (!n.finished && !n.leaving) {
+    while (!n.finished && !n.leaving && n.log->leads()) {
         const auto now = n.env.clock.now();
         if (n.wanted_phase && !n.led().open()) {
             record wanted = *n.wanted_phase;
@@ -74,8 +79,6 @@ core::task<core::result<void>> coordinate(node& n) {
     }
     co_return core::ok();
 }
-
-namespace {
 
 /// A present member that died without a goodbye and has not come back.
 std::optional<peer_number> who_is_away(const node& n) {
@@ -150,7 +153,7 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
 
 void answer_early_joiners(node& n) {
     for (const auto& [key, peer] : n.links) {
-        if (!peer->wants_to_join) continue;
+        if (!peer->wants_to_join || n.log->leader() == net::peer_key{}) continue;
         const auto request = *std::exchange(peer->wants_to_join, std::nullopt);
         if (n.log->leads()) {
             n.tasks.spawn_isolated("admission", admit(n, key, request));
@@ -196,15 +199,14 @@ core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_st
     co_return ours;
 }
 
-}  // namespace
-
+/// Goes on from the newest state that can be had: after a restart of everybody, or when its holders died.
 core::task<core::result<void>> recover_generation(node& n) {
     const auto holds_newest = [&n](std::uint64_t generation, std::uint64_t round) {
         return generation == n.led().generation() && round >= n.led().committed();
     };
-    if (n.state && holds_newest(n.state->generation, n.state->round)) co_return core::ok();
     const bool alone = n.led().members().size() < 2;
     const auto found = [&n, &holds_newest] {
+        if (n.state && holds_newest(n.state->generation, n.state->round)) return true;
         return std::ranges::any_of(n.links, [&](const auto& entry) {
             return entry.second->caught_up && holds_newest(entry.second->generation, entry.second->applied);
         });
@@ -235,6 +237,128 @@ core::task<core::result<void>> recover_generation(node& n) {
     n.state = best;
     auto proposed = co_await n.log->propose(std::move(g));
     co_return proposed;
+}
+
+round_rules rules_of(const node& n) {
+    const auto& c = n.config();
+    round_rules rules;
+    rules.rounds = static_cast<std::uint64_t>(c.stop.rounds);
+    rules.min_members = static_cast<std::size_t>(c.peers.min);
+    rules.grace = c.peers.grace;
+    rules.first_deadline = c.peers.first_deadline;
+    rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
+    const auto codec = compress::find_codec(c.exchange.codec).value();
+    rules.exchange = {n.tensors().elements(), payload_bytes(n.tensors(), *codec), codec->fits_sums(), c.exchange.mode};
+    return rules;
+}
+
+/// A coordinator that knows what this node knows: of the log, of its links, of its own work.
+void take_office(node& n) {
+    n.coordinator.emplace(rules_of(n), n.number);
+    const auto& l = n.led();
+    n.coordinator->log_advanced(l, n.env.clock.now());
+    if (l.open() && n.missed == std::pair(l.generation(), l.open()->round)) n.coordinator->restarted(n.number);
+    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+    for (const auto& [number, m] : l.members()) {
+        const auto peer = n.find(m.admitted.key);
+        if (peer && peer->caught_up) n.coordinator->caught_up(number, peer->generation, peer->applied);
+        if (n.dead.contains(m.admitted.key)) n.coordinator->gone(number);
+    }
+    tell_lines(n);
+    repeat_standing(n);
+}
+
+/// The members of a round that was open when everybody went down hold its payloads: they have a moment to come back.
+core::task<core::result<void>> await_open_members(node& n) {
+    const auto back = [&n] {
+        if (!n.led().open()) return true;
+        return std::ranges::all_of(n.led().open()->members, [&n](peer_number m) {
+            const auto peer = n.find(m);
+            return m == n.number || (peer && peer->greeted);
+        });
+    };
+    auto waited = co_await core::wait_until(n.changed, back, n.env.clock, n.env.clock.now() + return_deadline);
+    if (!waited && waited.error().code != errc::timeout) co_return waited;
+    co_return core::ok();
+}
+
+core::task<core::result<void>> hold_office(node& n) {
+    auto recovered = co_await recover_generation(n);
+    LONGHAUL_CO_TRY(recovered);
+    const bool restarted = std::exchange(n.recovering, false);
+    n.changed.notify();
+    if (restarted) {
+        auto back = co_await await_open_members(n);
+        LONGHAUL_CO_TRY(back);
+    }
+    co_return co_await coordinate(n);
+}
+
+}  // namespace
+
+core::task<core::result<void>> coordinate_when_leading(node& n) {
+    for (;;) {
+        const auto due = [&n] { return n.log->leads() || n.finished || n.leaving; };
+        auto woken = co_await core::wait_until(n.changed, due);
+        LONGHAUL_CO_TRY(woken);
+        if (n.finished || n.leaving) co_return core::ok();
+        take_office(n);
+        auto held = co_await hold_office(n);
+        // Whoever does not lead any more has done nothing wrong.
+        if (!held && (n.log->leads() || held.error().code == errc::cancelled)) co_return held;
+        if (!n.finished) n.coordinator.reset();
+        n.recovering = false;
+        n.waiting_for.clear();
+    }
+}
+
+bool may_vote(const node& n, const net::peer_key& key) {
+    if (key == n.run->manifest.founder) return true;
+    if (!n.run->manifest.invite()) return false;
+    const auto* m = n.led().find(key);
+    // A node that knows nothing yet goes by the door: in an invited run nobody passes it without the token.
+    if (m == nullptr) return !n.log_known;
+    return !m->revoked && m->admitted.token_hash == n.run->manifest.token_hash;
+}
+
+core::task<core::result<void>> keep_voters(node& n) {
+    std::map<net::peer_key, core::time_point> away;  ///< voters and others that do not answer, since when
+    for (;;) {
+        const auto leads = [&n] { return n.log->leads() && n.coordinator; };
+        auto woken = co_await core::wait_until(n.changed, leads);
+        LONGHAUL_CO_TRY(woken);
+        auto slept = co_await n.env.clock.sleep_for(voters_look);
+        LONGHAUL_CO_TRY(slept);
+        if (!leads() || n.leaving || n.finished) continue;
+        const auto now = n.env.clock.now();
+        const auto& voters = n.led().voters();
+        std::vector<voter_candidate> candidates;
+        for (const auto& [number, m] : n.led().members()) {
+            const auto& key = m.admitted.key;
+            if (!may_vote(n, key)) continue;
+            const auto peer = n.find(key);
+            if (peer || key == n.self()) {
+                away.erase(key);
+            } else {
+                away.try_emplace(key, now);
+            }
+            // Those who order records talk to each other: who cannot reach the others is of no use among them.
+            const auto reaches = [&](const net::peer_key& other) {
+                const auto* o = n.led().find(other);
+                return o == nullptr || n.coordinator->reach(number, o->admitted.number, now);
+            };
+            const bool fit = peer && peer->caught_up && std::ranges::all_of(voters.voters, reaches) &&
+                             std::ranges::all_of(voters.learners, reaches);
+            const bool gone = !m.present || m.revoked || (away.contains(key) && now >= away[key] + seat_kept);
+            candidates.push_back({key, fit, gone});
+        }
+        const auto change = next_voter_change(voters, candidates, n.self());
+        if (!change) continue;
+        // It may have to wait for the change before, or for a standby that is not caught up yet.
+        if (auto begun = n.log->change(*change); !begun && begun.error().code == errc::usage) {
+            n.report(begun.error(), "choosing who orders records");
+        }
+    }
 }
 
 }  // namespace longhaul::peers

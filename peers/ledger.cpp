@@ -26,6 +26,12 @@ bool subset(const std::vector<peer_number>& some, const std::vector<peer_number>
 
 }  // namespace
 
+ledger ledger::founded_by(const net::peer_key& founder) {
+    ledger l;
+    l.voters_.voters.push_back(founder);
+    return l;
+}
+
 bool ledger::apply(const record& r) {
     ++index_;
     return std::visit([this](const auto& x) { return apply_one(x); }, r);
@@ -137,6 +143,11 @@ bool ledger::apply_one(const run_state_record& r) {
     return true;
 }
 
+bool ledger::apply_one(const voters_record& r) {
+    voters_ = r.who;
+    return true;
+}
+
 core::byte_vector ledger::snapshot() const {
     wire::LedgerSnapshot p;
     p.set_index(index_);
@@ -167,6 +178,7 @@ core::byte_vector ledger::snapshot() const {
     }
     p.set_eval_round(eval_round_);
     p.set_eval_loss(eval_loss_);
+    if (!voters_.voters.empty()) *p.mutable_voters() = to_proto(voters_);
     return to_bytes(p);
 }
 
@@ -184,6 +196,10 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
     l.next_number_ = p.next_number();
     l.eval_round_ = p.eval_round();
     l.eval_loss_ = p.eval_loss();
+    if (p.has_voters()) {
+        LONGHAUL_TRY_ASSIGN(l.voters_, configuration_from(p.voters()));
+        LONGHAUL_TRY(raft::check(l.voters_));
+    }
     if (l.generation_ == 0 || l.next_number_ == 0 || l.next_number_ > max_members + 1 ||
         p.members_size() != static_cast<int>(l.next_number_ - 1) ||
         p.recent_size() > static_cast<int>(recent_commits) || l.eval_round_ > l.committed_ ||

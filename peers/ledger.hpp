@@ -39,6 +39,9 @@ struct ledger_member {
 
 class ledger {
 public:
+    ledger() = default;
+    /// Of a run that was founded: one peer orders its records.
+    static ledger founded_by(const net::peer_key& founder);
     /// What applying a record did: true if it was valid, false if it was ignored.
     bool apply(const record& r);
 
@@ -55,6 +58,8 @@ public:
     const ledger_member* find(const net::peer_key& key) const;
     const ledger_member* find(peer_number number) const;
     peer_number next_number() const { return next_number_; }
+    /// Who orders records, and who follows to do so later.
+    const raft::configuration& voters() const { return voters_; }
     /// The commit of a recent round of this generation, or nullptr.
     const committed_round* commit_of(std::uint64_t round) const;
     /// Root of the state that the generation started from (zero in the first).
@@ -73,6 +78,7 @@ private:
     bool apply_one(const commit_record& r);
     bool apply_one(const generation_record& r);
     bool apply_one(const run_state_record& r);
+    bool apply_one(const voters_record& r);
 
     std::uint64_t index_ = 0;
     std::uint64_t generation_ = 1;
@@ -83,6 +89,7 @@ private:
     run_phase phase_ = run_phase::running;
     peer_number next_number_ = 1;
     std::map<peer_number, ledger_member> members_;
+    raft::configuration voters_;
     std::optional<round_record> open_;
     std::deque<committed_round> recent_;
     std::uint64_t eval_round_ = 0;

@@ -85,6 +85,10 @@ struct dispatcher {
             from->wants_to_join = m;
             return core::ok();
         }
+        if (n.log->leader() == net::peer_key{}) {
+            from->wants_to_join = m;  // until somebody leads
+            return core::ok();
+        }
         if (n.log->leads()) {
             if (from->admitting) return core::ok();
             from->admitting = true;
@@ -104,6 +108,7 @@ struct dispatcher {
         n.asked_to_join.reset();
         if (m.admitted) {
             n.admitted = true;
+            n.admitted_by = key;
         } else if (m.coordinator.empty()) {
             n.fatal = core::error(errc::not_admitted, m.reason.empty() ? "the run did not admit this node" : m.reason);
         } else {
@@ -113,11 +118,21 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const log_request& m) const {
+        // Whoever was admitted a moment ago is not in the log yet as the other members have it.
+        if (!n.log || (n.log_known && !n.log->leads() && !is_member(n, key))) return core::ok();
         LONGHAUL_TRY(only_members("a request for the log"));
-        return n.log ? n.log->receive(key, m) : core::ok();
+        return n.log->receive(key, m);
     }
     core::result<void> operator()(const log_entries& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const log_snapshot& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
+    core::result<void> operator()(const leader_message& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
+    core::result<void> operator()(const raft::message& m) const {
+        if (!n.log) return core::ok();
+        if (!may_vote(n, key)) {
+            return fail(errc::protocol, "a voter's message from {}, who may not vote in this run", key.brief());
+        }
+        return n.log->receive(key, m);
+    }
     core::result<void> operator()(const ready_message& m) const {
         LONGHAUL_TRY(only_members("READY"));
         if (n.coordinator && n.log_known) {
@@ -203,8 +218,8 @@ core::task<core::result<void>> read_messages(node& n, shared_linked peer) {
     }
 }
 
-/// The coordinator's last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
-core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why) {
+/// The last check before a peer counts as dead: one redial (DESIGN §5, failure detection).
+core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::string why, core::duration rtt) {
     const auto* member = n.led().find(key);
     if (member == nullptr) co_return core::ok();
     const auto number = member->admitted.number;
@@ -217,6 +232,9 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
         why = "connection lost and one redial failed";
     }
     if (n.find(key)) co_return core::ok();  // it came back by itself meanwhile
+    n.dead.insert(key);
+    n.log->dead(key, rtt);
+    if (!n.log->leads()) co_return core::ok();
     core::event down("peer_down");
     down.with("peer", key.hex()).with("number", std::uint64_t{number}).with("name", n.led().find(key)->admitted.name);
     down.with("reason", why);
@@ -346,6 +364,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     const auto key = link->remote().key;
     auto peer = std::make_shared<linked_peer>(link, n.env.executor);
     n.links[key] = peer;
+    n.dead.erase(key);
     n.to_dial.notify();
     core::event up("peer_up");
     up.with("peer", key.hex()).with("name", link->remote().name);
@@ -359,7 +378,8 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         }
     });
     n.send(key, greeting_of(n));
-    if (n.log && n.admitted) n.log->link_up(key);  // before that the other end owes us no log
+    // Before that the other end owes us no log.
+    if (n.log && (n.admitted || n.log->votes())) n.log->link_up(key);
     if (n.log_known && key == n.log->leader()) repeat_standing(n);
     tell_lines(n);
     n.changed.notify();
@@ -383,8 +403,8 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         n.to_dial.notify();
         tell_lines(n);
         if (n.log) n.log->link_down(key);
-        if (n.log_known && n.log->leads() && !n.leaving && !n.finished) {
-            n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving));
+        if (n.log_known && (n.log->leads() || n.log->votes()) && !n.leaving && !n.finished) {
+            n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving, stats.rtt_min));
         }
         n.changed.notify();
     }
@@ -450,7 +470,7 @@ core::task<core::result<void>> become_admitted(node& n) {
             addresses.push_back(a);
         }
     };
-    add(n.options.join->ticket.addresses);
+    if (n.options.join) add(n.options.join->ticket.addresses);
     add(n.known_addresses);
     std::optional<core::error> last;
     for (;;) {
@@ -489,11 +509,12 @@ core::task<core::result<void>> become_admitted(node& n) {
         n.asked_to_join = key;
         n.send(key, request);
         const auto decided = [&n, &lost] {
-            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost();
+            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost() || (n.log && n.log->leads());
         };
         auto reply = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
         n.asked_to_join.reset();
         if (n.fatal) co_return fail(*n.fatal);
+        if (n.log && n.log->leads()) co_return core::ok();
         if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
             last = reply.error().within(fmt::format("waiting for admission by {}", made->asked.text()));

@@ -291,7 +291,7 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 
 void repeat_standing(node& n) {
     const auto& open = n.led().open();
-    if (n.log->leads() || !open || n.held.terms().round != open->round) return;
+    if (!open || n.held.terms().round != open->round) return;
     send_progress(n);
     const std::tuple said{n.led().generation(), open->round, open->attempt};
     if (n.ready_for == said && n.candidate && n.state) send_ready(n, *open, *n.state);

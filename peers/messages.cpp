@@ -123,6 +123,12 @@ core::result<message> from(const wire::ReachReply& p) {
     LONGHAUL_TRY_ASSIGN(m.reason, line_from(p.reason(), max_reason, "a reason"));
     return m;
 }
+core::result<message> from(const wire::LogLeader& p) {
+    leader_message m;
+    m.term = p.term();
+    LONGHAUL_TRY_ASSIGN(m.leader, digest_from(p.leader(), "the leader's key"));
+    return m;
+}
 core::result<message> from(const wire::FetchRefused& p) {
     fetch_refused m;
     LONGHAUL_TRY_ASSIGN(m.what, fetch_from(p));
@@ -219,6 +225,11 @@ core::byte_vector serialize(const message& m) {
                        if (x.reached) put_endpoints({*x.reached}, r->mutable_reached());
                        r->set_reason(x.reason);
                    },
+                   [&](const raft::message& x) { *p.mutable_raft() = to_proto(x); },
+                   [&](const leader_message& x) {
+                       p.mutable_log_leader()->set_term(x.term);
+                       p.mutable_log_leader()->set_leader(text_of(x.leader));
+                   },
                    [&](const status_request&) { p.mutable_status_request(); },
                    [&](const status_reply& x) { p.mutable_status_reply()->set_json(x.json); },
                },
@@ -255,6 +266,8 @@ core::result<message> parse_message(core::const_bytes bytes) {
         case wire::Message::kLines: return from(p.lines());
         case wire::Message::kReachRequest: return from(p.reach_request());
         case wire::Message::kReachReply: return from(p.reach_reply());
+        case wire::Message::kRaft: return from(p.raft()).map([](raft::message m) { return message(std::move(m)); });
+        case wire::Message::kLogLeader: return from(p.log_leader());
         case wire::Message::kStatusReply: return status_reply{p.status_reply().json()};
         case wire::Message::KIND_NOT_SET: break;
     }

@@ -41,6 +41,11 @@ struct log_entries {
 struct log_snapshot {
     core::byte_vector ledger;
 };
+/// Who coordinates, as a voter tells those who follow the log by it. Zero: nobody at the moment.
+struct leader_message {
+    std::uint64_t term = 0;
+    net::peer_key leader;
+};
 /// This member holds the whole aggregate of (round, attempt).
 struct ready_message {
     std::uint64_t generation = 0;
@@ -105,7 +110,8 @@ struct reach_reply {
 using message =
     std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request, log_entries,
                  log_snapshot, ready_message, progress_message, applied_message, fetch_message, fetch_refused,
-                 leaving_message, status_request, status_reply, lines_message, reach_request, reach_reply>;
+                 leaving_message, status_request, status_reply, lines_message, reach_request, reach_reply, raft::message,
+                 leader_message>;
 
 core::byte_vector serialize(const message& m);
 /// errc::malformed or errc::limit.

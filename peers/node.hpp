@@ -81,6 +81,7 @@ struct node {
     bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
     bool admission_wanted = true;  ///< false: only the manifest is asked for
     bool admitted = false;
+    std::optional<net::peer_key> admitted_by;        ///< its log has this node
     std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
     std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be
     std::optional<core::error> fatal;            ///< ends this node
@@ -91,6 +92,7 @@ struct node {
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
+    std::set<net::peer_key> dead;  ///< not linked, and one redial failed
     std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
         frozen;               ///< the state that donors' transfers share
     std::string waiting_for;  ///< coordinator: why no round is opened or committed now, for people
@@ -111,6 +113,7 @@ struct node {
     std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>
         ready_for{};                                         ///< (generation, round, attempt) of our last READY
     std::pair<std::uint64_t, std::uint64_t> produced_for{};  ///< (generation, round) of our last payload
+    std::pair<std::uint64_t, std::uint64_t> missed{};        ///< the round that was open when this node started
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
@@ -148,6 +151,8 @@ struct node {
     void send_all(const message& m);
     /// What a person or a launcher needs to know now; the run must be known.
     ready_report ready() const;
+    /// Says so, once.
+    void tell_ready();
     std::pair<std::uint64_t, std::uint64_t> wire_bytes() const;
     /// Bytes sent and received since the last call: so each is told in one round's event, also what came between two.
     std::pair<std::uint64_t, std::uint64_t> untold_wire_bytes();
@@ -161,6 +166,8 @@ core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
 /// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.
 void log_advanced(node& n, const record* r);
+/// Another node coordinates, or none, or this one.
+void leader_changed(node& n);
 
 // status.cpp
 peer_status status_of(const node& n);
@@ -218,14 +225,16 @@ core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
 
 // coordinate.cpp
-/// Proposes what the round coordinator decides. Returns at once where this node does not lead.
-core::task<core::result<void>> coordinate(node& n);
+/// Coordinates the run's rounds whenever this node leads the log. Runs until the run is over for this node.
+core::task<core::result<void>> coordinate_when_leading(node& n);
+/// While this node leads the log: chooses who orders its records. Runs until cancelled.
+core::task<core::result<void>> keep_voters(node& n);
+/// Whether the run lets that key order records: founders invite by a token, and in an open run nobody else may.
+bool may_vote(const node& n, const net::peer_key& key);
 /// Admits a peer that asked to join, as coordinator.
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
 /// Peers that asked to join before this node knew the log.
 void answer_early_joiners(node& n);
-/// After a restart of everybody: goes on from the newest state that can be had.
-core::task<core::result<void>> recover_generation(node& n);
 
 // checkpointing.cpp
 /// Starts an asynchronous checkpoint of the present state, unless one is running.

@@ -16,22 +16,20 @@ namespace {
 
 constexpr auto linger_for_others = 15s;
 constexpr auto flush_deadline = 2s;
-constexpr auto return_deadline = 20s;
 
 /// Ends this node when the coordinator cannot be reached for too long.
 core::task<core::result<void>> watch_coordinator(node& n) {
-    if (n.log->leads()) co_return core::ok();
     n.coordinator_seen = n.env.clock.now();
     for (;;) {
         auto slept = co_await n.env.clock.sleep_for(std::min<core::duration>(1s, n.options.quorum_patience));
         LONGHAUL_CO_TRY(slept);
         const auto now = n.env.clock.now();
-        if (n.find(n.log->leader())) n.coordinator_seen = now;
+        if (n.log->leads() || n.find(n.log->leader())) n.coordinator_seen = now;
         if (now - n.coordinator_seen < n.options.quorum_patience) continue;
         n.fatal = core::error(errc::quorum_lost,
-                              fmt::format("the coordinator {} was not reachable for {}: its state is saved; start this "
-                                          "node again when the coordinator is back",
-                                          n.log->leader().brief(), core::format_duration(n.options.quorum_patience)));
+                              fmt::format("no coordinator was reachable for {}: this node's state is saved; start it "
+                                          "again when the others are back",
+                                          core::format_duration(n.options.quorum_patience)));
         n.changed.notify();
         co_return core::ok();
     }
@@ -71,27 +69,6 @@ core::task<core::result<void>> remember_members(node& n) {
     }
 }
 
-/// The founder: first a state to go on from, then rounds.
-core::task<core::result<void>> recover_and_coordinate(node& n) {
-    if (!n.log->leads()) co_return core::ok();
-    auto recovered = co_await recover_generation(n);
-    LONGHAUL_CO_TRY(recovered);
-    n.recovering = false;
-    n.changed.notify();
-    // The members of a round that was open when this node went down hold its payloads: they have a moment to come back.
-    const auto open_members_are_back = [&n] {
-        if (!n.led().open()) return true;
-        return std::ranges::all_of(n.led().open()->members, [&n](peer_number m) {
-            const auto peer = n.find(m);
-            return m == n.number || (peer && peer->greeted);
-        });
-    };
-    auto back =
-        co_await core::wait_until(n.changed, open_members_are_back, n.env.clock, n.env.clock.now() + return_deadline);
-    if (!back && back.error().code != errc::timeout) co_return back;
-    co_return co_await coordinate(n);
-}
-
 bool others_are_done(const node& n) {
     return std::ranges::all_of(n.links, [&n](const auto& entry) {
         const auto& [key, peer] = entry;
@@ -110,6 +87,10 @@ bool nothing_to_send(const node& n) {
 }
 
 core::task<core::result<void>> say_goodbye(node& n) {
+    if (!n.finished) {
+        auto handed_over = co_await n.log->hand_over();
+        LONGHAUL_CO_TRY(handed_over);
+    }
     if (n.finished && n.log->leads()) {
         // Whoever is a moment behind may still need the last aggregate.
         // What is on its way to them may take longer than any fixed time; a stalled transfer ends by itself.
@@ -181,13 +162,14 @@ core::task<core::result<void>> live(node& n) {
     e.with("rounds", std::int64_t{n.config().stop.rounds});
     e.with("H", std::int64_t{n.config().inner.steps}).with("codec", n.config().exchange.codec);
     n.emit(std::move(e));
-    if (n.options.on_ready) n.options.on_ready(n.ready());
+    n.tell_ready();
     n.tasks.spawn("dialling", keep_connected(n));
     n.tasks.spawn("link reports", report_links(n));
     n.tasks.spawn("members' addresses", remember_members(n));
     n.tasks.spawn("reach", learn_reach(n));
     n.tasks.spawn("progress reports", report_progress(n));
-    n.tasks.spawn("coordinator", recover_and_coordinate(n));
+    n.tasks.spawn("coordinator", coordinate_when_leading(n));
+    n.tasks.spawn("voters", keep_voters(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));
     co_return co_await take_part_and_end(n);
 }
@@ -222,6 +204,10 @@ ready_report node::ready() const {
     r.resumed = resumed;
     r.trust_on_first_use = trusted_on_first_use;
     return r;
+}
+
+void node::tell_ready() {
+    if (auto tell = std::exchange(options.on_ready, {})) tell(ready());
 }
 
 struct peer::impl {

@@ -36,6 +36,13 @@ core::result<record> from(const wire::RunState& p) {
     return r;
 }
 
+core::result<record> from(const wire::Voters& p) {
+    voters_record r;
+    LONGHAUL_TRY_ASSIGN(r.who, configuration_from(p));
+    LONGHAUL_TRY(raft::check(r.who));
+    return r;
+}
+
 }  // namespace
 
 std::vector<net::endpoint> admissible_addresses(std::vector<net::endpoint> wanted, const net::endpoint& bound) {
@@ -77,6 +84,7 @@ core::byte_vector serialize(const record& r) {
                        p.mutable_run_state()->set_state(static_cast<std::uint32_t>(x.state));
                        p.mutable_run_state()->set_reason(x.reason);
                    },
+                   [&](const voters_record& x) { *p.mutable_voters() = to_proto(x.who); },
                },
                r);
     return to_bytes(p);
@@ -91,6 +99,7 @@ core::result<record> parse_record(core::const_bytes bytes) {
         case wire::Record::kCommit: return from(p.commit());
         case wire::Record::kGeneration: return from(p.generation());
         case wire::Record::kRunState: return from(p.run_state());
+        case wire::Record::kVoters: return from(p.voters());
         case wire::Record::KIND_NOT_SET: break;
     }
     return fail(errc::malformed, "a log record of an unknown kind");

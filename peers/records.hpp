@@ -10,6 +10,7 @@
 #include "net/identity.hpp"
 #include "net/stream.hpp"
 #include "optim/schedule.hpp"
+#include "peers/raft_message.hpp"
 
 namespace longhaul::peers {
 
@@ -107,9 +108,15 @@ struct run_state_record {
     std::string reason;
     bool operator==(const run_state_record&) const = default;
 };
+/// Who orders records from here on. It is made of the log's own membership entries (peers/raft_consensus); nobody
+/// proposes it.
+struct voters_record {
+    raft::configuration who;
+    bool operator==(const voters_record&) const = default;
+};
 
-using record =
-    std::variant<admit_record, depart_record, round_record, commit_record, generation_record, run_state_record>;
+using record = std::variant<admit_record, depart_record, round_record, commit_record, generation_record,
+                            run_state_record, voters_record>;
 
 /// Of the addresses that a node would like others to reach it by, as many as an admission may name: port 0 becomes the
 /// bound port; none wanted: where it listens.

@@ -247,15 +247,34 @@ core::duration round_coordinator::allowance() const {
     return q + q / 2 + rules_.grace;
 }
 
-std::optional<round_coordinator::agreement> round_coordinator::agreed(const round_record& open) const {
+namespace {
+
+/// The voters among `members`, of whom so many must hold an aggregate that it survives the death of all but a quorum
+/// (DESIGN §5, invariant I9).
+std::vector<peer_number> voting(const ledger& l, const std::vector<peer_number>& members) {
+    std::vector<peer_number> out;
+    std::ranges::copy_if(members, std::back_inserter(out), [&l](peer_number m) {
+        const auto* member = l.find(m);
+        return member != nullptr && l.voters().votes(member->admitted.key);
+    });
+    return out;
+}
+
+}  // namespace
+
+std::optional<round_coordinator::agreement> round_coordinator::agreed(const ledger& l, const round_record& open) const {
     std::map<core::digest, std::vector<peer_number>> groups;
     for (const auto m : open.members) {
         if (ready_of(m) != nullptr) groups[views_.at(m).vouches_for].push_back(m);
     }
     const bool self_is_member = has(open.members, self_);
+    const auto voters = voting(l, open.members);
+    const auto needed = std::min((l.voters().voters.size() + 1) / 2, voters.size());
     for (const auto& [what, holding] : groups) {
-        // One root from a majority of the members and from the voter (f = 0: the coordinator itself, as a member).
+        // One root from a majority of the members and from f + 1 voters, the coordinator itself among them.
         if (2 * holding.size() <= open.members.size() || (self_is_member && !has(holding, self_))) continue;
+        const auto holds_too = [&](peer_number v) { return has(holding, v); };
+        if (static_cast<std::size_t>(std::ranges::count_if(voters, holds_too)) < needed) continue;
         agreement a;
         a.commit = commit_from(*ready_of(holding.front()));
         const auto same = [](const contribution& c, peer_number n) { return c.number == n; };
@@ -367,7 +386,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         (here ? alive : dead).push_back(m);
         if (here && ready_of(m) == nullptr) ++unanswered;
     }
-    if (auto a = agreed(open)) {
+    if (auto a = agreed(l, open)) {
         // The others are usually a moment behind: worth a short wait, never more than a quarter of the round.
         const auto patience = std::min(rules_.grace, (a->majority_at - round_started_) / 4);
         if (unanswered > 0 && now < a->majority_at + patience) {

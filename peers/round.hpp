@@ -63,6 +63,8 @@ public:
     /// will catch up anew.
     std::vector<peer_number> diverged() const;
     bool knows(peer_number who) const { return peers_.contains(who); }
+    /// Whether two members can talk to each other, as far as they said.
+    bool reach(peer_number a, peer_number b, core::time_point now) const { return planner_.reach(a, b, now); }
 
 private:
     struct standing {
@@ -90,8 +92,8 @@ private:
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
                               std::vector<peer_number> contributors, std::string why, core::time_point now) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
-    /// What a majority of the members and the voter hold, if they do.
-    std::optional<agreement> agreed(const round_record& open) const;
+    /// What a majority of the members and enough voters hold, if they do.
+    std::optional<agreement> agreed(const ledger& l, const round_record& open) const;
     /// When contributor `c`, whose payload most members lack, leaves the contributors.
     core::time_point deadline_of(peer_number c, const round_record& open, core::duration limit) const;
     /// The way on when nobody is late and yet nothing can be committed.

@@ -3,7 +3,7 @@
 #include "peers/known_addresses.hpp"
 #include "peers/memory.hpp"
 #include "peers/node.hpp"
-#include "peers/single_voter.hpp"
+#include "peers/raft_consensus.hpp"
 
 namespace longhaul::peers {
 
@@ -83,6 +83,9 @@ core::task<core::result<void>> load_run(node& n) {
     if (!secrets) co_return damaged("run/secrets", secrets.error(), way_out);
     n.secrets = *secrets;
     n.run = std::move(*manifest);
+    auto known = co_await load_known_addresses(n.env.storage);
+    LONGHAUL_CO_TRY(known);
+    n.known_addresses = std::move(*known);
     co_return core::ok();
 }
 
@@ -147,6 +150,35 @@ core::result<void> check_against_manifest(const node& n) {
     return core::ok();
 }
 
+std::unique_ptr<raft_consensus> make_consensus(node& n) {
+    return std::make_unique<raft_consensus>(raft_consensus_options{.executor = n.env.executor,
+                                                                   .clock = n.env.clock,
+                                                                   .storage = n.env.storage,
+                                                                   .self = n.self(),
+                                                                   .run = n.run->run_id,
+                                                                   .seed = n.env.entropy.u64()});
+}
+
+/// Whether this node orders records, by what is on its disk.
+core::task<core::result<bool>> open_log(raft_consensus& log) {
+    auto opened = co_await log.open();
+    if (!opened && opened.error().code == errc::malformed) {
+        co_return fail(errc::config,
+                       "{}: this node cannot vote with it any more; restore the folder 'raft' from a copy, or take "
+                       "part as another node, with another --state-dir",
+                       opened.error().message);
+    }
+    co_return opened;
+}
+
+/// From here on the log lives, with or without an order of this node's own.
+void begin_log(node& n, std::unique_ptr<consensus> log) {
+    n.log = std::move(log);
+    n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
+    n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
+    n.log->on_leader = [&n] { leader_changed(n); };
+}
+
 /// Founds the run, or goes on with the one that this node founded.
 core::task<core::result<void>> prepare_founder(node& n) {
     const auto& wanted = n.options.found->config;
@@ -188,23 +220,23 @@ core::task<core::result<void>> prepare_founder(node& n) {
         auto saved = co_await save_run(n);
         LONGHAUL_CO_TRY(saved);
     }
-    auto log = std::make_unique<log_store>(n.env.storage);
-    auto entries = co_await log->load();
-    if (!entries) {
-        if (entries.error().code != errc::not_found) co_return fail(entries.error().within("reading the run's log"));
+    auto log = make_consensus(n);
+    auto opened = co_await open_log(*log);
+    LONGHAUL_CO_TRY(opened);
+    n.resumed = *opened;
+    if (!n.resumed) {
         auto checkpoints = co_await n.env.storage.list("checkpoints/");
         LONGHAUL_CO_TRY(checkpoints);
         if (!checkpoints->empty()) {
             co_return fail(errc::config,
                            "this state directory has checkpoints of run '{}' but its log is missing: restore the "
-                           "folder 'log' from a copy, or found a new run in another --state-dir",
+                           "folder 'raft' from a copy, or found a new run in another --state-dir",
                            n.config().name);
         }
-        auto begun = co_await log->compact(ledger{});
-        LONGHAUL_CO_TRY(begun);
-        entries = ledger{};
+        auto founded = co_await log->found();
+        LONGHAUL_CO_TRY(founded);
     }
-    n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.self(), std::move(log), std::move(*entries));
+    begin_log(n, std::move(log));
     co_return core::ok();
 }
 
@@ -248,18 +280,7 @@ core::task<core::result<void>> prepare_joiner(node& n) {
     // A bare address, or a ticket without the secret, does not unlearn what this node knows already.
     if (ticket.key->secret) n.secrets.psk = *ticket.key->secret;
     if (ticket.key->token) n.secrets.token = ticket.key->token;
-    if (n.run) {
-        auto known = co_await load_known_addresses(n.env.storage);
-        LONGHAUL_CO_TRY(known);
-        n.known_addresses = std::move(*known);
-    }
     co_return core::ok();
-}
-
-void listen_to_log(node& n) {
-    n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
-    n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
-    for (const auto& [key, peer] : n.links) n.log->link_up(key);
 }
 
 }  // namespace
@@ -273,7 +294,7 @@ void log_advanced(node& n, const record* r) {
         n.log_known = true;
         n.number = me->admitted.number;
         // A round that was open before this start may carry a payload of ours: signing another would be a lie.
-        if (l.open()) n.produced_for = {l.generation(), l.open()->round};
+        if (l.open()) n.produced_for = n.missed = {l.generation(), l.open()->round};
         // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
         // "Settlement").
         const bool exact =
@@ -329,6 +350,21 @@ void log_advanced(node& n, const record* r) {
     n.changed.notify();
 }
 
+void leader_changed(node& n) {
+    core::event e("coordinator");
+    const auto leader = n.log->leader();
+    e.with("peer", leader == net::peer_key{} ? std::string() : leader.hex()).with("self", n.log->leads());
+    n.emit(std::move(e));
+    if (n.log_known && !n.log->leads() && leader != net::peer_key{}) {
+        // What we told the one before may have died with it.
+        repeat_standing(n);
+        tell_lines(n);
+    }
+    if (n.log_known) answer_early_joiners(n);
+    n.to_dial.notify();
+    n.changed.notify();
+}
+
 core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     auto counted = co_await count_incarnation(n);
     LONGHAUL_CO_TRY(counted);
@@ -356,57 +392,6 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     co_return core::ok();
 }
 
-core::task<core::result<void>> start_founder(node& n) {
-    auto prepared = co_await prepare_founder(n);
-    LONGHAUL_CO_TRY(prepared);
-    auto network = co_await start_network(n, n.run->run_id);
-    LONGHAUL_CO_TRY(network);
-    listen_to_log(n);
-    const auto* me = n.led().find(n.self());
-    n.resumed = me != nullptr;
-    admit_record r;
-    r.key = n.self();
-    r.number = me != nullptr ? me->admitted.number : n.led().next_number();
-    r.name = n.options.name;
-    r.addresses = n.advertised();
-    n.number = r.number;
-    const auto& c = n.config();
-    round_rules rules;
-    rules.rounds = static_cast<std::uint64_t>(c.stop.rounds);
-    rules.min_members = static_cast<std::size_t>(c.peers.min);
-    rules.grace = c.peers.grace;
-    rules.first_deadline = c.peers.first_deadline;
-    rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
-    const auto codec = compress::find_codec(c.exchange.codec);
-    LONGHAUL_CO_TRY(codec);
-    rules.exchange = {n.tensors().elements(), payload_bytes(n.tensors(), **codec), (*codec)->fits_sums(),
-                      c.exchange.mode};
-    n.coordinator.emplace(std::move(rules), n.number);
-    n.coordinator->log_advanced(n.led(), n.env.clock.now());
-    if (n.led().open()) n.coordinator->restarted(n.number);
-    // Before the first record is logged: with it this node decides what becomes of the mass that a checkpoint carried.
-    auto restored = co_await restore(n);
-    LONGHAUL_CO_TRY(restored);
-    auto admitted = co_await n.log->propose(std::move(r));
-    LONGHAUL_CO_TRY(admitted);
-    if (n.led().phase() != run_phase::running) {
-        run_state_record running;
-        running.reason = "the founder started again";
-        auto resumed = co_await n.log->propose(std::move(running));
-        LONGHAUL_CO_TRY(resumed);
-    }
-    if (!n.state && n.led().committed() == 0 && n.led().generation() == 1) {
-        auto first = std::make_shared<model_state>();
-        first->anchor.resize(n.tensors().elements());
-        first->momentum.resize(n.tensors().elements());
-        n.trainer->read(first->anchor);
-        first->root = root_of(*first);
-        n.state = std::move(first);
-    }
-    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
-    co_return core::ok();
-}
-
 /// A run on a file or folder: this node's own copy must be named, and the manifest knows which.
 core::result<void> check_data_is_named(const node& n) {
     const auto& c = n.config();
@@ -425,16 +410,46 @@ bool holds_the_end(const node& n) {
     return n.state && n.state->round >= static_cast<std::uint64_t>(n.config().stop.rounds);
 }
 
-/// A stranger to the run is told at once that nobody answers; a node that took part before waits for its coordinator to
-/// come back, as it would have done had it not been restarted.
+/// This node leads the log: it admits itself.
+core::task<core::result<void>> admit_self(node& n) {
+    const auto* me = n.led().find(n.self());
+    admit_record r;
+    r.key = n.self();
+    r.number = me != nullptr ? me->admitted.number : n.led().next_number();
+    r.name = n.options.name;
+    r.addresses = n.advertised();
+    if (n.secrets.token) r.token_hash = core::hash(n.secrets.token->bytes);
+    if (me == nullptr || !me->present || me->admitted != r) {
+        auto admitted = co_await n.log->propose(std::move(r));
+        LONGHAUL_CO_TRY(admitted);
+    }
+    if (n.options.found && n.led().phase() != run_phase::running) {
+        run_state_record running;
+        running.reason = "the founder started again";
+        auto resumed = co_await n.log->propose(std::move(running));
+        LONGHAUL_CO_TRY(resumed);
+    }
+    n.admitted = true;
+    co_return core::ok();
+}
+
+/// A stranger to the run is told at once that nobody answers; a node that took part before waits for the others to come
+/// back, as it would have done had it not been restarted. Whoever is elected meanwhile needs nobody.
 core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
     const auto until = n.env.clock.now() + n.options.quorum_patience;
     core::time_point next_word = n.env.clock.now();
     for (;;) {
-        auto admitted = co_await become_admitted(n);
+        core::result<void> admitted;
+        if (n.log->alone()) {
+            const auto leads = [&n] { return n.log->leads(); };
+            admitted = co_await core::wait_until(n.changed, leads, n.env.clock, until);
+        } else {
+            admitted = co_await become_admitted(n);
+        }
+        if (n.log->leads()) admitted = co_await admit_self(n);
         const bool may_pass =
             !admitted && (admitted.error().code == errc::unreachable || admitted.error().code == errc::timeout ||
-                          admitted.error().code == errc::closed);
+                          admitted.error().code == errc::closed || admitted.error().code == errc::quorum_lost);
         const auto now = n.env.clock.now();
         if (!was_known || !may_pass || n.leaving || now >= until) co_return admitted;
         if (holds_the_end(n)) {
@@ -445,14 +460,57 @@ core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
         if (now >= next_word) {
             const auto left = std::chrono::ceil<std::chrono::seconds>(until - now);
             n.report(admitted.error(),
-                     fmt::format("trying again for {} until the coordinator is back", core::format_duration(left)));
+                     fmt::format("trying again for {} until others are back", core::format_duration(left)));
             next_word = now + 1min;
         }
-        const auto wanted = [&n] { return n.leaving; };
+        const auto wanted = [&n] { return n.leaving || n.log->leads(); };
         auto left = co_await core::wait_until(n.changed, wanted, n.env.clock, n.env.clock.now() + 2s);
         if (!left && left.error().code != errc::timeout) co_return left;
         if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
     }
+}
+
+/// Admitted: now the log, first by whoever's log has this node.
+core::task<core::result<void>> learn_log(node& n) {
+    if (n.finished) co_return core::ok();
+    if (n.admitted_by && n.find(*n.admitted_by)) n.log->link_up(*n.admitted_by);
+    for (const auto& [key, peer] : n.links) {
+        if (key != n.admitted_by) n.log->link_up(key);
+    }
+    const auto known = [&n] { return n.log_known || n.fatal; };
+    auto waited = co_await core::wait_until(n.changed, known, n.env.clock, n.env.clock.now() + 30s);
+    if (n.fatal) co_return fail(*n.fatal);
+    if (!waited) co_return fail(waited.error().within("waiting for the run's log from its coordinator"));
+    co_return core::ok();
+}
+
+/// A new run begins with the founder's own state.
+void make_first_state(node& n) {
+    auto first = std::make_shared<model_state>();
+    first->anchor.resize(n.tensors().elements());
+    first->momentum.resize(n.tensors().elements());
+    n.trainer->read(first->anchor);
+    first->root = root_of(*first);
+    n.state = std::move(first);
+}
+
+core::task<core::result<void>> start_founder(node& n) {
+    auto prepared = co_await prepare_founder(n);
+    LONGHAUL_CO_TRY(prepared);
+    auto network = co_await start_network(n, n.run->run_id);
+    LONGHAUL_CO_TRY(network);
+    // Before the log speaks: with it this node decides what becomes of the mass that a checkpoint carried.
+    auto restored = co_await restore(n);
+    LONGHAUL_CO_TRY(restored);
+    n.tasks.spawn("log", n.log->run());
+    // Others have a say in what comes next: they need to know how to find this node.
+    if (!n.log->alone()) n.tell_ready();
+    auto admitted = co_await be_admitted_patiently(n, true);
+    LONGHAUL_CO_TRY(admitted);
+    auto known = co_await learn_log(n);
+    LONGHAUL_CO_TRY(known);
+    if (!n.state && !n.finished && n.led().committed() == 0 && n.led().generation() == 1) make_first_state(n);
+    co_return core::ok();
 }
 
 core::task<core::result<void>> start_joiner(node& n) {
@@ -482,18 +540,14 @@ core::task<core::result<void>> start_joiner(node& n) {
     auto restored = co_await restore(n);
     LONGHAUL_CO_TRY(restored);
     n.resumed = n.state != nullptr;
-    n.log = std::make_unique<single_voter>(n.env.executor, n.self(), n.run->manifest.founder, nullptr, ledger{});
-    n.log->send = [&n](const net::peer_key& to, const message& m) { n.send(to, m); };
-    n.log->on_applied = [&n](const record* r) { log_advanced(n, r); };
+    auto log = make_consensus(n);
+    auto orders = co_await open_log(*log);
+    LONGHAUL_CO_TRY(orders);
+    begin_log(n, std::move(log));
+    n.tasks.spawn("log", n.log->run());
     auto admitted = co_await be_admitted_patiently(n, was_known);
     LONGHAUL_CO_TRY(admitted);
-    if (n.finished) co_return core::ok();
-    for (const auto& [key, peer] : n.links) n.log->link_up(key);
-    const auto decided = [&n] { return n.log_known || n.fatal; };
-    auto known = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
-    if (n.fatal) co_return fail(*n.fatal);
-    if (!known) co_return fail(known.error().within("waiting for the run's log from its coordinator"));
-    co_return core::ok();
+    co_return co_await learn_log(n);
 }
 
 }  // namespace longhaul::peers

@@ -47,6 +47,14 @@ core::result<std::vector<contribution>> contributions_from(
 void put_contributions(const std::vector<contribution>& in,
                        google::protobuf::RepeatedPtrField<wire::Contribution>* out);
 
+// raft_convert.cpp
+wire::Voters to_proto(const raft::configuration& c);
+/// Not checked beyond the keys' sizes: raft::check looks at all of it.
+core::result<raft::configuration> configuration_from(const wire::Voters& p);
+wire::Raft to_proto(const raft::message& m);
+/// errc::malformed, or raft::check's errc::protocol.
+core::result<raft::message> from(const wire::Raft& p);
+
 wire::Admit to_proto(const admit_record& r);
 wire::Round to_proto(const round_record& r);
 wire::Plan to_proto(const round_plan& r);
