@@ -109,8 +109,8 @@ core::task<core::result<void>> raft_consensus::keep_time() {
         }
         if (now >= next_look) {
             next_look = now + source_patience;
-            // A source that is cut off from the others knows nobody who leads: another one may.
-            if (known_ && source_ && heard_leader_ == net::peer_key{}) choose_source(std::exchange(source_, {}));
+            // A source that is cut off from the others, or is new itself, knows nobody who leads: another one may.
+            if (source_ && (!known_ || heard_leader_ == net::peer_key{})) choose_source(std::exchange(source_, {}));
         }
         asleep_until_ = server_ ? std::min(server_->wake_at(), next_look) : next_look;
         auto woken = co_await timer_changed_.wait(o_.clock, asleep_until_);
@@ -214,7 +214,7 @@ void raft_consensus::notice_leader() {
     const bool settled = server_ && server_->log().term_of(server_->applied()) == server_->term();
     leads_ = in_office && settled;
     if (!in_office) fail_proposals();
-    if (leads_ && (!known_ || state_.index() < machine_.index())) replace_state(machine_);
+    if (settled && (!known_ || state_.index() < machine_.index())) replace_state(machine_);
     leader_ = heard_leader_;
     if (votes()) leader_ = settled ? server_->leader().value_or(net::peer_key{}) : net::peer_key{};
     if (before == std::pair(leads_, leader_)) return;
@@ -307,14 +307,13 @@ void raft_consensus::dead(const net::peer_key& peer, core::duration rtt) {
 /// An orderer of records brings the log first; a node that knows nothing yet begins with whom it is linked with.
 /// `behind`: the next one after it, in turn.
 void raft_consensus::choose_source(std::optional<net::peer_key> behind) {
-    const auto orders = [this](const net::peer_key& k) { return state_.voters().votes(k); };
-    if (source_ && (!known_ || orders(*source_))) return;
+    const auto will_do = [this](const net::peer_key& k) { return !known_ || state_.voters().votes(k); };
+    if (source_ && will_do(*source_)) return;
     source_.reset();
     if (known_ && votes()) return;
     auto best = linked_.end();
-    if (behind) best = std::find_if(linked_.upper_bound(*behind), linked_.end(), orders);
-    if (best == linked_.end()) best = std::ranges::find_if(linked_, orders);
-    if (best == linked_.end() && !known_) best = linked_.begin();
+    if (behind) best = std::find_if(linked_.upper_bound(*behind), linked_.end(), will_do);
+    if (best == linked_.end()) best = std::ranges::find_if(linked_, will_do);
     if (best == linked_.end()) return;
     source_ = *best;
     send(*source_, log_request{known_ ? state_.index() : 0});

@@ -132,6 +132,7 @@ struct bus {
         }
         return {};
     }
+    bool knows(const std::string& name) { return members[name].log && members[name].log->known(); }
     bool until(const std::function<bool()>& condition, core::duration limit = 30s) {
         return w.run_while([&] { return !condition(); }, limit);
     }
@@ -148,7 +149,7 @@ struct bus {
             for (std::size_t i = 1; i < names.size(); ++i) REQUIRE(change(names.front(), what, names[i]));
         }
         REQUIRE(until([&] {
-            return std::ranges::all_of(names, [&](auto& n) { return members[n].log->votes() && members[n].log->known(); });
+            return std::ranges::all_of(names, [&](auto& n) { return knows(n) && members[n].log->votes(); });
         }));
     }
     /// Has a record of that number proposed, and waits until it is applied everywhere.
@@ -195,7 +196,7 @@ TEST_CASE("proposals at the same time are all logged, and a follower has them in
     b.make_voters({"a", "b", "c"});
     b.add("reader");
     b.start("reader");
-    REQUIRE(b.until([&] { return b.members["reader"].log->known(); }));
+    REQUIRE(b.until([&] { return b.knows("reader"); }));
     for (peer_number n = 1; n <= 20; ++n) b.members["a"].to_propose.push_back(admit_of(n));
     REQUIRE(b.until([&] { return b.members["reader"].log->state().members().size() == 20; }));
     b.w.run_for(1s);
@@ -211,7 +212,7 @@ TEST_CASE("every leader is killed, one after another, and comes back: the log go
         b.make_voters({"a", "b", "c"});
         b.add("reader");
         b.start("reader");
-        REQUIRE(b.until([&] { return b.members["reader"].log->known(); }));
+        REQUIRE(b.until([&] { return b.knows("reader"); }));
         peer_number number = 0;
         for (int i = 0; i < 6; ++i) {
             const auto old = b.leader();
@@ -223,7 +224,7 @@ TEST_CASE("every leader is killed, one after another, and comes back: the log go
             CHECK(b.w.now() - died < 1s);
             b.log_one(b.leader(), ++number);
             b.start(old);
-            REQUIRE(b.until([&] { return b.members[old].log && b.members[old].log->known(); }));
+            REQUIRE(b.until([&] { return b.knows(old); }));
             REQUIRE(b.until([&] { return b.members["reader"].log->leader() == key_of(b.leader()); }));
         }
         b.w.run_for(1s);
@@ -287,7 +288,7 @@ TEST_CASE("the log is compacted while records come, and a newcomer and a restart
     using kind = raft::change::kind;
     REQUIRE(b.change("a", kind::add_learner, "d"));
     REQUIRE(b.change("a", kind::promote, "d"));
-    REQUIRE(b.until([&] { return b.members["d"].log->votes() && b.members["c"].log->known(); }));
+    REQUIRE(b.until([&] { return b.members["d"].log->votes() && b.knows("c"); }));
     b.log_one("a", 2);
     b.w.run_for(1s);
     b.check_equal();
