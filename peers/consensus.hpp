@@ -17,7 +17,9 @@ public:
     virtual const ledger& state() const = 0;
     virtual bool known() const = 0;
     /// Whether this node coordinates now: then `state` has all that was ever logged.
-    virtual bool leads() const = 0;
+    bool leads() const { return office() != 0; }
+    /// Each time that this node takes office it has a greater number; zero while it does not lead.
+    virtual std::uint64_t office() const = 0;
     /// Whom to tell and ask; zero when nobody leads, as far as this node knows.
     virtual net::peer_key leader() const = 0;
     /// Whether this node has a say in who leads.

@@ -28,10 +28,10 @@ std::string event_name_of(const record& r) {
     return "record";
 }
 
-/// Proposes what the round coordinator decides, while this node leads.
-core::task<core::result<void>> coordinate(node& n) {
+/// Proposes what the round coordinator decides, as long as this node leads.
+core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
     std::uint64_t reported_divergence = 0;
-    while (!n.finished && !n.leaving && n.log->leads()) {
+    while (!n.finished && !n.leaving && n.log->office() == office) {
         const auto now = n.env.clock.now();
         if (n.wanted_phase && !n.led().open()) {
             record wanted = *n.wanted_phase;
@@ -90,27 +90,14 @@ std::optional<peer_number> who_is_away(const node& n) {
     return std::nullopt;
 }
 
-}  // namespace
-
-core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request) {
-    const auto peer = n.find(who);
-    if (!peer) co_return core::ok();
-    join_reply reply;
-    admit_record r;
-    r.key = who;
-    r.name = request.name;
-    r.addresses = std::move(request.addresses);
-    // Behind a wildcard address, the address that we see is the one that works.
-    for (auto& a : r.addresses) {
-        if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
-    }
-    if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
+/// Logs that the peer of `r` is admitted, under a number of its own, or says why it is not.
+core::task<core::result<void>> log_admission(node& n, admit_record& r, join_reply& reply) {
     // While one record is written, another peer may take the number that this one would have got: look again.
     for (int tries = 0; tries < max_admission_tries; ++tries) {
-        const auto* known = n.led().find(who);
+        const auto* known = n.led().find(r.key);
         if (known != nullptr && known->revoked) {
             reply.reason = "this key was revoked from the run";
-            break;
+            co_return core::ok();
         }
         const auto present = std::ranges::count_if(n.led().members(), [](const auto& m) { return m.second.present; });
         if (known == nullptr && present >= n.config().peers.max) {
@@ -125,18 +112,43 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
             }
             reply.reason =
                 fmt::format("the run is full: {} peers are present and peers.max is {}", present, n.config().peers.max);
-            break;
+            co_return core::ok();
         }
         r.number = known != nullptr ? known->admitted.number : n.led().next_number();
         // Whoever asks again with nothing new does not grow the log.
         reply.admitted = known != nullptr && known->present && known->admitted == r;
-        if (reply.admitted) break;
+        if (reply.admitted) co_return core::ok();
         auto proposed = co_await n.log->propose(r);
         LONGHAUL_CO_TRY(proposed);
     }
+    reply.reason = "too many peers join at the same time: try again";
+    co_return core::ok();
+}
+
+}  // namespace
+
+core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request) {
+    const auto peer = n.find(who);
+    if (!peer) co_return core::ok();
+    join_reply reply;
+    admit_record r;
+    r.key = who;
+    r.name = request.name;
+    r.addresses = request.addresses;
+    // Behind a wildcard address, the address that we see is the one that works.
+    for (auto& a : r.addresses) {
+        if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
+    }
+    if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
+    auto decided = co_await log_admission(n, r, reply);
     peer->admitting = false;
+    if (!decided) {
+        // Whoever leads next has the answer.
+        peer->wants_to_join = std::move(request);
+        answer_early_joiners(n);
+        co_return decided;
+    }
     if (!reply.admitted) {
-        if (reply.reason.empty()) reply.reason = "too many peers join at the same time: try again";
         n.send(who, reply);
         co_return core::ok();
     }
@@ -153,7 +165,7 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
 
 void answer_early_joiners(node& n) {
     for (const auto& [key, peer] : n.links) {
-        if (!peer->wants_to_join || n.log->leader() == net::peer_key{}) continue;
+        if (!peer->wants_to_join || n.log->leader() == net::peer_key{} || n.log->leader() == key) continue;
         const auto request = *std::exchange(peer->wants_to_join, std::nullopt);
         if (n.log->leads()) {
             n.tasks.spawn_isolated("admission", admit(n, key, request));
@@ -200,12 +212,13 @@ core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_st
 }
 
 /// Goes on from the newest state that can be had: after a restart of everybody, or when its holders died.
-core::task<core::result<void>> recover_generation(node& n) {
+core::task<core::result<void>> recover_generation(node& n, std::uint64_t office) {
     const auto holds_newest = [&n](std::uint64_t generation, std::uint64_t round) {
         return generation == n.led().generation() && round >= n.led().committed();
     };
     const bool alone = n.led().members().size() < 2;
-    const auto found = [&n, &holds_newest] {
+    const auto found = [&n, &holds_newest, office] {
+        if (n.log->office() != office) return true;
         if (n.state && holds_newest(n.state->generation, n.state->round)) return true;
         return std::ranges::any_of(n.links, [&](const auto& entry) {
             return entry.second->caught_up && holds_newest(entry.second->generation, entry.second->applied);
@@ -269,9 +282,9 @@ void take_office(node& n) {
 }
 
 /// The members of a round that was open when everybody went down hold its payloads: they have a moment to come back.
-core::task<core::result<void>> await_open_members(node& n) {
-    const auto back = [&n] {
-        if (!n.led().open()) return true;
+core::task<core::result<void>> await_open_members(node& n, std::uint64_t office) {
+    const auto back = [&n, office] {
+        if (n.log->office() != office || !n.led().open()) return true;
         return std::ranges::all_of(n.led().open()->members, [&n](peer_number m) {
             const auto peer = n.find(m);
             return m == n.number || (peer && peer->greeted);
@@ -282,16 +295,16 @@ core::task<core::result<void>> await_open_members(node& n) {
     co_return core::ok();
 }
 
-core::task<core::result<void>> hold_office(node& n) {
-    auto recovered = co_await recover_generation(n);
+core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
+    auto recovered = co_await recover_generation(n, office);
     LONGHAUL_CO_TRY(recovered);
     const bool restarted = std::exchange(n.recovering, false);
     n.changed.notify();
     if (restarted) {
-        auto back = co_await await_open_members(n);
+        auto back = co_await await_open_members(n, office);
         LONGHAUL_CO_TRY(back);
     }
-    co_return co_await coordinate(n);
+    co_return co_await coordinate(n, office);
 }
 
 }  // namespace
@@ -302,10 +315,11 @@ core::task<core::result<void>> coordinate_when_leading(node& n) {
         auto woken = co_await core::wait_until(n.changed, due);
         LONGHAUL_CO_TRY(woken);
         if (n.finished || n.leaving) co_return core::ok();
+        const auto office = n.log->office();
         take_office(n);
-        auto held = co_await hold_office(n);
-        // Whoever does not lead any more has done nothing wrong.
-        if (!held && (n.log->leads() || held.error().code == errc::cancelled)) co_return held;
+        auto held = co_await hold_office(n, office);
+        // Whoever does not lead any more, or leads anew, has done nothing wrong.
+        if (!held && (n.log->office() == office || held.error().code == errc::cancelled)) co_return held;
         if (!n.finished) n.coordinator.reset();
         n.recovering = false;
         n.waiting_for.clear();

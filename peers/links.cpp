@@ -85,8 +85,8 @@ struct dispatcher {
             from->wants_to_join = m;
             return core::ok();
         }
-        if (n.log->leader() == net::peer_key{}) {
-            from->wants_to_join = m;  // until somebody leads
+        if (n.log->leader() == net::peer_key{} || n.log->leader() == key) {
+            from->wants_to_join = m;  // until somebody leads, and not who started again and asks
             return core::ok();
         }
         if (n.log->leads()) {
@@ -404,7 +404,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         tell_lines(n);
         if (n.log) n.log->link_down(key);
         if (n.log_known && (n.log->leads() || n.log->votes()) && !n.leaving && !n.finished) {
-            n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving, stats.rtt_min));
+            n.tasks.spawn_isolated("failure detection", confirm_down(n, key, peer->said_leaving, stats.rtt_last));
         }
         n.changed.notify();
     }

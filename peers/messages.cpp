@@ -85,6 +85,7 @@ core::result<message> from(const wire::Progress& p) {
     m.steps = p.steps();
     m.verified_bytes = p.verified_bytes();
     LONGHAUL_TRY_ASSIGN(m.payloads, numbers_from(p.payloads(), "payload authors"));
+    m.restarted = p.restarted();
     return m;
 }
 core::result<message> from(const wire::Applied& p) {
@@ -192,6 +193,7 @@ core::byte_vector serialize(const message& m) {
                        r->set_steps(x.steps);
                        r->set_verified_bytes(x.verified_bytes);
                        r->mutable_payloads()->Add(x.payloads.begin(), x.payloads.end());
+                       r->set_restarted(x.restarted);
                    },
                    [&](const applied_message& x) {
                        auto* r = p.mutable_applied();

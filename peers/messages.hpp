@@ -62,6 +62,7 @@ struct progress_message {
     std::uint32_t steps = 0;            ///< own inner steps done
     std::uint64_t verified_bytes = 0;   ///< of payloads of this round, arrived so far
     std::vector<peer_number> payloads;  ///< complete ones, sorted
+    bool restarted = false;  ///< in this round: what it had is gone, and it signs nothing more for it
 };
 struct applied_message {
     std::uint64_t generation = 0;

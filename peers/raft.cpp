@@ -186,7 +186,8 @@ core::result<void> server::handle(core::time_point now, const link_down& l) {
     const auto me = std::ranges::find(voters, options_.self);
     if (me == voters.end()) return core::ok();
     const auto before = std::count_if(voters.begin(), me, [&](const auto& v) { return v != l.peer; });
-    campaign_at_ = std::min(campaign_at_, now + (before + 1) * l.rtt);
+    // A trial and a vote, then the news of it, take two round trips and a half: the next in turn would be in the way.
+    campaign_at_ = std::min(campaign_at_, now + (3 * before + 1) * l.rtt);
     return core::ok();
 }
 

@@ -70,8 +70,8 @@ struct compact {
 struct transfer {
     voter_id to;
 };
-/// The failure detector's word on a peer. Of the leader, it lets the voters campaign one after another, a round trip
-/// apart, long before the silence would.
+/// The failure detector's word on a peer. Of the leader, it lets the voters campaign one after another, three round
+/// trips apart, long before the silence would.
 struct link_down {
     voter_id peer;
     core::duration rtt{};

@@ -66,7 +66,10 @@ core::result<void> raft_consensus::begin(raft::durable_state disk) {
 
 bool raft_consensus::alone() const { return server_ && server_->members().voters == std::vector{o_.self}; }
 
-bool raft_consensus::votes() const { return server_ && server_->members().votes(o_.self); }
+/// By the newest log that this node has seen: one that was away may have lost its vote, and its own log does not say so.
+bool raft_consensus::votes() const {
+    return server_ && (known_ ? state_.voters() : server_->members()).votes(o_.self);
+}
 
 // ---- driving the server
 
@@ -110,7 +113,7 @@ core::task<core::result<void>> raft_consensus::keep_time() {
         if (now >= next_look) {
             next_look = now + source_patience;
             // A source that is cut off from the others, or is new itself, knows nobody who leads: another one may.
-            if (source_ && (!known_ || heard_leader_ == net::peer_key{})) choose_source(std::exchange(source_, {}));
+            if (!known_ || leader_ == net::peer_key{}) choose_source(std::exchange(source_, {}));
         }
         asleep_until_ = server_ ? std::min(server_->wake_at(), next_look) : next_look;
         auto woken = co_await timer_changed_.wait(o_.clock, asleep_until_);
@@ -209,15 +212,15 @@ void raft_consensus::replace_state(const ledger& newer) {
 /// Who leads is news to the rest of the node, here and elsewhere, when the first entry of its term was applied: before,
 /// it may lack records, and what it is told would be lost.
 void raft_consensus::notice_leader() {
-    const auto before = std::pair(leads_, leader_);
+    const auto before = std::pair(office_, leader_);
     const bool in_office = server_ && server_->role() == raft::role::leader;
     const bool settled = server_ && server_->log().term_of(server_->applied()) == server_->term();
-    leads_ = in_office && settled;
+    office_ = in_office && settled ? server_->term() : 0;
     if (!in_office) fail_proposals();
     if (settled && (!known_ || state_.index() < machine_.index())) replace_state(machine_);
     leader_ = heard_leader_;
     if (votes()) leader_ = settled ? server_->leader().value_or(net::peer_key{}) : net::peer_key{};
-    if (before == std::pair(leads_, leader_)) return;
+    if (before == std::pair(office_, leader_)) return;
     settled_.notify();
     const leader_message news{server_ ? server_->term() : 0, leader_};
     for (const auto& key : followers_) send(key, news);
@@ -227,7 +230,7 @@ void raft_consensus::notice_leader() {
 // ---- proposals
 
 core::task<core::result<void>> raft_consensus::propose(record r) {
-    if (!leads_) co_return fail(errc::quorum_lost, "this node does not order records");
+    if (!leads()) co_return fail(errc::quorum_lost, "this node does not order records");
     raft::propose what;
     what.data = serialize(r);
     // What cannot be read again would be the end of the run: at the next start, and on every follower.
@@ -267,17 +270,17 @@ void raft_consensus::fail_proposals() {
 }
 
 core::result<void> raft_consensus::change(const raft::change& c) {
-    if (!leads_) return fail(errc::quorum_lost, "this node does not order records");
+    if (!leads()) return fail(errc::quorum_lost, "this node does not order records");
     return step(c);
 }
 
 core::task<core::result<void>> raft_consensus::hand_over() {
-    if (!leads_) co_return core::ok();
+    if (!leads()) co_return core::ok();
     const auto& voters = state_.voters().voters;
     const auto heir = std::ranges::find_if(voters, [this](const auto& v) { return linked_.contains(v); });
     if (heir == voters.end()) co_return core::ok();
     LONGHAUL_CO_TRY(step(raft::transfer{*heir}));
-    const auto gone = [this] { return !leads_; };
+    const auto gone = [this] { return !leads(); };
     auto waited = co_await core::wait_until(settled_, gone, o_.clock, o_.clock.now() + hand_over_deadline);
     if (!waited && waited.error().code != errc::timeout) co_return waited;
     co_return core::ok();
@@ -308,9 +311,10 @@ void raft_consensus::dead(const net::peer_key& peer, core::duration rtt) {
 /// `behind`: the next one after it, in turn.
 void raft_consensus::choose_source(std::optional<net::peer_key> behind) {
     const auto will_do = [this](const net::peer_key& k) { return !known_ || state_.voters().votes(k); };
-    if (source_ && will_do(*source_)) return;
+    const bool heard_by_vote = known_ && votes() && leader_ != net::peer_key{};
+    if (source_ && !heard_by_vote && will_do(*source_)) return;
     source_.reset();
-    if (known_ && votes()) return;
+    if (heard_by_vote) return;
     auto best = linked_.end();
     if (behind) best = std::find_if(linked_.upper_bound(*behind), linked_.end(), will_do);
     if (best == linked_.end()) best = std::ranges::find_if(linked_, will_do);

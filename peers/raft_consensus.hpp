@@ -36,7 +36,7 @@ public:
 
     const ledger& state() const override { return state_; }
     bool known() const override { return known_; }
-    bool leads() const override { return leads_; }
+    std::uint64_t office() const override { return office_; }
     net::peer_key leader() const override { return leader_; }
     bool votes() const override;
     bool alone() const override;
@@ -89,7 +89,7 @@ private:
 
     ledger state_;  ///< what the node sees
     bool known_ = false;
-    bool leads_ = false;
+    std::uint64_t office_ = 0;  ///< the term in which this node leads
     net::peer_key leader_;
     net::peer_key heard_leader_;  ///< of the source
     std::set<net::peer_key> linked_;

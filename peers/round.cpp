@@ -79,6 +79,12 @@ void round_coordinator::restarted(peer_number who) {
 void round_coordinator::progress(peer_number who, const progress_message& m, core::time_point now) {
     if (m.generation != generation_ || m.round != round_ || !has(open_members_, who)) return;
     awaited_.erase(who);
+    if (m.restarted && !open_contributors_.empty()) {
+        // Whoever coordinated when it was admitted anew knew; this one may not.
+        views_.erase(who);
+        lost_.insert(who);
+        return;
+    }
     auto& v = views_[who];
     const bool received = m.verified_bytes > v.verified_bytes || m.payloads.size() > v.payloads.size();
     if (received) v.last_receipt = now;

@@ -1,107 +1,15 @@
 /// Whole runs in virtual time: the peer code of production over simulated links, with kills and joins.
 
 #include <algorithm>
-#include <charconv>
 
-#include "net/ticket.hpp"
-#include "peers/peer.hpp"
-#include "sim/checkers.hpp"
-#include "sim/world.hpp"
+#include "tests/sim/swarm.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
+using namespace longhaul::sim::testing;
 using namespace std::chrono_literals;
 
 namespace {
-
-peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
-    peers::run_config c;
-    c.name = "quadratic";
-    c.model.kind = "quadratic";
-    c.model.width = 64;
-    c.data.kind = "quadratic";
-    c.inner.optimizer = "sgd";
-    c.inner.lr = 0.05;
-    c.inner.steps = 10;
-    c.inner.warmup = 0;
-    c.inner.schedule = "constant";
-    c.stop.rounds = rounds;
-    c.peers.min = members;
-    c.eval.every = 10;
-    c.checkpoint.every = 20;
-    return c;
-}
-
-/// A run among simulated nodes. Declared before its world: nodes write here when the world ends.
-struct swarm {
-    std::string ticket;
-    std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
-    std::map<std::string, std::unique_ptr<peers::peer>> peers;
-
-    sim::node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
-        return [this, name, found](net::environment& env) -> core::task<core::result<void>> {
-            return live(env, name, found);
-        };
-    }
-
-    core::task<core::result<void>> live(net::environment& env, std::string name,
-                                        std::optional<peers::run_config> found) {
-        auto saved = co_await env.storage.read("identity", 256);
-        if (!saved) {
-            const auto fresh = net::identity::generate(env.entropy).serialize();
-            std::vector<core::const_bytes> pieces;
-            pieces.emplace_back(fresh);
-            auto put = co_await env.storage.put("identity", pieces);
-            LONGHAUL_CO_TRY(put);
-            saved = fresh;
-        }
-        auto self = net::identity::parse(*saved);
-        LONGHAUL_CO_TRY(self);
-        peers::peer_options o{.self = *self,
-                              .name = name,
-                              .listen = {name, 7400},
-                              .advertised = {},
-                              .found = std::nullopt,
-                              .join = std::nullopt,
-                              .make_trainer =
-                                  [this, name](optim::trainer_options t) {
-                                      if (other_widths.contains(name)) t.model.width = other_widths.at(name);
-                                      return optim::make_quadratic_trainer(t);
-                                  },
-                              .data_path = {},
-                              .on_ready = {}};
-        if (found) {
-            o.found = peers::founding{*found};
-            o.on_ready = [this](const peers::ready_report& r) { ticket = r.ticket; };
-        } else {
-            auto parsed = net::parse_ticket(ticket);
-            LONGHAUL_CO_TRY(parsed);
-            o.join = peers::joining{*parsed, std::nullopt};
-        }
-        peers::peer p(env, std::move(o));
-        co_return co_await p.run();
-    }
-};
-
-std::uint64_t newest_round(const sim::node& n) {
-    for (auto it = n.events().rbegin(); it != n.events().rend(); ++it) {
-        if (it->event.name != "round_committed") continue;
-        return std::get<std::uint64_t>(*it->event.find("round"));
-    }
-    return 0;
-}
-
-/// The error events of a node, for a failure's message.
-std::string errors_of(const sim::node& n) {
-    std::string out;
-    for (const auto& [at, e] : n.events()) {
-        if (e.name == "error" || e.name == "peer_down") {
-            out += fmt::format("  {} at {}: {}\n", n.name(), core::format_duration(at),
-                               core::to_json_line(e, 0, n.name()));
-        }
-    }
-    return out;
-}
 
 struct outcome {
     core::digest trace;
@@ -231,48 +139,6 @@ TEST_CASE(
 }
 
 namespace {
-
-/// Five peers whose model has several chunks; `lines` makes their machines. Every peer but the dead ends with the run.
-struct small_run {
-    swarm s;
-    sim::world w;
-    explicit small_run(std::uint64_t seed) : w(seed) {}
-
-    void start(const peers::run_config& c, std::int64_t count, const std::function<sim::node_options(int)>& lines) {
-        for (int i = 0; i < count; ++i) w.add_node(fmt::format("n{}", i), lines(i));
-        w.set_default_path({.delay = 15ms});
-        w["n0"].start(s.main_of("n0", c));
-        for (int i = 1; i < count; ++i) {
-            const auto name = fmt::format("n{}", i);
-            w.at(1s + i * 10ms, [this, name] { w[name].start(s.main_of(name, std::nullopt)); });
-        }
-    }
-    bool until_round(std::uint64_t r) {
-        return w.run_while([this, r] { return newest_round(w["n0"]) < r; }, 1h);
-    }
-    std::string finish(std::int64_t rounds, const std::string& dead) {
-        const auto running = [this] {
-            return std::ranges::any_of(w.nodes(), [](const auto& n) { return n->running(); });
-        };
-        std::string problem;
-        if (!w.run_while(running, 1h)) problem = "the run did not end\n" + w.report();
-        for (const auto& n : w.nodes()) {
-            if (n->name() == dead) continue;
-            if (newest_round(*n) != static_cast<std::uint64_t>(rounds)) {
-                problem += fmt::format("{} ended at round {}\n{}", n->name(), newest_round(*n), errors_of(*n));
-            }
-        }
-        for (const auto& sentence : sim::check_invariants(w).broken) problem += sentence + "\n";
-        return problem;
-    }
-};
-
-sim::node_options usual_line(int) {
-    sim::node_options o;
-    o.up = {50e6};
-    o.down = {100e6};
-    return o;
-}
 
 std::uint64_t most_relays(const sim::node& n) {
     std::uint64_t most = 0;
