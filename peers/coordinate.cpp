@@ -300,6 +300,13 @@ core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
     LONGHAUL_CO_TRY(recovered);
     const bool restarted = std::exchange(n.recovering, false);
     n.changed.notify();
+    const bool goes_on = n.found_stopped || (restarted && n.led().phase() == run_phase::paused);
+    if (goes_on && n.log->office() == office) {
+        run_state_record running;
+        running.reason = "started again";
+        auto resumed = co_await n.log->propose(std::move(running));
+        LONGHAUL_CO_TRY(resumed);
+    }
     if (restarted) {
         auto back = co_await await_open_members(n, office);
         LONGHAUL_CO_TRY(back);

@@ -24,6 +24,7 @@ next_step decide(const node& n) {
     const auto& l = n.led();
     if (!n.state || n.state->generation != l.generation() || n.state->round != l.committed())
         return next_step::catch_up;
+    if (n.found_stopped) return next_step::wait;
     if (l.phase() == run_phase::stopped || l.committed() >= static_cast<std::uint64_t>(n.config().stop.rounds)) {
         return next_step::finish;
     }

@@ -128,6 +128,7 @@ struct node {
     core::time_point coordinator_seen{};
     std::function<std::string()> status_json;
     std::vector<net::endpoint> known_addresses;  ///< of members, from an earlier start
+    bool found_stopped = false;                  ///< somebody had stopped the run before this start: whoever leads goes on
     bool resumed = false;                        ///< started from a checkpoint or a log of its own
     bool trusted_on_first_use = false;           ///< the run id came from the hello of a bare address
     std::optional<core::result<void>> outcome;   ///< of this node's part in the run

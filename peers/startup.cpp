@@ -293,6 +293,7 @@ void log_advanced(node& n, const record* r) {
         if (me == nullptr) return;
         n.log_known = true;
         n.number = me->admitted.number;
+        n.found_stopped = l.phase() == run_phase::stopped;
         // A round that was open before this start may carry a payload of ours: signing another would be a lie.
         if (l.open()) n.produced_for = n.missed = {l.generation(), l.open()->round};
         // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
@@ -301,6 +302,7 @@ void log_advanced(node& n, const record* r) {
             n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
         if (!exact) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
     }
+    if (l.phase() != run_phase::stopped) n.found_stopped = false;
     open_exchange(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
     const auto [round, loss] = l.evaluation();
@@ -337,6 +339,16 @@ void log_advanced(node& n, const record* r) {
         if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
             core::event e("left");
             e.with("number", std::uint64_t{left->number}).with("reason", left->reason);
+            n.emit(std::move(e));
+        }
+        if (std::holds_alternative<voters_record>(*r)) {
+            std::string names;
+            for (const auto& key : l.voters().voters) {
+                const auto* m = l.find(key);
+                names += (names.empty() ? "" : ", ") + (m == nullptr ? key.brief() : m->admitted.name);
+            }
+            core::event e("voters");
+            e.with("count", std::uint64_t{l.voters().voters.size()}).with("names", std::move(names));
             n.emit(std::move(e));
         }
     }
@@ -422,12 +434,6 @@ core::task<core::result<void>> admit_self(node& n) {
     if (me == nullptr || !me->present || me->admitted != r) {
         auto admitted = co_await n.log->propose(std::move(r));
         LONGHAUL_CO_TRY(admitted);
-    }
-    if (n.options.found && n.led().phase() != run_phase::running) {
-        run_state_record running;
-        running.reason = "the founder started again";
-        auto resumed = co_await n.log->propose(std::move(running));
-        LONGHAUL_CO_TRY(resumed);
     }
     n.admitted = true;
     co_return core::ok();

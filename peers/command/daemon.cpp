@@ -300,7 +300,7 @@ void daemon::announce_end(const core::event& left) {
             std::puts(
                 found_
                     ? "the run is stopped for everybody: the same command goes on from there, and then the others' do"
-                    : "the run is stopped for everybody: when its founder goes on, the same command rejoins it");
+                    : "the run is stopped for everybody: when others go on, the same command rejoins it");
         } else if (!complete) {
             std::puts("the same command goes on from there");
         }

@@ -206,6 +206,45 @@ def test_a_member_returns_when_nobody_answers_at_the_tickets_address(world):
     check_equal_roots(founder, again, other)
 
 
+def order_records(*nodes):
+    """Waits until these nodes, and no others, order the run's records."""
+    names = {n.name for n in nodes}
+    voters = lambda n: set(n.events("voters")[-1]["names"].split(", ")) if n.events("voters") else set()
+    wait_for(lambda: all(voters(n) == names for n in nodes), "the voters being chosen")
+
+
+def goes_on(*nodes):
+    """All of them commit two further rounds."""
+    before = max(newest(n) for n in nodes)
+    wait_for(lambda: all(newest(n) >= before + 2 for n in nodes), "further rounds", 120)
+
+
+def test_founder_killed_and_never_back(world):
+    founder, victim, other, ticket = three(world)
+    order_records(founder, victim, other)
+    founder.kill()
+    goes_on(victim, other)
+    # Nobody needs the address that was in everybody's ticket.
+    late = world.join("late", other.ready()["ticket"])
+    merged = lambda: any(e["own_merged"] for e in late.events("round_committed"))
+    wait_for(merged, "the newcomer being merged", 120)
+    assert {e["generation"] for e in other.events("round_committed")} == {1}
+    check_equal_roots(founder, victim, other, late)
+
+
+def test_coordinator_stopped_and_going_on(world):
+    founder, victim, other, _ = three(world, SLOW_ROUNDS.replace('silence_limit = "30 s"', 'silence_limit = "5 s"'))
+    order_records(founder, victim, other)
+    hold(founder)
+    goes_on(victim, other)
+    release(founder)
+    goes_on(founder, victim, other)
+    merged = lambda: founder.events("round_committed")[-1]["own_merged"]
+    wait_for(merged, "the one that was stopped being merged again")
+    assert {e["generation"] for e in other.events("round_committed")} == {1}
+    check_equal_roots(founder, victim, other)
+
+
 def test_founder_killed_while_the_others_live(world):
     founder, victim, other, _ = three(world)
     listen = founder.ready()["listen"]

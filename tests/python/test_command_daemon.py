@@ -305,7 +305,7 @@ def test_a_stopped_run_goes_on_from_the_same_commands_and_says_so(world):
             process.wait()
     stopped = "the run is stopped for everybody: "
     assert said[0][-1] == stopped + "the same command goes on from there, and then the others' do"
-    assert said[1][-1] == stopped + "when its founder goes on, the same command rejoins it"
+    assert said[1][-1] == stopped + "when others go on, the same command rejoins it"
     applied = int(said[0][-3].split(" of ")[0].rsplit(" ", 1)[1])
     # The founder comes back where its ticket says, as with the port that it listens on by default.
     address = ticket.split("//")[1].split("/")[0]
