@@ -62,7 +62,7 @@ struct progress_message {
     std::uint32_t steps = 0;            ///< own inner steps done
     std::uint64_t verified_bytes = 0;   ///< of payloads of this round, arrived so far
     std::vector<peer_number> payloads;  ///< complete ones, sorted
-    bool restarted = false;  ///< in this round: what it had is gone, and it signs nothing more for it
+    bool restarted = false;             ///< in this round: what it had is gone, and it signs nothing more for it
 };
 struct applied_message {
     std::uint64_t generation = 0;
@@ -108,11 +108,10 @@ struct reach_reply {
     std::string reason;                    ///< why none did
 };
 
-using message =
-    std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request, log_entries,
-                 log_snapshot, ready_message, progress_message, applied_message, fetch_message, fetch_refused,
-                 leaving_message, status_request, status_reply, lines_message, reach_request, reach_reply, raft::message,
-                 leader_message>;
+using message = std::variant<greeting, manifest_request, manifest_reply, join_request, join_reply, log_request,
+                             log_entries, log_snapshot, ready_message, progress_message, applied_message, fetch_message,
+                             fetch_refused, leaving_message, status_request, status_reply, lines_message, reach_request,
+                             reach_reply, raft::message, leader_message>;
 
 core::byte_vector serialize(const message& m);
 /// errc::malformed or errc::limit.

@@ -81,7 +81,7 @@ struct node {
     bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
     bool admission_wanted = true;  ///< false: only the manifest is asked for
     bool admitted = false;
-    std::optional<net::peer_key> admitted_by;        ///< its log has this node
+    std::optional<net::peer_key> admitted_by;    ///< its log has this node
     std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
     std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be
     std::optional<core::error> fatal;            ///< ends this node
@@ -128,10 +128,10 @@ struct node {
     core::time_point coordinator_seen{};
     std::function<std::string()> status_json;
     std::vector<net::endpoint> known_addresses;  ///< of members, from an earlier start
-    bool found_stopped = false;                  ///< somebody had stopped the run before this start: whoever leads goes on
-    bool resumed = false;                        ///< started from a checkpoint or a log of its own
-    bool trusted_on_first_use = false;           ///< the run id came from the hello of a bare address
-    std::optional<core::result<void>> outcome;   ///< of this node's part in the run
+    bool found_stopped = false;         ///< somebody had stopped the run before this start: whoever leads goes on
+    bool resumed = false;               ///< started from a checkpoint or a log of its own
+    bool trusted_on_first_use = false;  ///< the run id came from the hello of a bare address
+    std::optional<core::result<void>> outcome;  ///< of this node's part in the run
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }

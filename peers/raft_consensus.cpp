@@ -19,11 +19,7 @@ constexpr auto source_patience = 2s;
 }  // namespace
 
 raft_consensus::raft_consensus(raft_consensus_options o)
-    : o_(std::move(o)),
-      disk_(o_.storage),
-      to_write_(o_.executor),
-      timer_changed_(o_.executor),
-      settled_(o_.executor) {}
+    : o_(std::move(o)), disk_(o_.storage), to_write_(o_.executor), timer_changed_(o_.executor), settled_(o_.executor) {}
 
 raft_consensus::~raft_consensus() = default;
 
@@ -66,10 +62,9 @@ core::result<void> raft_consensus::begin(raft::durable_state disk) {
 
 bool raft_consensus::alone() const { return server_ && server_->members().voters == std::vector{o_.self}; }
 
-/// By the newest log that this node has seen: one that was away may have lost its vote, and its own log does not say so.
-bool raft_consensus::votes() const {
-    return server_ && (known_ ? state_.voters() : server_->members()).votes(o_.self);
-}
+/// By the newest log that this node has seen: one that was away may have lost its vote, and its own log does not say
+/// so.
+bool raft_consensus::votes() const { return server_ && (known_ ? state_.voters() : server_->members()).votes(o_.self); }
 
 // ---- driving the server
 
@@ -253,9 +248,10 @@ core::task<core::result<void>> raft_consensus::propose(record r) {
 void raft_consensus::settle(std::uint64_t index, std::uint64_t term) {
     const auto it = proposals_.find(index);
     if (it == proposals_.end()) return;
-    it->second->outcome = it->second->term == term
-                              ? core::ok()
-                              : core::result<void>(fail(errc::quorum_lost, "another coordinator's record took its place"));
+    it->second->outcome =
+        it->second->term == term
+            ? core::ok()
+            : core::result<void>(fail(errc::quorum_lost, "another coordinator's record took its place"));
     proposals_.erase(it);
     settled_.notify();
 }
@@ -374,8 +370,8 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, const lead
 
 core::result<void> raft_consensus::receive(const net::peer_key& from, raft::message m) {
     if (server_) return step(raft::received{from, std::move(m)});
-    const bool brings_the_log = std::holds_alternative<raft::append_request>(m.body) ||
-                                std::holds_alternative<raft::snapshot_request>(m.body);
+    const bool brings_the_log =
+        std::holds_alternative<raft::append_request>(m.body) || std::holds_alternative<raft::snapshot_request>(m.body);
     if (brings_the_log && m.generation == o_.run) {
         wanted_ = true;
         to_write_.notify();

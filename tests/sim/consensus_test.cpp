@@ -148,9 +148,8 @@ struct bus {
         for (const auto what : {kind::add_learner, kind::promote}) {
             for (std::size_t i = 1; i < names.size(); ++i) REQUIRE(change(names.front(), what, names[i]));
         }
-        REQUIRE(until([&] {
-            return std::ranges::all_of(names, [&](auto& n) { return knows(n) && members[n].log->votes(); });
-        }));
+        REQUIRE(until(
+            [&] { return std::ranges::all_of(names, [&](auto& n) { return knows(n) && members[n].log->votes(); }); }));
     }
     /// Has a record of that number proposed, and waits until it is applied everywhere.
     void log_one(const std::string& by, peer_number number) {

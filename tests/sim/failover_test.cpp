@@ -69,7 +69,9 @@ struct failover {
     }
     /// To the end of the run, which everybody who works sees; then what is wrong, if anything.
     std::string finish() {
-        const auto ended = [this] { return std::ranges::none_of(w.nodes(), [](const auto& n) { return n->running(); }); };
+        const auto ended = [this] {
+            return std::ranges::none_of(w.nodes(), [](const auto& n) { return n->running(); });
+        };
         std::string problem;
         if (!until(ended, 20min)) problem = "the run did not end\n";
         for (const auto& n : w.nodes()) {
@@ -194,7 +196,8 @@ outcome killed(std::uint64_t seed, moment when) {
 /// Each seed twice: an honest simulation repeats itself. FAILOVER_SEED=N plays only that one.
 template <typename Play>
 void play_twice(std::uint64_t seed, const Play& play) {
-    if (const char* only = std::getenv("FAILOVER_SEED"); only != nullptr && std::strtoull(only, nullptr, 10) != seed) return;
+    if (const char* only = std::getenv("FAILOVER_SEED"); only != nullptr && std::strtoull(only, nullptr, 10) != seed)
+        return;
     const outcome first = play();
     INFO(first.problem);
     REQUIRE(first.problem.empty());
@@ -223,7 +226,8 @@ TEST_CASE("the coordinator stands still for a while: the others go on, and it wa
         if (!strike(f, when, random, [](sim::node& n) { n.pause(); })) out.problem += "nothing was struck\n";
         const auto stood = f.w.now();
         if (pause > 5s) {
-            if (!f.until([&] { return f.coordinator() != victim; }, 5s)) out.problem += "nobody else took office in 5 s\n";
+            if (!f.until([&] { return f.coordinator() != victim; }, 5s))
+                out.problem += "nobody else took office in 5 s\n";
             if (!f.goes_on()) out.problem += "no round committed without it\n";
         }
         f.w.run_until(std::max(f.w.now(), stood + pause));
@@ -277,7 +281,8 @@ TEST_CASE("every coordinator is killed, one after another: five go on, and a new
     }
 }
 
-TEST_CASE("a minority with the coordinator is cut off: the majority goes on, nobody forks, and they meet again", "[sim]") {
+TEST_CASE("a minority with the coordinator is cut off: the majority goes on, nobody forks, and they meet again",
+          "[sim]") {
     const auto split = [](std::uint64_t seed, bool one_way) {
         failover f(seed, 5, 60);
         core::seeded_entropy random(seed);

@@ -110,8 +110,8 @@ inline std::string errors_of(const node& n) {
     return out;
 }
 
-/// Peers n0 to n(count - 1), of which n0 founds the run; `lines` makes their machines. Every peer but the dead ends with
-/// it.
+/// Peers n0 to n(count - 1), of which n0 founds the run; `lines` makes their machines. Every peer but the dead ends
+/// with it.
 struct small_run {
     swarm s;
     world w;

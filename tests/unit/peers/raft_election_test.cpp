@@ -536,7 +536,7 @@ TEST_CASE("to campaign while leading has no effect (TestCampaignWhileLeader)") {
     CHECK(c[1].term() == 1);
 }
 
-TEST_CASE("on news of the leader's death the voters campaign one after another, three round trips apart (forget_leader)") {
+TEST_CASE("on news of the leader's death the voters campaign in turn, three round trips apart (forget_leader)") {
     cluster c(5);
     c.elect(2);
     c.crash(2);

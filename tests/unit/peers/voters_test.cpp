@@ -53,7 +53,7 @@ raft::configuration of(std::vector<unsigned> voters) {
 
 }  // namespace
 
-TEST_CASE("one peer, or two: one voter; three to choose from: three; seven: five") {
+TEST_CASE("one or two peers have one voter, three to choose from have three, seven have five") {
     for (unsigned count = 1; count <= 12; ++count) {
         INFO(count);
         const auto [sizes, end] = settle(of({1}), peers_up_to(count));
