@@ -39,7 +39,7 @@ std::vector<message> all_messages() {
             log_entries{5, {serialize(record(admit_of(1))), core::byte_vector{}, serialize(record(admit_of(2)))}},
             snapshot,
             some_ready(),
-            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}},
+            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, true},
             applied_message{2, 3, 2, 1.625},
             fetch_message{fetch_kind::aggregate, 1, 2},
             fetch_refused{{fetch_kind::aggregate, 1, 2}, "not here"},
@@ -145,6 +145,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.steps == 17);
     CHECK(p.verified_bytes == 1'000'000'000'000);
     CHECK(p.payloads == std::vector<peer_number>{1, 5, 1024});
+    CHECK(p.restarted);
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
     const auto f = reparsed(std::get<fetch_message>(all[11]));
     CHECK(f.kind == fetch_kind::aggregate);

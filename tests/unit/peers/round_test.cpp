@@ -638,6 +638,46 @@ TEST_CASE("a restarted peer is dead for the open round and alive for the next") 
     CHECK(t.open().members == numbers{1, 2, 3});
 }
 
+TEST_CASE("who started again in a round tells each coordinator itself, which may be a later one than admitted it") {
+    table t(3);
+    t.open();
+    t.now += 1s;
+    t.delivered({1, 2}, {1, 2});
+    progress_message m;
+    m.generation = t.led.generation();
+    m.round = t.led.open()->round + 1;
+    m.restarted = true;
+    t.coordinator.progress(3, m, t.now);
+    CHECK(t.waits());  // another round's word
+    m.round = t.led.open()->round;
+    t.coordinator.progress(3, m, t.now);
+    const auto r = t.step<round_record>();
+    CHECK(r.members == numbers{1, 2});
+    CHECK(r.contributors == numbers{1, 2});
+    t.ready(1);
+    t.ready(2);
+    t.step<commit_record>();
+    CHECK(t.open().members == numbers{1, 2, 3});
+}
+
+TEST_CASE("a round whose members all started again sums nothing, and they say so in vain") {
+    table t(2);
+    t.open();
+    progress_message m;
+    m.generation = t.led.generation();
+    m.round = t.led.open()->round;
+    m.restarted = true;
+    for (const peer_number who : {1U, 2U}) t.coordinator.progress(who, m, t.now);
+    const auto r = t.step<round_record>();
+    CHECK(r.members == numbers{1, 2});
+    CHECK(r.contributors.empty());
+    for (const peer_number who : {1U, 2U}) t.coordinator.progress(who, m, t.now);
+    CHECK(t.waits());
+    t.ready(1);
+    t.ready(2);
+    t.step<commit_record>();
+}
+
 TEST_CASE("a round that lost every member is committed empty by whoever came back") {
     table t(2);
     t.open();
