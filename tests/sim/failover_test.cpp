@@ -208,11 +208,11 @@ void play_twice(std::uint64_t seed, const Play& play) {
 }  // namespace
 
 TEST_CASE("the coordinator is killed in each state of a round: the others go on, and it comes back", "[sim]") {
-    for (std::uint64_t seed = 1; seed <= 2; ++seed) {
-        for (const auto when : moments) {
-            INFO("seed " << seed << ", moment " << static_cast<int>(when));
-            play_twice(seed, [&] { return killed(seed, when); });
-        }
+    std::uint64_t seed = 0;
+    for (const auto when : moments) {
+        ++seed;
+        INFO("seed " << seed << ", moment " << static_cast<int>(when));
+        play_twice(seed, [&] { return killed(seed, when); });
     }
 }
 
@@ -275,7 +275,7 @@ TEST_CASE("every coordinator is killed, one after another: five go on, and a new
         out.conclude(f);
         return out;
     };
-    for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    for (std::uint64_t seed = 1; seed <= 2; ++seed) {
         INFO("seed " << seed);
         play_twice(seed, [&] { return all_founders(seed); });
     }
@@ -365,7 +365,7 @@ TEST_CASE("deaths, pauses and cuts at random: nobody forks, and when they cease 
         return out;
     };
     const char* wanted = std::getenv("FAILOVER_SEEDS");
-    const std::uint64_t last = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 6;
+    const std::uint64_t last = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 3;
     for (std::uint64_t seed = 1; seed <= last; ++seed) {
         INFO("seed " << seed);
         play_twice(seed, [&] { return storm(seed); });
