@@ -16,9 +16,9 @@ constexpr double drain_seconds = 0.1;
 constexpr double least_share = 0.5, most_share = 0.95;
 /// Under a limit the path delivers at least so much of it.
 constexpr double held_back = 0.8;
-/// A round trip, by how much the rate is raised: while no queue is seen, or the path has delivered more with a queue,
-/// and otherwise.
-constexpr double raise_fast = 1.25, raise_slow = 1.02;
+/// A round trip, by how much the rate is raised: up to what the path has delivered with a queue; beyond that while no
+/// queue is seen, but by no more than makes so many seconds of queue on a full wire; and otherwise.
+constexpr double raise_below = 0.25, raise_free = 0.02, raise_beyond = 0.02;
 /// Beyond this multiple of what the path delivers the limit means nothing and goes.
 constexpr double meaningless = 1.5;
 
@@ -68,7 +68,12 @@ void delay_guard::round_trip(core::time_point now, core::duration last, core::du
             limit_ = capacity() * most_share;
         } else {
             const double now_at = std::max(limit_, capacity());
-            limit_ = now_at * (excess <= wanted_queueing || now_at < full_ ? raise_fast : raise_slow);
+            const double free = std::min(raise_below, raise_free / std::max(core::to_seconds(last), 1e-3));
+            if (now_at < full_) {
+                limit_ = std::min(full_, now_at * (1 + raise_below));
+            } else {
+                limit_ = now_at * (1 + (excess <= wanted_queueing ? std::max(free, raise_beyond) : raise_beyond));
+            }
         }
         if (limit_ > meaningless * capacity()) limit_ = 0;
         changed_ = now;

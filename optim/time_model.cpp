@@ -115,12 +115,16 @@ double unavoidable(const exchange_network& net, const exchange_work& w, double r
     double all = 0;
     for (std::size_t i = 0; i < net.size(); ++i) {
         const double own = contributes(w, i) ? w.bytes : 0;
-        t = std::max({t, over(own, net.peers[i].up), over(received * w.bytes, net.peers[i].down)});
+        t = std::max(t, over(own, net.peers[i].up));
+        // Members of a site can give each other what one of them got.
+        const bool shares = !net.sites.empty() && net.sites[net.peers[i].site].down > 0;
+        if (!shares) t = std::max(t, over(received * w.bytes, net.peers[i].down));
         if (!net.sites.empty()) site[net.peers[i].site] += own;
         all += own;
     }
     for (std::size_t s = 0; s < site.size(); ++s) {
         if (site[s] > 0 && all > site[s]) t = std::max(t, over(site[s], net.sites[s].up));
+        t = std::max(t, over(std::min(received * w.bytes, all - site[s]), net.sites[s].down));
     }
     return t;
 }
@@ -139,8 +143,10 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
     while (!left.empty()) {
         double best = std::numeric_limits<double>::infinity();
         std::size_t giver = 0, taker = left.size();
-        // In the given order; the next one only if this cannot be reached yet.
-        for (std::size_t t = 0; t < left.size() && taker == left.size(); ++t) {
+        // In the given order; the next one only if this cannot be reached yet. Into a site, by the member that suits best.
+        bool enters = false;
+        for (std::size_t t = 0; t < left.size(); ++t) {
+            if (taker != left.size() && !(enters && net.same_site(left[taker], left[t]))) continue;
             const auto near = [&](std::size_t g) { return net.reach(g, left[t]) && net.same_site(g, left[t]); };
             const bool is_inside = std::ranges::any_of(have, near);
             for (const auto g : have) {
@@ -150,6 +156,7 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
                     best = cost;
                     giver = g;
                     taker = t;
+                    enters = !is_inside;
                 }
             }
         }
