@@ -143,7 +143,8 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
     while (!left.empty()) {
         double best = std::numeric_limits<double>::infinity();
         std::size_t giver = 0, taker = left.size();
-        // In the given order; the next one only if this cannot be reached yet. Into a site, by the member that suits best.
+        // In the given order; the next one only if this cannot be reached yet. Into a site, by the member that suits
+        // best.
         bool enters = false;
         for (std::size_t t = 0; t < left.size(); ++t) {
             if (taker != left.size() && !(enters && net.same_site(left[taker], left[t]))) continue;

@@ -13,8 +13,8 @@ namespace longhaul::optim {
 struct peer_line {
     double up = 0;
     double down = 0;
-    /// Members of one site are near each other and share `exchange_network::sites`' line; what they give each other goes
-    /// over no line that is counted.
+    /// Members of one site are near each other and share `exchange_network::sites`' line; what they give each other
+    /// goes over no line that is counted.
     std::size_t site = 0;
 };
 

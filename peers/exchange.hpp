@@ -183,7 +183,7 @@ private:
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
     rate_of_exchange up_, down_;
-    bool watching_ = false;           ///< `watch_uplink` runs
+    bool watching_ = false;             ///< `watch_uplink` runs
     std::set<peer_number> neighbours_;  ///< members who share this node's line: what they give each other is not on it
     std::uint64_t arrived_from_afar_ = 0;
     std::size_t receiving_ = 0;

@@ -20,7 +20,9 @@ void rate_of_exchange::look(core::time_point now, std::uint64_t total) {
     while (marks_.size() > 1 && long_enough(marks_[1])) marks_.pop_front();
     const auto& from = marks_.front();
     if (const auto bytes = total - from.total; bytes >= least_bytes) {
-        best_ = std::max(best_, static_cast<double>(bytes) / core::to_seconds(now - from.at));
+        const double rate = static_cast<double>(bytes) / core::to_seconds(now - from.at);
+        if (now - from.at >= interval) best_ = std::max(best_, rate);
+        short_ = rate;
         seconds_ = core::to_seconds(now - since_);
     }
     if (marks_.size() > 1 && total == marks_.back().total) {

@@ -23,8 +23,9 @@ public:
     /// The running total now. A total that has shrunk is another one: the average begins anew.
     void look(core::time_point now, std::uint64_t total);
     bool begun() const { return !marks_.empty(); }
-    double bytes_per_second() const { return best_; }  ///< 0: too little went
-    double seconds() const { return seconds_; }        ///< from the beginning to the last look that counted
+    /// 0: too little went.
+    double bytes_per_second() const { return best_ > 0 ? best_ : short_; }
+    double seconds() const { return seconds_; }  ///< from the beginning to the last look that counted
 
 private:
     struct mark {
@@ -33,7 +34,9 @@ private:
     };
     std::deque<mark> marks_;  ///< of the latest window; the first one is older, or the beginning
     core::time_point since_{};
-    double best_ = 0, seconds_ = 0;
+    double best_ = 0;   ///< over an interval at least: bytes come in clumps
+    double short_ = 0;  ///< of an exchange that took less
+    double seconds_ = 0;
 };
 
 /// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that

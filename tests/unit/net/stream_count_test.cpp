@@ -138,7 +138,7 @@ TEST_CASE("a thin wire is given one connection within two short transfers, thoug
     CHECK(count.wanted() == 1);
 }
 
-TEST_CASE("until the wire is known, only so many connections carry as there is to send; from then on, what it needs") {
+TEST_CASE("until the wire is known, only so many connections carry as there is to send, then what it needs") {
     stream_count count;
     stream_sample s;
     s.rtt = 100ms;

@@ -194,12 +194,12 @@ TEST_CASE("two sites that share an uplink: every payload crosses once and is for
     for (std::size_t i = 1; i < 8; ++i) CHECK_FALSE(apart.same_site(0, i));
 }
 
-TEST_CASE("a member sees by its round trips with whom it shares its line; in a cluster, with nobody") {
+TEST_CASE("a member sees by its round trips with whom it shares its line, in a cluster with nobody") {
     using flags = std::vector<bool>;
     CHECK(inside_site({0.001, 0.05, 0.002, 0.06}) == flags{true, false, true, false});
-    CHECK(inside_site({0.001, 0.0, 0.05}) == flags{true, false, false});         // not measured: not known
-    CHECK(inside_site({0.001, 0.002, 0.003}) == flags{false, false, false});     // all are near
-    CHECK(inside_site({0.004, 0.012, 0.05}) == flags{false, false, false});      // not clearly apart
+    CHECK(inside_site({0.001, 0.0, 0.05}) == flags{true, false, false});      // not measured: not known
+    CHECK(inside_site({0.001, 0.002, 0.003}) == flags{false, false, false});  // all are near
+    CHECK(inside_site({0.004, 0.012, 0.05}) == flags{false, false, false});   // not clearly apart
     CHECK(inside_site({}).empty());
 }
 
