@@ -16,7 +16,11 @@ core::result<std::uint64_t> memory_needed(const core::tensor_manifest& tensors, 
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(config.exchange.codec));
     const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min));
-    const auto sum = words * 4 * tensors.elements() + 2 * members * payload_bytes(tensors, *codec);
+    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config.exchange));
+    // And what a codec goes on from, twice; and the momentum that feedback keeps.
+    const auto payloads = 2 * members + (codec->goes_on() ? 2 : 0);
+    const auto sum =
+        (words + (feedback.momentum > 0 ? 1 : 0)) * 4 * tensors.elements() + payloads * payload_bytes(tensors, *codec);
     if (limit != 0 && sum > limit) {
         return core::fail(core::errc::config,
                           "a model of {} parameters needs {} of memory with {} members; this node may use {}: raise "

@@ -79,7 +79,7 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     out.mode = model_.mode == "shard" ? "shard" : "gather";
     const auto net = network(members, now);
     optim::exchange_work work;
-    work.chunks = std::max(1U, chunk_grid::of(model_.elements).count());
+    work.chunks = std::max(1U, model_.chunks);
     work.bytes = static_cast<double>(model_.payload_bytes);
     work.may_shard = model_.may_shard;
     for (const auto m : members) work.contributes.push_back(among(contributors, m));
