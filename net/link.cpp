@@ -436,11 +436,6 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
     co_return *t.outcome;
 }
 
-std::uint64_t link_impl::confirmed_of(const std::string& tag) const {
-    const auto t = outgoing_.find(tag);
-    return t ? t->confirmed_bytes : 0;
-}
-
 void link_impl::data_ready() {
     measure_up();
     stripes_.changed();

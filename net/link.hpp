@@ -93,8 +93,8 @@ public:
     virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                          std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                          transfer_priority priority = transfer_priority::payload) = 0;
-    /// Bytes of an offered transfer that the receiver has confirmed so far.
-    virtual std::uint64_t confirmed_of(const std::string& tag) const = 0;
+    /// Bytes of bulk that have arrived at the other end since the link came up, as its kernel acknowledged them.
+    virtual std::uint64_t delivered_bytes() const = 0;
     /// More bytes of a transfer that is still being made may go.
     virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.

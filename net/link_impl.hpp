@@ -52,7 +52,7 @@ public:
     core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                  std::shared_ptr<const std::uint64_t> ready,
                                                  transfer_priority priority) override;
-    std::uint64_t confirmed_of(const std::string& tag) const override;
+    std::uint64_t delivered_bytes() const override { return stripes_.delivered_bytes(); }
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,

@@ -73,6 +73,8 @@ public:
     double pace_limit() const { return guard_.limit(); }
     unsigned open() const { return static_cast<unsigned>(open_.size()); }
     stripe_totals totals() const;
+    /// Bytes that have arrived at the other end, as of the last look (25 ms, while something is sent).
+    std::uint64_t delivered_bytes() const;
     /// Of them, the bytes alone.
     wire_count wire() const;
 
@@ -84,6 +86,7 @@ private:
         bool useful = false;  ///< carried a segment, either way
         double pace = 0;
         stream_info last;
+        core::time_point moved;  ///< when the other end last acknowledged something, or nothing was under way
     };
     using shared_stripe = std::shared_ptr<stripe>;
 
@@ -101,6 +104,7 @@ private:
     bool early() const;
     unsigned target() const;
     bool may_send(const stripe& s) const;
+    bool some_stalled() const;
     void put_off();
     void look();
     void pace();

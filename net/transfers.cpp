@@ -74,6 +74,12 @@ std::size_t outgoing_transfers::active() const {
         open_, [](const auto& t) { return t.second->accepted && t.second->confirmed_bytes < t.second->sendable(); }));
 }
 
+std::uint64_t outgoing_transfers::offered_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto& [id, t] : open_) sum += t->accepted ? t->data->size() : 0;
+    return sum;
+}
+
 void outgoing_transfers::fail_all(const core::error& why) {
     while (!open_.empty()) end(*open_.begin()->second, fail(why));
 }
@@ -265,8 +271,12 @@ std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t n
     }
     if (auto found = fresh(number, transfer_priority::payload, now)) return found;
     if (auto found = fresh(number, transfer_priority::state, now)) return found;
-    if (judges && mine.carries == 0) return held_up(number, now - patience);
-    return std::nullopt;
+    return overdue(number, now);
+}
+
+std::optional<outgoing_transfers::work> outgoing_transfers::overdue(std::uint32_t number, core::time_point now) {
+    if (!segment_time_.known() || carriers_[number].carries > 0) return std::nullopt;
+    return held_up(number, now - segment_time_.patience());
 }
 
 std::optional<core::time_point> outgoing_transfers::next_overdue(std::uint32_t number) const {

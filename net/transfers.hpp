@@ -113,7 +113,9 @@ public:
         core::const_bytes bytes;
     };
     std::optional<work> next(std::uint32_t number, core::time_point now);
-    /// After that moment `next` may have something for a connection that carries nothing, although nothing else
+    /// For a connection that carries nothing: a segment that another one holds up, if it is overdue.
+    std::optional<work> overdue(std::uint32_t number, core::time_point now);
+    /// After that moment `overdue` may have something for a connection that carries nothing, although nothing else
     /// happened.
     std::optional<core::time_point> next_overdue(std::uint32_t number) const;
     /// A connection died: what it alone carried and nobody confirmed is to be sent again.
@@ -124,6 +126,8 @@ public:
     bool empty() const { return open_.empty(); }
     /// Whether some transfer has a segment that no connection carries yet.
     bool backlog() const;
+    /// The sizes of all accepted transfers that are not over.
+    std::uint64_t offered_bytes() const;
     /// Bytes of all transfers, past ones included, that receivers confirmed.
     std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
 

@@ -195,7 +195,7 @@ void exchange::open(exchange_terms terms) {
         if (previous_) previous_->over = true;
         previous_ = std::exchange(current_, nullptr);
         refused_.clear();
-        arrived_bytes_ = delivered_bytes_ = 0;
+        arrived_bytes_ = arrived_from_afar_ = 0;
         up_ = down_ = {};
     } else {
         for (const auto& [name, s] : streams_) {
@@ -207,6 +207,7 @@ void exchange::open(exchange_terms terms) {
     for (const auto& s : useless) forget(s);
     if (fresh) former_.clear();
     terms_ = std::move(terms);
+    if (fresh) neighbours_ = neighbours();
     start_attempt();
     // What was arriving for an attempt that is over may be of no use any more.
     useless.clear();
@@ -265,7 +266,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         return refuse("it has not the size that it must have");
     }
     ++receiving_;
-    run_isolated(receive(s, std::move(before), from, tag));
+    run_isolated(receive(s, std::move(before), from, tag, sender));
     run_isolated(check(s, from, sender));
     push_to_takers(s);  // for whom this node helps
     return verdict::taken;
@@ -311,20 +312,47 @@ std::vector<peer_number> exchange::authors() const {
 
 rate_of_exchange exchange::sent() const {
     auto so_far = up_;
-    auto total = delivered_bytes_;
-    for (const auto& [name, s] : streams_) {
-        if (round_of(name) != round_of(terms_)) continue;
-        for (const auto& c : s->to_others) {
-            if (const auto link = c.link.lock()) total += link->confirmed_of(c.tag);
-        }
-    }
-    so_far.look(host_.env().clock.now(), total);
+    so_far.look(host_.env().clock.now(), delivered_bytes());
     return so_far;
+}
+
+std::uint64_t exchange::delivered_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto who : terms_.members) {
+        if (const auto link = host_.link_of(who); link && !neighbours_.contains(who)) sum += link->delivered_bytes();
+    }
+    return sum;
+}
+
+std::set<peer_number> exchange::neighbours() const {
+    std::vector<double> rtts;
+    for (const auto who : terms_.members) {
+        const auto link = host_.link_of(who);
+        rtts.push_back(link ? core::to_seconds(link->stats().rtt_min) : 0);
+    }
+    const auto inside = optim::inside_site(rtts);
+    std::set<peer_number> out;
+    for (std::size_t i = 0; i < inside.size(); ++i) {
+        if (inside[i]) out.insert(terms_.members[i]);
+    }
+    return out;
+}
+
+/// Looks at the line while this node gives streams to others.
+core::task<core::result<void>> exchange::watch_uplink() {
+    const auto giving = [](const auto& entry) { return !entry.second->to_others.empty(); };
+    while (std::ranges::any_of(streams_, giving)) {
+        up_.look(host_.env().clock.now(), delivered_bytes());
+        auto slept = co_await host_.env().clock.sleep_for(rate_of_exchange::interval);
+        if (!slept) break;
+    }
+    watching_ = false;
+    co_return core::ok();
 }
 
 rate_of_exchange exchange::received() const {
     auto so_far = down_;
-    so_far.look(host_.env().clock.now(), arrived_bytes_);
+    so_far.look(host_.env().clock.now(), arrived_from_afar_);
     return so_far;
 }
 

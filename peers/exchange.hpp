@@ -147,11 +147,16 @@ private:
     void push_all();
     void push_to_takers(const shared_stream& s);
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
+    core::task<core::result<void>> watch_uplink();
+    /// Members who share this node's line.
+    std::set<peer_number> neighbours() const;
+    /// Bytes that have arrived at the other members, over the links of now.
+    std::uint64_t delivered_bytes() const;
     core::task<core::result<void>> receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
-                                           std::string tag);
+                                           std::string tag, peer_number sender);
     bool take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes);
     core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
-    void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes);
+    void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar);
     core::result<void> admit(stream& s, std::uint32_t frame, const chunk_header& h);
     void verified(stream& s, std::uint32_t first, std::uint32_t count);
     // exchange_sums.cpp
@@ -178,7 +183,9 @@ private:
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
     rate_of_exchange up_, down_;
-    std::uint64_t delivered_bytes_ = 0;  ///< of streams of the open round that somebody has whole
+    bool watching_ = false;             ///< `watch_uplink` runs
+    std::set<peer_number> neighbours_;  ///< members who share this node's line: what they give each other is not on it
+    std::uint64_t arrived_from_afar_ = 0;
     std::size_t receiving_ = 0;
 };
 

@@ -35,13 +35,8 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
             auto sending = link->send_transfer(tag, s->bytes, s->ready);
             auto sent = co_await std::move(sending);
             std::erase_if(s->to_others, [&link](const auto& c) { return c.link.expired() || c.link.lock() == link; });
-            const auto now = host_.env().clock.now();
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
-            if (sent && mine) delivered_at_ = now;
-            if (sent && find(s->name) == s && s->name.round == terms_.round) {
-                delivered_bytes_ += s->bytes->size();
-                up_.look(now, delivered_bytes_);
-            }
+            if (sent && mine) delivered_at_ = host_.env().clock.now();
             if (sent || sent.error().code == errc::cancelled) co_return sent;
             if (sent.error().code == errc::not_admitted) {
                 // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
@@ -57,8 +52,11 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
 }
 
 core::task<core::result<void>> exchange::receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
-                                                 std::string tag) {
-    net::link::arrival_handler told = [this, s](std::uint64_t at, std::uint64_t n) { arrived(*s, at, n); };
+                                                 std::string tag, peer_number sender) {
+    const bool from_afar = !neighbours_.contains(sender);
+    net::link::arrival_handler told = [this, s, from_afar](std::uint64_t at, std::uint64_t n) {
+        arrived(*s, at, n, from_afar);
+    };
     net::link::held_question held;
     if (before) {
         held = [this, s, before](std::uint64_t at, std::uint64_t n) { return take_over(*s, *before, at, n); };
@@ -106,7 +104,7 @@ bool exchange::take_over(stream& s, const stream& before, std::uint64_t offset, 
     return true;
 }
 
-void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
+void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar) {
     const auto end = offset + bytes;
     for (auto f = s.layout.frame_at(offset); f < s.layout.frames() && s.layout.offset(f) < end; ++f) {
         const auto begin = s.layout.offset(f), size = s.frame(f).size();
@@ -115,7 +113,11 @@ void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
-    down_.begin(last_arrival_, arrived_bytes_);
+    if (from_afar) {
+        arrived_from_afar_ += bytes;
+        down_.begin(last_arrival_, arrived_from_afar_);
+        down_.look(last_arrival_, arrived_from_afar_);
+    }
     if (!s.to_check.empty()) s.to_look.notify();
 }
 
@@ -211,14 +213,16 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
-    if (!s.to_others.empty()) up_.begin(host_.env().clock.now(), 0);
+    if (!s.to_others.empty()) {
+        up_.begin(host_.env().clock.now(), delivered_bytes());
+        if (!std::exchange(watching_, true)) run_isolated(watch_uplink());
+    }
     for (const auto& c : s.to_others) {
         if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();
     if (s.prefix < s.layout.frames()) return;
     s.complete = true;
-    if (!s.own) down_.look(host_.env().clock.now(), arrived_bytes_);
     host_.changed().notify();
 }
 

@@ -517,7 +517,7 @@ TEST_CASE("two sites of four on one uplink each: a payload crosses once and is f
         for (const auto a : h.everybody()) {
             w.network().set_site(a - 1, a <= 4 ? 0 : 1);
             lines_message said;
-            said.up = said.down = 100e6 / 8;
+            said.up = said.down = 100e6 / 8 / 4;  // its share of the site's line
             for (const auto b : h.everybody()) {
                 if (a == b) continue;
                 const bool inside = (a <= 4) == (b <= 4);
@@ -545,8 +545,9 @@ TEST_CASE("two sites of four on one uplink each: a payload crosses once and is f
             CHECK(used < four_payloads * 106 / 100);
             if (choice.mode == "gather") CHECK(used > four_payloads);
         }
-        // As fast as foretold; so small shards have nothing to overlap.
-        if (choice.mode == "gather") CHECK(core::to_seconds(w.now() - 5s) < 1.2 * choice.plan.predicted_seconds);
+        // As fast as foretold, and a round trip of offers, which in a run are made before the payload is; small shards
+        // have nothing to overlap.
+        if (choice.mode == "gather") CHECK(core::to_seconds(w.now() - 5s) < 0.08 + 1.2 * choice.plan.predicted_seconds);
     }
 }
 

@@ -463,7 +463,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     r.w.run_for(100ms);
     const auto falling = last_way(slow);
     INFO(falling.reason);
-    CHECK(falling.owned == 0);
+    CHECK(falling.owned < before.owned / 3);
     REQUIRE(r.until_round(6));
     r.w.run_for(100ms);
     const auto fallen = last_way(slow);
@@ -480,7 +480,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     const auto again = last_way(slow);
     INFO(again.reason);
     CHECK(again.mode == "shard");
-    CHECK(again.owned > 0.15);
+    CHECK(again.owned > 0.1);
     CHECK(again.predicted < 2 * before.predicted);
     const auto problem = r.finish(12, "");
     INFO(problem);

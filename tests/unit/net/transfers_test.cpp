@@ -160,6 +160,28 @@ TEST_CASE("payloads go before states, and a state goes on when the payloads are 
     CHECK_FALSE(p.out.backlog());
 }
 
+TEST_CASE("a connection that stands by gets what another holds up, and nothing else") {
+    pair_of_tables p;
+    core::byte_vector into(6 * segment_bytes);
+    const auto t = p.offer("t", into.size());
+    p.accept(*t, into);
+    auto now = noon + 1s;
+    REQUIRE(p.out.next(2, now));
+    CHECK_FALSE(p.out.overdue(3, now + 1h));  // nobody knows yet how long a segment takes
+    for (std::uint64_t i = 1; i < 4; ++i) {
+        REQUIRE(p.out.next(1, now)->what.index() == i);
+        now += 100ms;
+        REQUIRE(p.out.on(wire::transfer_progress{t->id, {{i, 1}}}, now));
+    }
+    CHECK_FALSE(p.out.overdue(3, noon + 1s + 100ms));
+    CHECK_FALSE(p.out.overdue(2, now + 1h));  // it has something to do
+    const auto late = p.out.overdue(3, now + 1h);
+    REQUIRE(late);
+    CHECK(late->what.index() == 0);
+    CHECK_FALSE(p.out.overdue(4, now + 1h));
+    CHECK(p.out.backlog());
+}
+
 TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, and the first to arrive counts") {
     pair_of_tables p;
     core::byte_vector into(6 * segment_bytes);
