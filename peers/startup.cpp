@@ -140,24 +140,32 @@ core::result<void> check_against_manifest(const node& n) {
     return core::ok();
 }
 
-/// The sum of all declared buffers, if the node may have them.
+/// The sum of all declared buffers, if the node may have them; what is left of them for exchanges is told with LINES.
 core::result<void> declare_memory(node& n) {
     const auto elements = n.tensors().elements();
     // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry; the
     // retained aggregates, the one being made and the one before; and the trainer's parameters, gradients and two
-    // moments. Then the payloads of the open round and of the one before.
+    // moments. Then the own payloads of the open round and of the one before.
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     const auto codec = compress::find_codec(n.config().exchange.codec);
     if (!codec) return fail(codec.error());
     const auto a_payload = payload_bytes(n.tensors(), **codec);
-    const auto members = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min));
-    n.memory = words * 4 * elements + 2 * members * a_payload;
-    if (n.options.memory_limit != 0 && n.memory > n.options.memory_limit) {
+    const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, n.config().peers.min)) - 1;
+    const auto fixed = words * 4 * elements + 2 * a_payload;
+    // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
+    const bool may_shard = (*codec)->fits_sums() && n.config().exchange.mode != "gather";
+    const auto whole = fixed + 2 * others * a_payload;
+    const auto windows = others * window_bytes(a_payload / chunk_grid::of(elements).count() + chunk_header_bytes, 1);
+    const auto least = may_shard ? std::min(whole, fixed + 2 * a_payload + windows) : whole;
+    const auto limit = n.options.memory_limit;
+    if (limit != 0 && least > limit) {
         return fail(errc::config,
                     "a model of {} parameters needs {} of memory with {} members; this node may use {}: raise "
                     "node.memory (--memory), or take a smaller model",
-                    elements, core::format_bytes(n.memory), members, core::format_bytes(n.options.memory_limit));
+                    elements, core::format_bytes(least), others + 1, core::format_bytes(limit));
     }
+    n.memory = limit == 0 ? whole : std::min(whole, limit);
+    n.room = limit == 0 ? 0 : limit - fixed;
     return core::ok();
 }
 
