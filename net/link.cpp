@@ -496,16 +496,16 @@ void link_impl::abandon_transfer(const std::string& tag) {
 }
 
 task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
-                                               arrival_handler on_arrival, held_question held) {
+                                               arrival_handler on_arrival, held_question held, std::uint64_t used) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival), held);
+    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival), held, used);
     held = {};  // it may keep alive what the bytes came from
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;
     const auto begun = env_.clock.now();
-    say(wire::transfer_accept{t.id, t.bytes});
+    say(wire::transfer_accept{t.id, t.credit});
     // What need not be sent is said before there is time to send it.
     while (auto report = incoming_.report()) say(*report);
     if (t.outcome) say(wire::transfer_done{t.id});
@@ -515,6 +515,13 @@ task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_by
     }
     if (*t.outcome) report_transfer("down", t.bytes, begun, 0);
     co_return *t.outcome;
+}
+
+void link_impl::make_room(const std::string& tag, std::uint64_t used) {
+    const auto t = incoming_.find(tag);
+    if (const auto more = incoming_.make_room(tag, used)) say(*more);
+    if (t && t->outcome) say(wire::transfer_done{t->id});
+    if (incoming_.has_report()) to_report_.notify();
 }
 
 std::uint64_t link_impl::received_of(const std::string& tag) const {

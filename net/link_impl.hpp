@@ -56,7 +56,9 @@ public:
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                    arrival_handler on_arrival, held_question held) override;
+                                                    arrival_handler on_arrival, held_question held,
+                                                    std::uint64_t used) override;
+    void make_room(const std::string& tag, std::uint64_t used) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     void withdraw_transfer(const std::string& tag) override;

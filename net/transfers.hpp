@@ -176,11 +176,13 @@ struct incoming_transfer {
     std::string tag;
     std::uint64_t bytes;
     bool accepted = false;
-    core::mutable_bytes destination;
-    std::vector<bool> have;                                           ///< of each segment
-    std::uint64_t received = 0;                                       ///< bytes of whole segments
-    std::map<std::uint32_t, segment_part> partial;                    ///< of each connection, the segment under way
-    std::uint64_t arrived = 0;                                        ///< segments
+    core::mutable_bytes destination;                ///< all of it, or a window: byte `at` lies at `at` modulo its size
+    std::uint64_t credit = 0;                       ///< bytes before it may come
+    std::uint64_t used = 0;                         ///< segments in front that are not wanted any more
+    std::vector<bool> have;                         ///< of each segment
+    std::uint64_t received = 0;                     ///< bytes of whole segments
+    std::map<std::uint32_t, segment_part> partial;  ///< of each connection, the segment under way
+    std::uint64_t arrived = 0;                      ///< segments
     std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
     link::arrival_handler on_arrival;
     std::optional<core::result<void>> outcome;
@@ -203,11 +205,15 @@ public:
 
     /// nullptr if nothing is open under that tag.
     std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
-    /// Opens the transfer for segments; those that are held already count as arrived. errc::not_found, errc::usage
-    /// (accepted already, or another size).
+    /// Opens the transfer for segments; those that are held or used already count as arrived. errc::not_found,
+    /// errc::usage (accepted already, or neither its size nor a window).
     core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination,
                                                             link::arrival_handler on_arrival = {},
-                                                            const link::held_question& held = {});
+                                                            const link::held_question& held = {},
+                                                            std::uint64_t used = 0);
+    /// Bytes before `used` of an accepted transfer are not wanted any more, and in a window others may take their
+    /// place. What to tell the sender, if more may come now.
+    std::optional<wire::transfer_accept> make_room(const std::string& tag, std::uint64_t used);
     /// Forgets a transfer: whatever still arrives for it is dropped.
     void forget(std::uint64_t id);
     void fail_all(const core::error& why);
@@ -233,6 +239,7 @@ public:
 private:
     std::shared_ptr<incoming_transfer> find_id(std::uint64_t id) const;
     void take(incoming_transfer& t, std::uint64_t index, std::uint64_t length);
+    void use_up(incoming_transfer& t, std::uint64_t used);
     void end(incoming_transfer& t, core::result<void> outcome);
 
     asio::any_io_executor executor_;
