@@ -128,6 +128,46 @@ TEST_CASE("a wait with a deadline ends by a call, by its time or by its cancella
     CHECK(w.outcome);
 }
 
+TEST_CASE("who waits for a time in the past gives others a turn, hears of a call, and can be cancelled") {
+    world w;
+    wakeup changed(w.io.get_executor());
+    scope children(w.io.get_executor());
+    bool stop = false;
+    std::size_t turns = 0, calls = 0;
+    auto spins = [](world& in, wakeup& on, const bool& enough, std::size_t& times,
+                    std::size_t& heard) -> task<result<void>> {
+        for (; !enough && times < 1000; ++times) {
+            const auto woken = co_await on.wait(in.time, in.time.now() - 1s);
+            if (woken) ++heard;
+        }
+        co_return ok();
+    };
+    auto stops = [](wakeup& on, bool& enough) -> task<result<void>> {
+        on.notify();
+        enough = true;
+        co_return ok();
+    };
+    children.spawn("spins", spins(w, changed, stop, turns, calls));
+    children.spawn("stops", stops(changed, stop));
+    w.start_main(children.join());
+    CHECK(turns == 1);
+    CHECK(calls == 1);
+    REQUIRE(w.outcome);
+    CHECK(*w.outcome);
+
+    std::optional<result<void>> got;
+    auto waits = [](world& in, wakeup& on, std::optional<result<void>>& out) -> task<result<void>> {
+        out = co_await on.wait(in.time, in.time.now());
+        co_return ok();
+    };
+    scope others(w.io.get_executor());
+    others.spawn("waits", waits(w, changed, got));
+    others.cancel();
+    w.start_main(others.join());
+    REQUIRE(got);
+    CHECK(got->error().code == errc::cancelled);
+}
+
 TEST_CASE("a call wakes those who wait, in the order in which they came, and not those who come later") {
     world w;
     wakeup changed(w.io.get_executor());
