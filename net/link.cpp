@@ -425,14 +425,13 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
     LONGHAUL_CO_TRY(offered);
     const outgoing_guard guard{*this, *offered};
     const auto& t = *guard.transfer;
-    const auto begun = env_.clock.now();
     say(wire::transfer_offer{t.id, t.tag, t.data->size()});
     stripes_.changed();
     while (!t.outcome) {
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
-    if (*t.outcome) report_transfer("up", t.data->size(), begun, t.resent);
+    if (*t.outcome) report_transfer("up", t.data->size() - t.skipped, t.begun, t.resent);
     co_return *t.outcome;
 }
 
@@ -447,11 +446,12 @@ void link_impl::data_ready() {
     if (outgoing_.active() > 0) sending_.notify();
 }
 
-/// The event of a transfer that is complete: small ones say nothing of a link.
-void link_impl::report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun,
+/// The event of a transfer that is complete, from its first byte on: it may have been offered long before there was
+/// one. Small ones say nothing of a link.
+void link_impl::report_transfer(const char* direction, std::uint64_t bytes, std::optional<core::time_point> begun,
                                 std::uint64_t resent) {
     resent_ += resent;
-    const double seconds = core::to_seconds(env_.clock.now() - begun);
+    const double seconds = begun ? core::to_seconds(env_.clock.now() - *begun) : 0;
     if (bytes < segment_bytes || seconds <= 0) return;
     core::event e("transfer");
     e.with("peer", setup_.remote.key.hex()).with("direction", std::string(direction)).with("bytes", bytes);
@@ -504,7 +504,6 @@ task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_by
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;
-    const auto begun = env_.clock.now();
     say(wire::transfer_accept{t.id, t.credit});
     // What need not be sent is said before there is time to send it.
     while (auto report = incoming_.report()) say(*report);
@@ -513,7 +512,7 @@ task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_by
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
-    if (*t.outcome) report_transfer("down", t.bytes, begun, 0);
+    if (*t.outcome) report_transfer("down", t.bytes - t.skipped, t.begun_at, 0);
     co_return *t.outcome;
 }
 
@@ -598,14 +597,15 @@ wire_count link_impl::wire() const {
 
 // ---- bulk
 
-result<noise::secret_key> link_impl::key_of_bulk(std::uint32_t number) {
+result<noise::secret_key> link_impl::key_of_bulk(std::uint32_t number) const {
     if (ended_) return core::fail(down_error());
     LONGHAUL_TRY(stripes_.expect(number));
     return connection_key(setup_.exporter, side::initiator, number);
 }
 
-void link_impl::adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection) {
-    if (!ended_) stripes_.adopt(number, std::move(connection));
+result<void> link_impl::adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection) {
+    if (ended_) return core::fail(down_error());
+    return stripes_.adopt(number, std::move(connection));
 }
 
 }  // namespace longhaul::net

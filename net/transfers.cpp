@@ -132,7 +132,7 @@ void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core
     auto& place = t.where[index];
     if (place == outgoing_transfer::place::confirmed) return;
     // What the receiver held before says nothing about the link.
-    if (t.given[index]) confirmed_bytes_ += t.piece(index).length;
+    (t.given[index] ? confirmed_bytes_ : t.skipped) += t.piece(index).length;
     place = outgoing_transfer::place::confirmed;
     t.confirmed_bytes += t.piece(index).length;
     const auto carried = t.in_flight.find(index);
@@ -208,6 +208,7 @@ outgoing_transfers::work outgoing_transfers::give(const std::shared_ptr<outgoing
                                                   std::uint32_t number, core::time_point now) {
     t->where[index] = outgoing_transfer::place::in_flight;
     t->given[index] = true;
+    if (!t->begun) t->begun = now;
     flight f;
     f.transfer = t;
     f.index = index;
@@ -347,7 +348,9 @@ result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std:
     use_up(*t, used);
     for (auto i = t->used; held && i < t->have.size(); ++i) {
         const auto offset = i * segment_bytes, length = std::min<std::uint64_t>(segment_bytes, t->bytes - offset);
-        if (held(offset, length)) take(*t, i, length);
+        if (!held(offset, length)) continue;
+        t->skipped += length;
+        take(*t, i, length);
     }
     if (t->begun()) ++active_;
     if (t->arrived == t->have.size()) end(*t, ok());
@@ -397,10 +400,11 @@ core::mutable_bytes incoming_transfers::place(const segment& s, std::uint32_t at
     return t->destination.subspan(s.offset % t->destination.size() + at, n);
 }
 
-void incoming_transfers::verified(std::uint32_t number, const segment& s, std::size_t n) {
+void incoming_transfers::verified(std::uint32_t number, const segment& s, std::size_t n, core::time_point now) {
     const auto t = find_id(s.transfer);
     if (!t) return;
     if (!t->begun()) ++active_;
+    if (!t->begun_at) t->begun_at = now;
     auto& part = t->partial[number];
     if (part.index != s.index()) part = {s.index(), 0};
     part.bytes += n;
@@ -411,6 +415,7 @@ void incoming_transfers::use_up(incoming_transfer& t, std::uint64_t used) {
     for (; (t.used + 1) * segment_bytes <= used; ++t.used) {
         if (t.have[t.used]) continue;
         std::erase_if(t.partial, [&t](const auto& p) { return p.second.index == t.used; });
+        t.skipped += segment_bytes;
         take(t, t.used, segment_bytes);
     }
     // By whole segments: one that is used in part may still come, and lies where the last, shorter one would.

@@ -60,6 +60,8 @@ struct outgoing_transfer {
     std::uint64_t next_index = 0;                      ///< no segment before it is to be sent
     std::uint64_t resent = 0;                          ///< segments that were given to a second connection
     std::uint64_t confirmed_bytes = 0;
+    std::uint64_t skipped = 0;              ///< of them, those that did not have to be sent
+    std::optional<core::time_point> begun;  ///< when the first segment was given to a connection
 
     segment piece(std::uint64_t index) const;
     /// Bytes from the front that may go: against credit, and made already.
@@ -183,6 +185,8 @@ struct incoming_transfer {
     std::uint64_t received = 0;                     ///< bytes of whole segments
     std::map<std::uint32_t, segment_part> partial;  ///< of each connection, the segment under way
     std::uint64_t arrived = 0;                      ///< segments
+    std::uint64_t skipped = 0;                      ///< bytes of segments that did not have to come
+    std::optional<core::time_point> begun_at;       ///< when the first bytes had come
     std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
     link::arrival_handler on_arrival;
     std::optional<core::result<void>> outcome;
@@ -225,7 +229,7 @@ public:
     /// connection was first.
     core::mutable_bytes place(const segment& s, std::uint32_t at, std::size_t n) const;
     /// These bytes have verified on connection `number`.
-    void verified(std::uint32_t number, const segment& s, std::size_t n);
+    void verified(std::uint32_t number, const segment& s, std::size_t n, core::time_point now);
     /// All of the segment has. Returns the transfer if this completed it.
     std::shared_ptr<incoming_transfer> finish(const segment& s);
     /// A connection died: the segment under way on it begins again.

@@ -57,6 +57,40 @@ LINK_TEST("as many connections are opened as either end wants, and a transfer us
     co_return co_await with_stripes(w, 2, 4, body);
 }
 
+SIMULATED_LINK_TEST("a transfer's event counts from its first byte, not from its offer, and what did not have to come") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        constexpr std::size_t size = 8 * segment_bytes, held = 2 * segment_bytes;
+        const auto data = std::make_shared<const byte_vector>(pattern(size, 1));
+        const auto ready = std::make_shared<std::uint64_t>(0);
+        byte_vector into(size);
+        core::scope all(in.env.executor);
+        s.ba->on_offer([&](const std::string& tag, std::uint64_t) {
+            all.spawn("take", s.ba->receive_transfer(tag, into, {}, [&](std::uint64_t at, std::uint64_t) {
+                std::ranges::copy(std::span(*data).subspan(at, segment_bytes),
+                                  into.begin() + static_cast<std::ptrdiff_t>(at));
+                return at < held;
+            }));
+        });
+        all.spawn("give", s.ab->send_transfer("late", data, ready));
+        auto slept = co_await in.env.clock.sleep_for(2s);
+        MUST(slept);
+        *ready = size;
+        s.ab->data_ready();
+        MUST(co_await all.join());
+        CHECK(into == *data);
+        for (const auto* n : {&s.a, &s.b}) {
+            const auto found = std::ranges::find(n->events.seen, "transfer", &core::event::name);
+            MUST_HOLD(found != n->events.seen.end());
+            const auto seconds = std::get<double>(*found->find("seconds"));
+            CHECK(std::get<std::uint64_t>(*found->find("bytes")) == size - held);
+            CHECK(seconds > 8.0 * (size - held - segment_bytes) / 1e9);
+            CHECK(seconds < 0.5);
+        }
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 1, 1, body);
+}
+
 LINK_TEST("one connection after another dies during a transfer, and every byte arrives, once") {
     auto body = [](world& in, striped& s) -> task<result<void>> {
         constexpr std::size_t size = 48 << 20;

@@ -74,7 +74,7 @@ TEST_CASE("what the receiver holds already is not sent, and not counted as deliv
     while (const auto w = p.out.next(1, noon)) {
         sent.push_back(w->what.index());
         REQUIRE(p.in.begin(w->what));
-        p.in.verified(1, w->what, w->what.length);
+        p.in.verified(1, w->what, w->what.length, noon);
         p.in.finish(w->what);
     }
     CHECK(sent == std::vector<std::uint64_t>{0, 2});
@@ -112,7 +112,7 @@ TEST_CASE(
             REQUIRE(p.in.begin(w->what));
             const auto place = p.in.place(w->what, 3, 2);
             CHECK(place.data() == window.data() + w->what.offset % window.size() + 3);
-            p.in.verified(1, w->what, w->what.length);
+            p.in.verified(1, w->what, w->what.length, noon);
             p.in.finish(w->what);
         }
     };
@@ -145,7 +145,7 @@ TEST_CASE(
     REQUIRE(p.in.accept("skipped", window));
     const segment first{skipped->id, 0, segment_bytes};
     CHECK(*p.in.begin(first));
-    p.in.verified(1, first, 100);
+    p.in.verified(1, first, 100, noon);
     CHECK(p.in.make_room("skipped", segment_bytes));
     CHECK_FALSE(*p.in.begin(first));
     CHECK(p.in.place(first, 100, 2).empty());
@@ -184,7 +184,7 @@ TEST_CASE("a transfer that is still being made goes as far as it is ready, and w
     CHECK(p.in.active() == 0);
     for (const auto i : {2U, 0U, 3U, 1U}) {
         REQUIRE(p.in.begin(sent[i]));
-        p.in.verified(1, sent[i], sent[i].length);
+        p.in.verified(1, sent[i], sent[i].length, noon);
         CHECK(p.in.active() == 1);
         p.in.finish(sent[i]);
     }
@@ -255,11 +255,11 @@ TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, 
     const auto half = segment_bytes / 2;
     REQUIRE(*p.in.begin(s));
     CHECK(p.in.place(s, 0, half).data() == into.data());
-    p.in.verified(2, s, half);
+    p.in.verified(2, s, half, noon);
     CHECK(p.in.find("t")->verified() == half);
-    p.in.verified(1, s, segment_bytes - 1);
+    p.in.verified(1, s, segment_bytes - 1, noon);
     CHECK(p.in.find("t")->verified() == segment_bytes - 1);  // each place counts once
-    p.in.verified(1, s, 1);
+    p.in.verified(1, s, 1, noon);
     CHECK_FALSE(p.in.finish(s));
     CHECK(p.in.find("t")->verified() == segment_bytes);
     CHECK(p.in.place(s, half, half).empty());  // the rest of connection 2's is not written any more
@@ -329,7 +329,7 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
                     // Whatever is already there came twice.
                     REQUIRE(std::ranges::all_of(place, [](std::byte b) { return b == std::byte{0}; }));
                     std::ranges::fill(place, std::byte{1});
-                    p.in.verified(c.number, s, s.length);
+                    p.in.verified(c.number, s, s.length, noon);
                     arrived += s.length;
                     if (const auto whole = p.in.finish(s)) {
                         REQUIRE(p.out.on(wire::transfer_done{whole->id}, now));
