@@ -58,7 +58,7 @@ LINK_TEST("as many connections are opened as either end wants, and a transfer us
     co_return co_await with_stripes(w, 2, 4, body);
 }
 
-SIMULATED_LINK_TEST("a transfer's event counts from its first byte, not from its offer, and what did not have to come") {
+SIMULATED_LINK_TEST("a transfer's event counts from its first byte, and only what had to come") {
     auto body = [](world& in, striped& s) -> task<result<void>> {
         constexpr std::size_t size = 8 * segment_bytes, held = 2 * segment_bytes;
         const auto data = std::make_shared<const byte_vector>(pattern(size, 1));
