@@ -11,8 +11,9 @@ namespace longhaul::compress {
 
 /// How values are rounded to what the wire can say.
 struct rounding {
-    bool stochastic = false;  ///< up or down at random, so that the mean is right; to the nearest otherwise
-    std::uint64_t seed = 0;   ///< of the random numbers: a pure function of it and of the element's place
+    bool stochastic = false;   ///< up or down at random, so that the mean is right; to the nearest otherwise
+    std::uint64_t seed = 0;    ///< of the random numbers: a pure function of it and of the element's place
+    core::const_bytes before;  ///< what this range was encoded to in the last payload that was accepted; empty: nothing
 };
 
 /// What a contribution is multiplied by before it is added (optim/aggregate).
@@ -49,6 +50,9 @@ public:
     /// Loses so much that training needs what it lost to be sent later (compress/feedback).
     virtual bool wants_feedback() const { return false; }
 
+    /// Encodes better when it knows what the range was encoded to before (rounding::before).
+    virtual bool goes_on() const { return false; }
+
     /// Bytes of a range on the wire.
     std::uint64_t range_bytes(const range& r) const;
     /// Encodes r.size() values into exactly range_bytes(r) bytes. errc::limit when a value is not finite or too large
@@ -64,15 +68,20 @@ public:
     core::result<void> add(const range& r, core::const_bytes in, const factors& by, std::span<float> sum) const;
 
 protected:
-    // One piece of a tensor; sizes are right and, but for check_piece, so is the content.
-    virtual std::size_t piece_bytes(std::size_t count) const = 0;
-    /// False when there is a value that cannot be carried; `key` is null for rounding to nearest; `rest`, of the piece,
-    /// may be null.
-    virtual bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out,
+    /// What encode hands to each piece.
+    struct encode_hints {
+        const std::uint64_t* key = nullptr;  ///< of the random numbers; null for rounding to nearest
+        const std::byte* before = nullptr;   ///< the piece's last encoding, unless null
+    };
+
+    // One piece of a tensor, never empty; sizes are right and, but for check_piece, so is the content.
+    virtual std::size_t piece_bytes(const piece& p) const = 0;
+    /// False when there is a value that cannot be carried; `rest`, of the piece, may be null.
+    virtual bool encode_piece(const piece& p, std::span<const float> values, const encode_hints& how, std::byte* out,
                               remainder* rest) const = 0;
-    virtual bool check_piece(const std::byte* in, std::size_t count) const = 0;
-    virtual void decode_piece(const std::byte* in, std::span<float> out) const = 0;
-    virtual void add_piece(const std::byte* in, float factor, std::span<float> sum) const = 0;
+    virtual bool check_piece(const piece& p, const std::byte* in) const = 0;
+    virtual void decode_piece(const piece& p, const std::byte* in, std::span<float> out) const = 0;
+    virtual void add_piece(const piece& p, const std::byte* in, float factor, std::span<float> sum) const = 0;
 
 private:
     /// Calls visit(codec, piece, offset in the bytes) for each piece, in order, while it returns true.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "compress/kernels.hpp"
 #include "core/config.hpp"
@@ -13,9 +14,9 @@ namespace longhaul::compress {
 using core::errc;
 using core::fail;
 
-std::vector<std::string> feedback_names() { return {"none", "ef"}; }
+std::vector<std::string> feedback_names() { return {"none", "ef", "dgc"}; }
 
-core::result<feedback_rule> find_feedback(std::string_view name, double beta, const codec& c) {
+core::result<feedback_rule> find_feedback(std::string_view name, const feedback_wishes& wishes, const codec& c) {
     const auto names = feedback_names();
     if (std::ranges::find(names, name) == names.end()) {
         const auto near = core::nearest(name, names);
@@ -23,12 +24,19 @@ core::result<feedback_rule> find_feedback(std::string_view name, double beta, co
                     fmt::join(names, ", "), near.empty() ? names.back() : near);
     }
     feedback_rule rule;
-    const auto share = static_cast<float>(beta);
+    const auto share = static_cast<float>(wishes.beta);
     if (!(share > 0 && share <= 1)) {
         return fail(errc::config,
                     "exchange.beta = {} is no share of a residual: it is above 0 and at most 1, which forgets nothing; "
                     "the nearest of use is {}",
-                    beta, beta > 1 ? "1" : "0.5");
+                    wishes.beta, wishes.beta > 1 ? "1" : "0.5");
+    }
+    const auto momentum = static_cast<float>(wishes.momentum);
+    if (!(momentum > 0 && momentum < 1)) {
+        return fail(
+            errc::config,
+            "exchange.momentum = {} is none that dies away: it is above 0 and below 1; the nearest of use is {}",
+            wishes.momentum, wishes.momentum > 0.5 ? "0.9" : "0.1");
     }
     if (name == "none") {
         if (!c.wants_feedback()) return rule;
@@ -38,7 +46,17 @@ core::result<feedback_rule> find_feedback(std::string_view name, double beta, co
                     c.name());
     }
     rule.keeps_residual = true;
-    rule.beta = share;
+    if (name == "ef") {
+        rule.beta = share;
+        return rule;
+    }
+    if (!c.wants_feedback()) {
+        return fail(errc::config,
+                    "feedback \"dgc\" lets stand still what a payload says, and {} says everything: take \"ef\", or a "
+                    "codec that sends a few values, the nearest is topk-4/64",
+                    c.name());
+    }
+    rule.momentum = momentum;
     return rule;
 }
 
@@ -51,12 +69,41 @@ mass_sums& mass_sums::operator+=(const mass_sums& o) {
     return *this;
 }
 
+namespace {
+
+/// compensate with momentum.
+mass_sums compensate_moving(const payload_source& s, std::uint64_t first, std::size_t count) {
+    mass_sums sums;
+    for (auto i = first; i < first + count; ++i) {
+        const float u = s.momentum * s.velocity[i] + (s.anchor[i] - s.values[i]);
+        const float found = s.residual.empty() ? 0.0F : s.residual[i];
+        const float p = u + s.beta * found;
+        s.velocity[i] = u;
+        s.values[i] = p;
+        if (!s.left.empty()) s.left[i] = p;
+        sums.produced += static_cast<double>(u);
+        sums.residual += static_cast<double>(found);
+        sums.compensated += static_cast<double>(p);
+        sums.size += static_cast<double>(std::abs(p)) + static_cast<double>(std::abs(found));
+    }
+    return sums;
+}
+
+}  // namespace
+
+void mask_sent(std::span<float> velocity, std::span<const float> compensated, std::span<const float> left) {
+    for (std::size_t i = 0; i < velocity.size(); ++i)
+        if (left[i] != compensated[i]) velocity[i] = 0;
+}
+
 mass_sums compensate(const payload_source& s, std::uint64_t first, std::size_t count) {
     const auto n = s.anchor.size();
     LONGHAUL_ENSURE(s.values.size() == n && first <= n && count <= n - first,
                     "a payload is made of spans of the model's length");
     LONGHAUL_ENSURE(s.left.empty() || s.left.size() == n, "what is left has the model's length");
     LONGHAUL_ENSURE(s.residual.empty() || s.residual.size() == n, "a residual has the model's length");
+    LONGHAUL_ENSURE(s.velocity.empty() || s.velocity.size() == n, "what moves has the model's length");
+    if (!s.velocity.empty()) return compensate_moving(s, first, count);
     const float* residual = s.residual.empty() ? nullptr : s.residual.data() + first;
     std::array<double, 4> sums{};
     float* left = s.left.empty() ? nullptr : s.left.data() + first;

@@ -10,12 +10,19 @@ namespace longhaul::compress {
 /// A run's choice.
 struct feedback_rule {
     bool keeps_residual = false;  ///< "ef": residual := β·residual + Δ − decode(payload); "none": nothing is kept
-    float beta = 1;               ///< of the residual, once a round; 1 with "none"
+    float beta = 1;               ///< of the residual, once a round; 1 with "none" and "dgc"
+    float momentum = 0;           ///< "dgc": of the pseudo-gradients, before they are compressed
 };
 
 std::vector<std::string> feedback_names();
-/// errc::config naming the nearest: of an unknown feedback, of a β outside (0, 1], or when the codec needs feedback.
-core::result<feedback_rule> find_feedback(std::string_view name, double beta, const codec& c);
+/// What [exchange] says of it.
+struct feedback_wishes {
+    double beta = 0.95;     ///< "ef"
+    double momentum = 0.9;  ///< "dgc"
+};
+/// errc::config naming the nearest: of an unknown feedback, of a β outside (0, 1] or a momentum outside (0, 1), when
+/// the codec needs feedback, or when "dgc" has nothing to mask.
+core::result<feedback_rule> find_feedback(std::string_view name, const feedback_wishes& wishes, const codec& c);
 
 /// A payload in the making. All spans have the model's length.
 struct payload_source {
@@ -25,11 +32,19 @@ struct payload_source {
     std::span<float> values;          ///< in: the local parameters, Δ = anchor − values; out: p = Δ + β·residual
     std::span<float> left;            ///< out, if not empty: p − decode(payload), the residual once it is accepted; it
                                       ///< may be in the residual's own place
+    /// With momentum (Deep Gradient Compression, arXiv 1712.01887): u ← momentum·u + Δ, and p = u + residual. In and
+    /// out: u, before what was sent of it is masked.
+    std::span<float> velocity;
+    float momentum = 0;
 };
+
+/// Momentum-factor masking, once a payload was accepted: where it said something, what moved there stands still.
+/// `compensated` is p and `left` what the payload left of it.
+void mask_sent(std::span<float> velocity, std::span<const float> compensated, std::span<const float> left);
 
 /// Sums of values, in double. They are linear: what goes in must come out (I13), up to the rounding of f32.
 struct mass_sums {
-    double produced = 0;     ///< Δ
+    double produced = 0;     ///< Δ; with momentum what it makes of it, u
     double residual = 0;     ///< as it was found
     double compensated = 0;  ///< p
     double sent = 0;         ///< what the payload decodes to; only with `left`

@@ -25,24 +25,24 @@ public:
     bool wants_feedback() const override { return traits_.wants_feedback; }
 
 protected:
-    std::size_t piece_bytes(std::size_t count) const override { return traits_.bytes(count); }
-    bool encode_piece(std::span<const float> values, const std::uint64_t* key, std::byte* out,
+    std::size_t piece_bytes(const piece& p) const override { return traits_.bytes(p.count); }
+    bool encode_piece(const piece& /*p*/, std::span<const float> values, const encode_hints& how, std::byte* out,
                       remainder* rest) const override {
         auto* wire = reinterpret_cast<unsigned char*>(out);
-        if (!run_.encode(values.data(), values.size(), key, wire)) return false;
+        if (!run_.encode(values.data(), values.size(), how.key, wire)) return false;
         if (rest != nullptr) {
             run_.decode(wire, values.size(), rest->left.data());
             rest->sent += take_away_(values.data(), values.size(), rest->left.data());
         }
         return true;
     }
-    bool check_piece(const std::byte* in, std::size_t count) const override {
-        return run_.check(reinterpret_cast<const unsigned char*>(in), count);
+    bool check_piece(const piece& p, const std::byte* in) const override {
+        return run_.check(reinterpret_cast<const unsigned char*>(in), p.count);
     }
-    void decode_piece(const std::byte* in, std::span<float> out) const override {
+    void decode_piece(const piece& /*p*/, const std::byte* in, std::span<float> out) const override {
         run_.decode(reinterpret_cast<const unsigned char*>(in), out.size(), out.data());
     }
-    void add_piece(const std::byte* in, float factor, std::span<float> sum) const override {
+    void add_piece(const piece& /*p*/, const std::byte* in, float factor, std::span<float> sum) const override {
         run_.add(reinterpret_cast<const unsigned char*>(in), sum.size(), factor, sum.data());
     }
 

@@ -26,6 +26,9 @@ struct kernels {
     /// Indices of the k elements with the largest magnitudes of n ≤ 4,096, 1 ≤ k ≤ n, ascending; of equal ones the
     /// first are taken. False, with `out` in any state, when some element is not finite.
     bool (*select)(const float* values, std::size_t n, std::size_t k, std::uint16_t* out);
+    /// Places of the elements whose magnitude's bits reach `limit`, ascending; their number goes to `found`. `places`
+    /// has room for n + 64. False, with `places` in any state, when some element is not finite.
+    bool (*collect)(const float* values, std::size_t n, std::uint32_t limit, std::uint32_t* places, std::size_t* found);
     /// values[i] = anchor[i] − values[i] + beta · residual[i], each step rounded; without a residual (null) the
     /// difference alone. `left`, if not null, gets the same; it may be `residual`. Adds to `sums` those of the
     /// difference, of the residual, of the result, and of the magnitudes of these two.

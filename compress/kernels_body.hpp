@@ -553,14 +553,15 @@ constexpr std::size_t most_selected_from = 4096;
 constexpr std::size_t columns = 256;
 
 /// The set bits' numbers, ascending, from `base` on. Writes one or two more than there are.
-inline std::size_t list_bits(u64 mask, std::size_t base, u16* out) {
+template <typename Place>
+inline std::size_t list_bits(u64 mask, std::size_t base, Place* out) {
     constexpr u64 top = u64{1} << 63U;
     const auto count = static_cast<std::size_t>(__builtin_popcountll(mask));
     // Mostly there are two at most: these are written without asking.
     for (std::size_t i = 0; i < 2; ++i, mask &= mask - 1)
-        out[i] = static_cast<u16>(base + static_cast<std::size_t>(__builtin_ctzll(mask | top)));
+        out[i] = static_cast<Place>(base + static_cast<std::size_t>(__builtin_ctzll(mask | top)));
     for (std::size_t i = 2; i < count; ++i, mask &= mask - 1)
-        out[i] = static_cast<u16>(base + static_cast<std::size_t>(__builtin_ctzll(mask)));
+        out[i] = static_cast<Place>(base + static_cast<std::size_t>(__builtin_ctzll(mask)));
     return count;
 }
 
@@ -640,6 +641,25 @@ bool select(const float* v, std::size_t n, std::size_t k, u16* out) {
     return true;
 }
 
+// ---- all that reach a limit
+
+bool collect(const float* v, std::size_t n, u32 limit, u32* places, std::size_t* found) {
+    alignas(64) u32 a[64];
+    int most = 0;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; i += 64) {
+        const std::size_t left = n - i;
+        const std::size_t size = left < 64 ? left : 64;
+        for (std::size_t j = 0; j < size; ++j) a[j] = magnitude(v[i + j]);
+        for (std::size_t j = size; j < 64; ++j) a[j] = 0;
+        for (std::size_t j = 0; j < 64; ++j) most = static_cast<int>(a[j]) > most ? static_cast<int>(a[j]) : most;
+        const u64 here = size == 64 ? ~u64{0} : (u64{1} << size) - 1;
+        count += list_bits(at_least(a, limit) & here, i, places + count);
+    }
+    *found = count;
+    return static_cast<u32>(most) < infinity_bits;
+}
+
 }  // namespace
 
 extern const kernels LONGHAUL_KERNELS;
@@ -653,6 +673,7 @@ const kernels LONGHAUL_KERNELS{
     blocks<two_means>::table,
     blocks<one_mean>::table,
     select,
+    collect,
     compensate,
     take_away,
 };

@@ -30,6 +30,9 @@ range::range(const core::tensor_manifest& manifest, std::uint64_t first, std::si
         p.tensor = t;
         p.first = at - first;
         p.count = to - at;
+        const auto rows = spec.shape.empty() ? std::uint64_t{1} : static_cast<std::uint64_t>(spec.shape[0]);
+        p.row = elements / rows;
+        p.skipped = (at - manifest.offset(t)) % p.row;
         p.buffer = spec.role == core::tensor_role::buffer;
         p.dense = p.buffer || spec.shape.size() < 2 || elements < least_compressed_elements;
         pieces_.push_back(p);

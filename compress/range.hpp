@@ -14,6 +14,8 @@ struct piece {
     std::size_t tensor = 0;
     std::size_t first = 0;  ///< in the range
     std::size_t count = 0;
+    /// The tensor as a matrix of its first dimension: elements of a row, and those of the piece's first row before it.
+    std::size_t row = 1, skipped = 0;
     /// Too small or too sensitive to lose much of: one dimension, fewer than 4,096 elements, or a buffer. Codecs that
     /// go below 16 bits send it as bf16.
     bool dense = false;

@@ -221,6 +221,17 @@ void config_binder::bind(std::string key, double& field, std::string help, doubl
     add(key, std::move(help), parse, [&field] { return fmt::format("{}", field); });
 }
 
+void config_binder::bind(std::string key, std::optional<double>& field, std::string help, double min, double max) {
+    const auto parse = [key, &field, min, max](const config_values::value& v) -> result<commit> {
+        if (!v.is_list && v.text == "auto") return commit([&field] { field.reset(); });
+        double x = 0;
+        if (v.is_list || !parse_number(v.text, min, max, x) || !std::isfinite(x))
+            return fail(refused(key, v, range_text("auto, or a number", min, max)));
+        return commit([&field, x] { field = x; });
+    };
+    add(key, std::move(help), parse, [&field] { return field ? fmt::format("{}", *field) : quoted("auto"); });
+}
+
 void config_binder::bind(std::string key, duration& field, std::string help) {
     const auto parse = [key, &field](const config_values::value& v) -> result<commit> {
         if (v.is_list) return fail(refused(key, v, "a time like \"80 ms\""));

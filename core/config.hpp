@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -72,6 +73,8 @@ public:
     void bind(std::string key, bool& field, std::string help);
     void bind(std::string key, std::int64_t& field, std::string help, std::int64_t min, std::int64_t max);
     void bind(std::string key, double& field, std::string help, double min, double max);
+    /// A number, or "auto" for none: others decide then.
+    void bind(std::string key, std::optional<double>& field, std::string help, double min, double max);
     void bind(std::string key, duration& field, std::string help);
     void bind(std::string key, bit_rate& field, std::string help);
     /// Bytes ("64 MiB").

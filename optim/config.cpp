@@ -40,9 +40,10 @@ void bind(core::config_binder& b, inner_config& c) {
 }
 
 void bind(core::config_binder& b, outer_config& c) {
-    b.bind_choice("outer.optimizer", c.optimizer, {"nesterov", "sgd"}, "the outer optimizer");
-    b.bind("outer.lr", c.lr, "η of the outer step", 0, 100);
-    b.bind("outer.momentum", c.momentum, "β of the outer step", 0, 0.999999);
+    b.bind_choice("outer.optimizer", c.optimizer, {"auto", "nesterov", "sgd"},
+                  "the outer optimizer; auto: sgd with a codec that needs feedback, nesterov with all others");
+    b.bind("outer.lr", c.lr, "η of the outer step; auto: 0.7 with nesterov, 1 with sgd", 0, 100);
+    b.bind("outer.momentum", c.momentum, "β of the outer step; auto: 0.8 with nesterov, 0 with sgd", 0, 0.999999);
 }
 
 }  // namespace longhaul::optim

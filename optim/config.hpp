@@ -2,6 +2,7 @@
 /// The sections of RUN.toml that say what is trained and how. Part of the manifest: equal on every peer.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/config.hpp"
@@ -51,9 +52,9 @@ struct inner_config {
 
 /// [outer]: the outer optimizer of the anchor.
 struct outer_config {
-    std::string optimizer = "nesterov";  ///< nesterov | sgd
-    double lr = 0.7;
-    double momentum = 0.8;
+    std::string optimizer = "auto";  ///< nesterov | sgd | auto: sgd with a coarse codec, else nesterov
+    std::optional<double> lr;        ///< η; by default 0.7 with nesterov and 1 with sgd
+    std::optional<double> momentum;  ///< β; by default 0.8 with nesterov and 0 with sgd
 };
 
 void bind(core::config_binder& binder, model_config& c);

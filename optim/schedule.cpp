@@ -23,13 +23,13 @@ double cos_pi(double p) {
 
 }  // namespace
 
-round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std::string codec) {
+round_plan fixed_plan(const inner_config& inner, const outer_config& outer, const compress::codec& codec) {
     round_plan plan;
     plan.inner_steps = static_cast<std::uint64_t>(inner.steps);
-    plan.nesterov = outer.optimizer == "nesterov";
-    plan.outer_lr = static_cast<float>(outer.lr);
-    plan.outer_momentum = static_cast<float>(outer.momentum);
-    plan.codec = std::move(codec);
+    plan.nesterov = outer.optimizer == "auto" ? !codec.wants_feedback() : outer.optimizer == "nesterov";
+    plan.outer_lr = static_cast<float>(outer.lr.value_or(plan.nesterov ? 0.7 : 1.0));
+    plan.outer_momentum = static_cast<float>(outer.momentum.value_or(plan.nesterov ? 0.8 : 0.0));
+    plan.codec = codec.name();
     return plan;
 }
 

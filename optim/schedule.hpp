@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "compress/codec.hpp"
 #include "optim/config.hpp"
 
 namespace longhaul::optim {
@@ -20,8 +21,10 @@ struct round_plan {
     bool operator==(const round_plan&) const = default;
 };
 
-/// The plan of a run without a controller: the configured values, every round.
-round_plan fixed_plan(const inner_config& inner, const outer_config& outer, std::string codec);
+/// The plan of a run without a controller: the configured values, every round. What is left to it depends on the codec:
+/// one that needs feedback sends most of a pseudo-gradient later, and momentum on top of that makes runs swing
+/// (docs/COMPRESSION.md).
+round_plan fixed_plan(const inner_config& inner, const outer_config& outer, const compress::codec& codec);
 
 /// Where inner step `j` (from 0) of a peer with `own_steps` = H_i stands in the run: s_r + j·H/H_i, rounded down.
 /// `committed` = s_r counts the steps of committed rounds, so that a late or slow peer keeps the run's learning rate.

@@ -61,7 +61,8 @@ void start_checkpoint(node& n) {
 core::task<core::result<void>> checkpoint_now(node& n) {
     auto idle = co_await core::wait_until(n.changed, [&n] { return !n.checkpointing; });
     LONGHAUL_CO_TRY(idle);
-    if (!n.state || n.last_checkpoint == n.state->round) co_return core::ok();
+    // What is carried may have grown since the state was written.
+    if (!n.state || (n.last_checkpoint == n.state->round && n.mass.carry().empty())) co_return core::ok();
     co_return co_await save(n);
 }
 

@@ -174,6 +174,12 @@ core::task<core::result<void>> train(node& n) {
         payload.left = std::move(carry.values);
         payload.left.resize(mass.values.size());
     }
+    if (n.mass.rule().momentum > 0) {
+        mass.velocity = std::move(carry.velocity);
+        mass.velocity.resize(mass.values.size());
+        source.velocity = mass.velocity;
+        source.momentum = n.mass.rule().momentum;
+    }
     source.beta = n.mass.beta_for(generation, open.round);
     source.values = mass.values;
     source.left = payload.left;
@@ -199,8 +205,18 @@ core::task<core::result<void>> train(node& n) {
     work.steps = mass.steps;
     work.loss = *n.train_loss;
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(open.plan.codec));
-    const range_encoder encode = [&source, &sums, codec](const compress::range& r, core::mutable_bytes out) {
-        return compress::encode(source, *codec, r, {}, out, sums);
+    const auto grid = chunk_grid::of(n.tensors().elements(), *codec);
+    auto& chunks = payload.chunks;
+    if (codec->goes_on()) chunks.resize(grid.count());
+    const auto& last = n.mass.last_chunks();
+    const range_encoder encode = [&source, &sums, &chunks, &last, &grid, codec](const compress::range& r,
+                                                                                core::mutable_bytes out) {
+        const auto chunk = r.first() / grid.elements;
+        compress::rounding how;
+        if (!last.empty()) how.before = last[chunk];
+        auto done = compress::encode(source, *codec, r, how, out, sums);
+        if (!chunks.empty()) chunks[chunk].assign(out.begin(), out.end());
+        return done;
     };
     auto made = co_await n.held.contribute(encode, work);
     LONGHAUL_CO_TRY(made);
@@ -339,6 +355,15 @@ void discard_mass(node& n, std::string reason) {
     if (n.mass.carry().empty() && !n.mass.pending()) return;
     core::event lost("mass_lost");
     lost.with("sum", n.mass.account().held).with("tokens", n.mass.discard()).with("reason", std::move(reason));
+    n.emit(std::move(lost));
+}
+
+void give_up_payload(node& n) {
+    if (!n.mass.pending()) return;
+    const auto mass = n.mass.give_up();
+    core::event lost("mass_lost");
+    lost.with("sum", mass.sum).with("tokens", mass.tokens);
+    lost.with("reason", std::string("this node left before it heard whether a commit took its payload"));
     n.emit(std::move(lost));
 }
 

@@ -198,6 +198,8 @@ void repeat_standing(node& n);
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
 /// Gives up what is carried, if anything is, and says why in an event.
 void discard_mass(node& n, std::string reason);
+/// The same for a payload that nobody here will see settled.
+void give_up_payload(node& n);
 /// What the log and the state say of this node's last payload is done to its mass.
 void settle_mass(node& n);
 /// The log has opened an attempt: its exchange begins.

@@ -143,6 +143,7 @@ core::task<core::result<void>> take_part_and_end(node& n) {
     auto took_part = co_await take_part(n);
     if (!took_part && took_part.error().code == errc::cancelled) co_return took_part;
     if (took_part || took_part.error().code == errc::quorum_lost) {
+        give_up_payload(n);
         auto saved = co_await checkpoint_now(n);
         if (!saved) n.report(saved.error(), "the last checkpoint");
         if (took_part && !saved) took_part = saved;

@@ -78,7 +78,7 @@ std::optional<std::uint64_t> exchange_planner::room_of(peer_number who) const {
 }
 
 void exchange_planner::fit_memory(exchange_plan& plan, std::size_t members) const {
-    const auto chunks = std::max(1U, chunk_grid::of(model_.elements).count());
+    const auto chunks = std::max(1U, model_.chunks);
     const auto a_chunk = model_.payload_bytes / chunks + chunk_header_bytes;
     const std::uint64_t others = members - 1;
     std::map<peer_number, std::pair<std::uint64_t, std::uint64_t>> owned;  // chunks, shards
@@ -110,7 +110,7 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     out.mode = model_.mode == "shard" ? "shard" : "gather";
     const auto net = network(members, now);
     optim::exchange_work work;
-    work.chunks = std::max(1U, chunk_grid::of(model_.elements).count());
+    work.chunks = std::max(1U, model_.chunks);
     work.bytes = static_cast<double>(model_.payload_bytes);
     work.may_shard = model_.may_shard;
     for (const auto m : members) work.contributes.push_back(among(contributors, m));

@@ -19,7 +19,7 @@ public:
     static constexpr std::uint32_t usual_window = 8;
 
     struct model {
-        std::uint64_t elements = 0;
+        std::uint32_t chunks = 1;  ///< of a payload, as its codec cuts it
         std::uint64_t payload_bytes = 0;
         bool may_shard = true;      ///< the codec fits sums
         std::string mode = "auto";  ///< auto | gather | shard

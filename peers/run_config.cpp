@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "net/ticket.hpp"
+#include "optim/schedule.hpp"
 
 namespace longhaul::peers {
 
@@ -59,7 +60,7 @@ core::result<void> validate_times(const peers_config& c) {
 
 core::result<compress::feedback_rule> feedback_of(const exchange_config& c) {
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.codec));
-    return compress::find_feedback(c.feedback, c.beta, *codec);
+    return compress::find_feedback(c.feedback, {c.beta, c.momentum}, *codec);
 }
 
 void bind(core::config_binder& b, run_config& c) {
@@ -70,8 +71,9 @@ void bind(core::config_binder& b, run_config& c) {
     optim::bind(b, c.outer);
     b.bind_choice("exchange.codec", c.exchange.codec, compress::codec_names(), "how pseudo-gradients are encoded");
     b.bind_choice("exchange.feedback", c.exchange.feedback, compress::feedback_names(),
-                  "what a codec loses is kept and sent later (ef), or not (none)");
+                  "what a codec loses is kept and sent later (ef; dgc: with momentum), or not (none)");
     b.bind("exchange.beta", c.exchange.beta, "of what ef keeps, each round; 1 forgets nothing", -1e9, 1e9);
+    b.bind("exchange.momentum", c.exchange.momentum, "of dgc, in place of the outer optimizer's", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
@@ -96,7 +98,15 @@ core::result<void> validate(const run_config& c) {
                           c.name.substr(0, 64));
     }
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
-    LONGHAUL_TRY(feedback_of(c.exchange));
+    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(c.exchange));
+    const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
+    if (feedback.momentum > 0 && (outer.nesterov || outer.outer_momentum > 0)) {
+        return core::fail(
+            core::errc::config,
+            "exchange.feedback = \"dgc\" has momentum of its own, and outer.optimizer = \"{}\" with momentum "
+            "{} would be another on top: remove outer.optimizer and outer.momentum",
+            c.outer.optimizer, outer.outer_momentum);
+    }
     if (c.exchange.mode == "shard" && !codec->fits_sums()) {
         return core::fail(core::errc::config,
                           "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto or "

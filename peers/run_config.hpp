@@ -13,8 +13,9 @@ namespace longhaul::peers {
 /// [exchange]: how pseudo-gradients travel.
 struct exchange_config {
     std::string codec = "bf16";
-    std::string feedback = "none";  ///< none | ef
+    std::string feedback = "none";  ///< none | ef | dgc
     double beta = 0.95;             ///< of ef's residual, each round
+    double momentum = 0.9;          ///< of dgc
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
 };
 

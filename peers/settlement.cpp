@@ -35,6 +35,8 @@ void settlement::fold_back(carried_mass mass) {
     carry_.tokens += mass.tokens;
     carry_.steps += mass.steps;
     carry_.sum += mass.sum;
+    // It goes where the mass goes that it is made of: only one of the two has it.
+    if (carry_.velocity.empty()) carry_.velocity = std::move(mass.velocity);
 }
 
 void settlement::restore(carried_mass mass) {
@@ -63,9 +65,11 @@ std::optional<bool> settlement::settle(const ledger& l, peer_number self, std::u
     auto mass = std::move(pending_->mass);
     if (accepted) {
         // Without feedback nobody asks what the codec made of it: it was sent.
+        compress::mask_sent(mass.velocity, mass.values, pending_->left);
         const double sent = rule_.keeps_residual ? pending_->sent : mass.sum;
         sent_ += sent;
         mass.values = std::move(pending_->left);
+        last_chunks_ = std::move(pending_->chunks);
         mass.tokens = 0;
         mass.steps = 0;
         mass.sum -= sent;
@@ -73,6 +77,14 @@ std::optional<bool> settlement::settle(const ledger& l, peer_number self, std::u
     fold_back(std::move(mass));
     pending_.reset();
     return accepted;
+}
+
+carried_mass settlement::give_up() {
+    if (!pending_) return {};
+    auto mass = std::move(pending_->mass);
+    pending_.reset();
+    lose(mass);
+    return mass;
 }
 
 std::uint64_t settlement::discard() {

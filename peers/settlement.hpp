@@ -17,7 +17,8 @@ struct carried_mass {
     core::flat_buffer values;
     std::uint64_t tokens = 0;  ///< trained for and not yet counted by a commit; a residual's are
     std::uint32_t steps = 0;
-    double sum = 0;  ///< of the values, as they were made
+    double sum = 0;              ///< of the values, as they were made
+    core::flat_buffer velocity;  ///< with momentum: what the next pseudo-gradient is added to; no mass of its own
     bool empty() const { return values.empty(); }
 };
 
@@ -29,6 +30,8 @@ struct pending_payload {
     carried_mass mass;       ///< what it was made from, in full precision
     core::flat_buffer left;  ///< with feedback: mass minus what was sent
     double sent = 0;         ///< sum of what was sent
+    /// Of each chunk, the encoding, where the codec goes on from it.
+    std::vector<core::byte_vector> chunks;
 };
 
 /// Σ of values, in double, since this node started: produced = sent + held + lost, up to `rounding` (I13).
@@ -65,9 +68,13 @@ public:
     /// Settles the pending payload if the ledger has decided and the state has come so far (`applied` rounds of the
     /// ledger's generation): accepted (what it did not say is carried, true) or passed over (all of it is, false).
     std::optional<bool> settle(const ledger& l, peer_number self, std::uint64_t applied);
+    /// Counts the pending payload lost: whether a commit takes it will not be heard here. What it was made of.
+    carried_mass give_up();
     /// The state was replaced by another one, in which carried mass may already be. Returns the tokens counted lost.
     std::uint64_t discard();
 
+    /// The chunks of the last payload that was accepted, or none.
+    const std::vector<core::byte_vector>& last_chunks() const { return last_chunks_; }
     const std::optional<pending_payload>& pending() const { return pending_; }
     const carried_mass& carry() const { return carry_; }
     mass_account account() const;
@@ -76,6 +83,7 @@ private:
     compress::feedback_rule rule_;
     carried_mass carry_;
     std::optional<pending_payload> pending_;
+    std::vector<core::byte_vector> last_chunks_;
     std::pair<std::uint64_t, std::uint64_t> decayed_for_{};  ///< (generation, round)
     double produced_ = 0, sent_ = 0, lost_ = 0, rounding_ = 0;
 };

@@ -378,11 +378,11 @@ core::task<core::result<void>> start_founder(node& n) {
     rules.min_members = static_cast<std::size_t>(c.peers.min);
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
-    rules.plan = optim::fixed_plan(c.inner, c.outer, c.exchange.codec);
     const auto codec = compress::find_codec(c.exchange.codec);
     LONGHAUL_CO_TRY(codec);
-    rules.exchange = {n.tensors().elements(), payload_bytes(n.tensors(), **codec), (*codec)->fits_sums(),
-                      c.exchange.mode};
+    rules.plan = optim::fixed_plan(c.inner, c.outer, **codec);
+    rules.exchange = {chunk_grid::of(n.tensors().elements(), **codec).count(), payload_bytes(n.tensors(), **codec),
+                      (*codec)->fits_sums(), c.exchange.mode};
     n.coordinator.emplace(std::move(rules), n.number);
     n.coordinator->log_advanced(n.led(), n.env.clock.now());
     if (n.led().open()) n.coordinator->restarted(n.number);

@@ -32,19 +32,25 @@ payload_source source_of(std::span<const float> anchor, std::span<const float> r
 TEST_CASE("a feedback is found by name, and what cannot work names the nearest that can") {
     const auto& coarse = **find_codec("topk-64/4096");
     const auto& fine = **find_codec("int8");
-    CHECK_FALSE(find_feedback("none", 0.9, fine)->keeps_residual);
-    CHECK(find_feedback("none", 0.9, fine)->beta == 1);
-    CHECK(find_feedback("ef", 0.5, coarse)->keeps_residual);
-    CHECK(find_feedback("ef", 0.5, fine)->beta == 0.5F);
+    CHECK_FALSE(find_feedback("none", {0.9, 0.9}, fine)->keeps_residual);
+    CHECK(find_feedback("none", {0.9, 0.9}, fine)->beta == 1);
+    CHECK(find_feedback("ef", {0.5, 0.9}, coarse)->keeps_residual);
+    CHECK(find_feedback("ef", {0.5, 0.9}, fine)->beta == 0.5F);
     const auto message = [](const auto& r) {
         REQUIRE_FALSE(r);
         CHECK(r.error().code == errc::config);
         return r.error().message;
     };
-    CHECK(message(find_feedback("fe", 1, fine)) == "unknown feedback \"fe\"; there are none, ef; did you mean \"ef\"?");
-    CHECK(message(find_feedback("none", 1, coarse)).find("exchange.feedback = \"ef\"") != std::string::npos);
+    CHECK(message(find_feedback("fe", {1, 0.9}, fine)) ==
+          "unknown feedback \"fe\"; there are none, ef, dgc; did you mean \"ef\"?");
+    CHECK(message(find_feedback("none", {1, 0.9}, coarse)).find("exchange.feedback = \"ef\"") != std::string::npos);
     for (const double bad : {0.0, -1.0, 1.5, std::numeric_limits<double>::quiet_NaN()})
-        CHECK(message(find_feedback("ef", bad, coarse)).find("exchange.beta") != std::string::npos);
+        CHECK(message(find_feedback("ef", {bad, 0.9}, coarse)).find("exchange.beta") != std::string::npos);
+    CHECK(find_feedback("dgc", {0.5, 0.8}, coarse)->momentum == 0.8F);
+    CHECK(find_feedback("dgc", {0.5, 0.8}, coarse)->beta == 1);
+    CHECK(message(find_feedback("dgc", {0.5, 0.8}, fine)).find("topk-4/64") != std::string::npos);
+    for (const double bad : {0.0, 1.0, -1.0, std::numeric_limits<double>::quiet_NaN()})
+        CHECK(message(find_feedback("dgc", {0.5, bad}, coarse)).find("exchange.momentum") != std::string::npos);
 }
 
 TEST_CASE("every variant compensates and takes away to the same bits, as the formulas say") {
@@ -173,4 +179,43 @@ TEST_CASE("with feedback everything is sent in the end: the sum of payloads foll
         CHECK(error2(sent, constant) < 0.05 * norm2(constant));
         CHECK(error2(sent, constant) < 0.2 * error2(once, constant));
     }
+}
+
+TEST_CASE("deep gradient compression: momentum before the codec, and what was sent stands still") {
+    // Whole numbers that f32 holds exactly, and a codec that gives back what it keeps: a constant matrix has one mean.
+    const auto m = matrix_of(8192);
+    const range whole(m);
+    const auto& c = **find_codec("topk-64/4096");
+    const flat_buffer anchor(8192, 0.0F);
+    flat_buffer velocity(8192, 0.0F), residual(8192, 0.0F);
+    // The released code's loop (synxlin/deep-gradient-compression), in doubles.
+    std::vector<double> u(8192, 0.0), v(8192, 0.0);
+    byte_vector wire(c.range_bytes(whole));
+    double produced = 0, sent = 0;
+    for (int round = 0; round < 12; ++round) {
+        flat_buffer p(8192), left(8192), decoded_values(8192);
+        for (std::size_t i = 0; i < p.size(); ++i) p[i] = -static_cast<float>(1 + (i * 7 + i / 64) % 5);  // Δ = −local
+        const auto gradient = p;
+        payload_source s{anchor, residual, 1, p, left, velocity, 0.5F};
+        mass_sums sums;
+        REQUIRE(encode(s, c, whole, {}, wire, sums));
+        REQUIRE(c.decode(whole, wire, decoded_values));
+        mask_sent(velocity, p, left);
+        for (std::size_t i = 0; i < u.size(); ++i) {
+            u[i] = 0.5 * u[i] - static_cast<double>(gradient[i]);
+            v[i] += u[i];
+            REQUIRE(static_cast<double>(p[i]) == Approx(v[i]));
+            const bool kept = decoded_values[i] != 0;
+            v[i] -= static_cast<double>(decoded_values[i]);
+            if (kept) u[i] = 0;
+            REQUIRE(static_cast<double>(left[i]) == Approx(v[i]).margin(1e-5));
+            REQUIRE(static_cast<double>(velocity[i]) == Approx(u[i]));
+        }
+        produced += sums.produced;
+        sent += sums.sent;
+        residual = left;
+        // I13: all that momentum made was sent or is held.
+        REQUIRE(produced == Approx(sent + sum(residual)).epsilon(1e-9));
+    }
+    CHECK(sent != 0);
 }

@@ -268,7 +268,8 @@ TEST_CASE("the canonical form is sorted, exact, and reads back to itself") {
     const auto text = bound(s).canonical();
     CHECK(text ==
           "exchange.codec = \"bf16\"\ninner.autocast = false\ninner.lr = 0.30000000000000004\n"
-          "inner.steps = 30\nname = \"quo\\\"te \\\\ \xC3\xBC\"\npeers.addresses = [\"a,b\", \"c\"]\n"
+          "inner.steps = 30\nname = \"quo\\\"te \\\\ \xC3\xBC\"\npeers.addresses = "
+          "[\"a,b\", \"c\"]\n"
           "peers.grace = \"1234567891 ns\"\npeers.memory = \"1152921504606846977 B\"\n"
           "peers.up = \"1234567.875 bit/s\"\n");
     settings back;
@@ -283,6 +284,25 @@ TEST_CASE("the canonical form is sorted, exact, and reads back to itself") {
     CHECK(back.peers == s.peers);
     settings defaults;
     CHECK(bound(defaults).canonical() != text);
+}
+
+TEST_CASE("a number that may be left to others is auto until it is given") {
+    std::optional<double> momentum;
+    config_binder b;
+    b.bind("outer.momentum", momentum, "auto: none", 0, 1);
+    CHECK(b.canonical() == "outer.momentum = \"auto\"\n");
+    const auto apply = [&b](std::string_view text) { return b.apply(*config_values::from_toml(text, "run.toml")); };
+    REQUIRE(apply("outer.momentum = 0.5"));
+    CHECK(momentum == 0.5);
+    CHECK(b.canonical() == "outer.momentum = 0.5\n");
+    for (const char* bad : {"outer.momentum = 2.0", "outer.momentum = \"none\"", "outer.momentum = [0.5]"}) {
+        const auto refused = apply(bad);
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().message.find("auto, or a number") != std::string::npos);
+        CHECK(momentum == 0.5);
+    }
+    REQUIRE(apply("outer.momentum = \"auto\""));
+    CHECK_FALSE(momentum);
 }
 
 TEST_CASE("texts that cannot be printed are refused wherever they come from") {

@@ -22,12 +22,14 @@ TEST_CASE("every key of the four sections is bound, read and refused out of rang
         return binder.apply(*values);
     };
     REQUIRE(
-        apply("[model]\nkind = \"mlp\"\nwidth = 32\n[inner]\nlr = 0.5\nautocast = true\n[outer]\nmomentum = 0.9\n"));
+        apply("[model]\nkind = \"mlp\"\nwidth = 32\n[inner]\nlr = 0.5\nautocast = true\n[outer]\nmomentum = 0.9\nlr = "
+              "\"auto\"\n"));
     CHECK(model.kind == "mlp");
     CHECK(model.width == 32);
     CHECK(inner.lr == 0.5);
     CHECK(inner.autocast);
     CHECK(outer.momentum == 0.9);
+    CHECK_FALSE(outer.lr);
 
     for (const char* bad :
          {"[model]\nkind = \"rnn\"", "[model]\nlayers = 0", "[data]\nvalidation = 1.0", "[inner]\nbatch = 0",

@@ -17,7 +17,7 @@ namespace {
 constexpr core::time_point start{std::chrono::hours(1)};
 
 exchange_planner::model dense(std::string mode = "auto") {
-    return {std::uint64_t{1} << 22, std::uint64_t{4} << 22, true, std::move(mode)};
+    return {chunk_grid::of(std::uint64_t{1} << 22).count(), std::uint64_t{4} << 22, true, std::move(mode)};
 }
 
 lines_message lines(double mbit_up, double mbit_down, std::vector<peer_number> linked) {

@@ -182,6 +182,42 @@ TEST_CASE("what is discarded is counted") {
     CHECK(s.discard() == 0);
 }
 
+TEST_CASE("momentum stands still where an accepted payload said something, and goes on where it was passed over") {
+    for (const bool accepted : {true, false}) {
+        auto l = ledger_of(2);
+        settlement s({true, 1, 0.5F});
+        auto p = pending_of(1, 1, 1, mass_of({4, 0, -2}, 10, 5));
+        p.left = {1, 0, -2};  // of the first it said 3, of the others nothing
+        p.mass.velocity = {7, 8, 9};
+        p.chunks = {core::byte_vector(5)};
+        s.sent(std::move(p));
+        run_round(l, accepted ? std::vector<peer_number>{1, 2} : std::vector<peer_number>{2});
+        CHECK(s.settle(l, 1, l.committed()) == std::optional(accepted));
+        CHECK(s.carry().velocity == (accepted ? core::flat_buffer{0, 8, 9} : core::flat_buffer{7, 8, 9}));
+        // What a codec goes on from is what everybody has.
+        CHECK(s.last_chunks().size() == (accepted ? 1U : 0U));
+        // It goes where the mass goes, and is not doubled.
+        auto taken = s.take_carry();
+        s.fold_back(mass_of({1, 1, 1}, 1, 1));
+        const auto before = taken.velocity;
+        s.fold_back(std::move(taken));
+        CHECK(s.carry().velocity == before);
+    }
+}
+
+TEST_CASE("a payload that is given up is counted lost, and what is carried beside it stays") {
+    settlement s;
+    CHECK(s.give_up().empty());
+    auto mass = mass_of({2, 3, 4}, 12, 3);
+    mass.sum = 9;
+    s.fold_back(mass_of({1, 1, 1}, 30, 3));
+    s.sent(pending_of(1, 1, 1, std::move(mass)));
+    CHECK(of(s.give_up()) == exact{2, 3, 4, 12});
+    CHECK_FALSE(s.pending());
+    CHECK(s.account().lost == 9);
+    CHECK(of(s.carry()) == exact{1, 1, 1, 30});
+}
+
 TEST_CASE("mass is conserved exactly through any history") {
     std::uint64_t accepted_count = 0, folded_count = 0, lost_tokens = 0;
     for (std::uint64_t seed = 0; seed < 2000; ++seed) {
