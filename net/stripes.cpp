@@ -101,7 +101,7 @@ bool stripes::some_stalled() const {
         open_, [&](const auto& entry) { return may_send(*entry.second) && entry.second->moved < before; });
 }
 
-result<void> stripes::expect(std::uint32_t number) {
+result<void> stripes::expect(std::uint32_t number) const {
     if (closed_) return core::fail(errc::closed, "the link is down");
     if (options_.dial || seen_.contains(number) || (last_number_ > remembered && number <= last_number_ - remembered)) {
         return core::fail(errc::protocol, "bulk connection {} is not expected", number);
@@ -109,13 +109,19 @@ result<void> stripes::expect(std::uint32_t number) {
     if (open_.size() + dialling_ >= 2 * max_streams) {
         return core::fail(errc::limit, "the link has {} bulk connections already", open_.size());
     }
-    seen_.insert(number);
-    last_number_ = std::max(last_number_, number);
-    while (seen_.size() > remembered) seen_.erase(seen_.begin());
     return ok();
 }
 
-void stripes::adopt(std::uint32_t number, std::unique_ptr<channel> connection) {
+result<void> stripes::adopt(std::uint32_t number, std::unique_ptr<channel> connection) {
+    LONGHAUL_TRY(expect(number));
+    seen_.insert(number);
+    last_number_ = std::max(last_number_, number);
+    while (seen_.size() > remembered) seen_.erase(seen_.begin());
+    begin(number, std::move(connection));
+    return ok();
+}
+
+void stripes::begin(std::uint32_t number, std::unique_ptr<channel> connection) {
     if (closed_) return;
     if (open_.size() >= max_streams) {
         // The dialler closes what it has given up; a newer connection means that the oldest is dead.
@@ -179,7 +185,7 @@ task<result<void>> stripes::dial_one() {
     auto dialling = options_.dial(number);
     auto dialled = co_await std::move(dialling);
     if (dialled) {
-        adopt(number, std::move(*dialled));
+        begin(number, std::move(*dialled));
     } else {
         put_off();
     }
@@ -442,7 +448,7 @@ task<result<void>> stripes::read_segment(stripe& s, segment what) {
         LONGHAUL_CO_TRY(opened);
         at += static_cast<std::uint32_t>(n);
         if (place.empty()) continue;
-        incoming_.verified(s.number, what, n);
+        incoming_.verified(s.number, what, n, env_.clock.now());
         options_.on_bytes(n);
     }
     if (*wanted) options_.on_segment(incoming_.finish(what));

@@ -55,10 +55,10 @@ public:
     void close();
 
     /// The end that does not dial: whether connection `number` may come. errc::protocol when it was here before,
-    /// errc::limit when there are too many.
-    core::result<void> expect(std::uint32_t number);
-    /// Uses a connection whose first record has opened.
-    void adopt(std::uint32_t number, std::unique_ptr<channel> connection);
+    /// errc::limit when there are too many. It changes nothing: anybody may say a number.
+    core::result<void> expect(std::uint32_t number) const;
+    /// The same end: uses a connection whose first record has opened, and no other one of its number ever again.
+    core::result<void> adopt(std::uint32_t number, std::unique_ptr<channel> connection);
     /// The other end asks for so many.
     void asked(unsigned count);
     /// There may be a segment to send, or a transfer began or ended.
@@ -105,6 +105,7 @@ private:
     unsigned target() const;
     bool may_send(const stripe& s) const;
     bool some_stalled() const;
+    void begin(std::uint32_t number, std::unique_ptr<channel> connection);
     void put_off();
     void look();
     void pace();

@@ -22,13 +22,18 @@ void exchange::push_all() {
 void exchange::push_to_takers(const shared_stream& s) {
     if (s->dropped) return;
     for (const auto to : takers_of(s->name)) {
-        if (s->pushing.insert(to).second) run_isolated(push(s, to, terms_.attempt));
+        if (s->pushing.try_emplace(to, terms_.attempt).second) run_isolated(push(s, to, terms_.attempt));
     }
 }
 
 /// Gives one peer a stream as it becomes ready, again over each new link, until it has it or nobody wants it any more.
 core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
-    while (!s->dropped) {
+    // Under another attempt it may be sent once more.
+    const auto wanted = [&] {
+        const auto it = s->pushing.find(to);
+        return !s->dropped && it != s->pushing.end() && it->second == attempt;
+    };
+    while (wanted()) {
         if (auto link = host_.link_of(to); link && link->up()) {
             const auto tag = tag_of(s->name, attempt);
             s->to_others.push_back({link, tag});
@@ -40,7 +45,7 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
             if (sent || sent.error().code == errc::cancelled) co_return sent;
             if (sent.error().code == errc::not_admitted) {
                 // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
-                s->pushing.erase(to);
+                if (wanted()) s->pushing.erase(to);
                 co_return core::ok();
             }
             if (sent.error().code != errc::closed && sent.error().code != errc::usage) co_return sent;
@@ -58,12 +63,20 @@ core::task<core::result<void>> exchange::receive(shared_stream s, shared_stream 
         arrived(*s, at, n, from_afar);
     };
     net::link::held_question held;
-    if (before) {
+    const auto memory = s->bytes;  // until the link writes no more
+    if (s->is_window()) {
+        // What was summed is not needed again, and the rest of a window is not much.
+        if (before) {
+            s->work = before->work;
+            use_up(*s, before->used);
+        }
+    } else if (before) {
         held = [this, s, before](std::uint64_t at, std::uint64_t n) { return take_over(*s, *before, at, n); };
     }
     before.reset();
     s->from = {from, tag};
-    auto receiving = from->receive_transfer(tag, *s->bytes, told, std::exchange(held, {}));
+    auto receiving = from->receive_transfer(tag, *memory, told, std::exchange(held, {}),
+                                            s->is_window() ? s->layout.offset(s->used) : 0);
     auto received = co_await std::move(receiving);
     s->from = {};
     --receiving_;
@@ -104,12 +117,53 @@ bool exchange::take_over(stream& s, const stream& before, std::uint64_t offset, 
     return true;
 }
 
+/// The first frames of a window are summed: others may take their place. Those that came over an earlier link need not
+/// come again.
+void exchange::use_up(stream& s, std::uint32_t frames) {
+    if (!s.is_window() || frames <= s.used) return;
+    for (auto f = std::exchange(s.used, frames); f < frames; ++f) {
+        if (s.verified[f]) continue;
+        s.hashes[f] = former_[s.name][f];
+        if (std::ranges::count(s.verified, 0) == 1 && !root_fits(s)) {
+            host_.report(core::error(errc::protocol, "its root is not that of its chunks"),
+                         fmt::format("the payload of peer {} for round {}", s.name.author, s.name.round));
+            refused_.insert(s.name);
+            if (const auto same = find(s.name)) forget(same);
+            return;
+        }
+        verified(s, f, 1);
+    }
+    make_room(s);
+}
+
+void exchange::make_room(stream& s) {
+    if (!s.is_window()) return;
+    const auto gone = std::min(s.used, s.in_check.value_or(s.used));
+    for (; s.freed < gone; ++s.freed) s.joined[s.freed] = {};
+    if (gone == s.layout.frames()) s.bytes = std::make_shared<core::byte_vector>();
+    if (const auto link = s.from.link.lock()) link->make_room(s.from.tag, s.layout.offset(gone));
+}
+
+/// A frame that the end of the window cuts in two is put together.
+void exchange::stream::join(std::uint32_t f) {
+    if (!is_window()) return;
+    const auto size = layout.offset(f + 1) - layout.offset(f), at = layout.offset(f) % bytes->size();
+    if (at + size <= bytes->size()) return;
+    const auto head = core::const_bytes(*bytes).subspan(at);
+    const auto rest = core::const_bytes(*bytes).first(size - head.size());
+    joined[f].assign(head.begin(), head.end());
+    joined[f].insert(joined[f].end(), rest.begin(), rest.end());
+}
+
 void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar) {
     const auto end = offset + bytes;
     for (auto f = s.layout.frame_at(offset); f < s.layout.frames() && s.layout.offset(f) < end; ++f) {
-        const auto begin = s.layout.offset(f), size = s.frame(f).size();
+        if (s.verified[f]) continue;  // the end of one that came over an earlier link
+        const auto begin = s.layout.offset(f), size = s.layout.offset(f + 1) - begin;
         s.arrived[f] += std::min(end, begin + size) - std::max(offset, begin);
-        if (s.arrived[f] == size) s.to_check.push_back(f);
+        if (s.arrived[f] != size) continue;
+        s.join(f);
+        s.to_check.push_back(f);
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
@@ -118,6 +172,7 @@ void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, boo
         down_.begin(last_arrival_, arrived_from_afar_);
         down_.look(last_arrival_, arrived_from_afar_);
     }
+    make_room(s);  // it may not have been accepted yet when room was made
     if (!s.to_check.empty()) s.to_look.notify();
 }
 
@@ -144,7 +199,11 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
             continue;
         }
         std::vector<checked_frame> frames;
-        for (const auto f : std::exchange(s->to_check, {})) frames.emplace_back().frame = f;
+        for (const auto f : std::exchange(s->to_check, {})) {
+            if (s->verified[f]) continue;
+            frames.emplace_back().frame = f;
+            s->in_check = std::min(f, s->in_check.value_or(f));
+        }
         const auto* known = host_.key_of(author);
         const auto key = known != nullptr ? *known : net::peer_key{};
         std::function<void()> job = [&] {
@@ -159,8 +218,11 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
         LONGHAUL_CO_TRY(ran);
+        s->in_check.reset();
+        make_room(*s);
         if (s->dropped) break;
         for (const auto& c : frames) {
+            if (s->verified[c.frame]) continue;  // summed meanwhile, from an earlier link
             core::result<void> right = core::ok();
             if (c.header) {
                 right = admit(*s, c.frame, *c.header);
@@ -183,6 +245,15 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
     co_return core::ok();
 }
 
+bool exchange::root_fits(const stream& s) const {
+    chunk_header any;
+    any.run = host_.run();
+    any.stream = s.name;
+    any.codec = s.codec;
+    any.work = s.work.value_or(work_done{});
+    return root_of_stream(any, s.hashes) == s.root;
+}
+
 /// Whether a frame that its author signed is the one that belongs here.
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
@@ -203,9 +274,7 @@ core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_h
     s.hashes[frame] = h.hash;
     if (last) s.root = h.root;
     const auto others = std::ranges::count(s.verified, 0);
-    if (others == 1 && root_of_stream(h, s.hashes) != s.root) {
-        return fail(errc::protocol, "its root is not that of its chunks");
-    }
+    if (others == 1 && !root_fits(s)) return fail(errc::protocol, "its root is not that of its chunks");
     return core::ok();
 }
 

@@ -50,6 +50,7 @@ void send_progress(node& n) {
     p.steps = n.steps_done;
     p.verified_bytes = n.held.arrived_bytes();
     p.payloads = n.held.authors();
+    p.attempt = n.held.terms().attempt;
     if (n.coordinator) {
         n.coordinator->progress(n.number, p, n.env.clock.now());
         n.changed.notify();

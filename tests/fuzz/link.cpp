@@ -152,7 +152,8 @@ task<result<void>> victim::act(fuzz_input& in) {
         const auto number = static_cast<std::uint32_t>(bulk.size() + 1);
         const auto key = link->key_of_bulk(number);
         LONGHAUL_CO_TRY(key);
-        link->adopt_bulk(number, connect(number, bulk[number]));
+        const auto adopted = link->adopt_bulk(number, connect(number, bulk[number]));
+        LONGHAUL_CO_TRY(adopted);
     } else if (choice % 2 != 0 && c != control.get()) {
         c->stream->close();
     }

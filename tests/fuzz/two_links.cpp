@@ -52,8 +52,7 @@ task<result<std::unique_ptr<net::channel>>> conversation::dial(std::uint32_t num
 task<result<void>> conversation::accept(std::uint32_t number, std::unique_ptr<net::channel> theirs) {
     auto first = co_await theirs->next_record();
     LONGHAUL_CO_TRY(first);
-    ends[1]->adopt_bulk(number, std::move(theirs));
-    co_return core::ok();
+    co_return ends[1]->adopt_bulk(number, std::move(theirs));
 }
 
 task<result<void>> conversation::receive_messages(std::size_t at) {

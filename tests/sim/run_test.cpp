@@ -36,6 +36,7 @@ peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
 struct swarm {
     std::string ticket;
     std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
+    std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
     std::map<std::string, std::unique_ptr<peers::peer>> peers;
 
     sim::node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
@@ -70,6 +71,7 @@ struct swarm {
                                   },
                               .data_path = {},
                               .on_ready = {}};
+        if (memory.contains(name)) o.memory_limit = memory.at(name);
         if (found) {
             o.found = peers::founding{*found};
             o.on_ready = [this](const peers::ready_report& r) { ticket = r.ticket; };
@@ -535,4 +537,34 @@ TEST_CASE("with feedback a payload that no round took comes whole, with a later 
     }
     CHECK(missed >= 1);
     CHECK(counted == made);
+}
+
+TEST_CASE("an owner with little memory takes part with a window, and a death repeats the exchange", "[sim]") {
+    for (std::uint64_t seed = 1; seed <= 2; ++seed) {
+        INFO("seed " << seed);
+        constexpr std::uint64_t elements = 400'000;
+        auto c = quadratic_run(7, 4);
+        c.model.width = elements;
+        c.eval.every = 0;
+        c.exchange.codec = "f32";
+        small_run r(seed);
+        // Room for the sums and a window a sender, and not for a quarter of all payloads.
+        r.s.memory["n1"] = 80 * elements + 1'700'000;
+        r.start(c, 4, usual_line);
+        REQUIRE(r.until_round(3));
+        std::string reason;
+        for (const auto& [at, e] : r.w["n0"].events()) {
+            if (e.name != "plan") continue;
+            CHECK(std::get<std::string>(*e.find("mode")) == "shard");
+            reason = std::get<std::string>(*e.find("reason"));
+        }
+        CHECK(reason.find("a window of chunks a sender at peer 2 of ") != std::string::npos);
+        core::seeded_entropy random(seed);
+        r.w.run_for(core::from_seconds(random.unit()));
+        const auto dead = fmt::format("n{}", 1 + random.below(3));
+        r.w[dead].kill();
+        const auto problem = r.finish(7, dead);
+        INFO(problem);
+        CHECK(problem.empty());
+    }
 }
