@@ -56,7 +56,7 @@ task<result<void>> victim::receive(std::string tag, std::uint64_t size) {
         FUZZ_CHECK(n <= size && at <= size - n && places.insert(at).second);
         told += n;
     };
-    auto got = co_await link->receive_transfer(tag, into, std::move(count), {});
+    auto got = co_await link->receive_transfer(tag, into, std::move(count), {}, 0);
     FUZZ_CHECK(!got || told == size);
     co_return core::ok();
 }

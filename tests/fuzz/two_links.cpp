@@ -69,7 +69,7 @@ task<result<void>> conversation::receive(std::size_t at, std::string tag, std::u
     core::byte_vector into(size);
     std::uint64_t told = 0;
     net::link::arrival_handler count = [&told](std::uint64_t, std::uint64_t n) { told += n; };
-    auto got = co_await ends[at]->receive_transfer(tag, into, std::move(count), {});
+    auto got = co_await ends[at]->receive_transfer(tag, into, std::move(count), {}, 0);
     FUZZ_CHECK(got && told == size && into == *transfers.at(tag));
     --transfers_left;
     heard.notify();

@@ -512,8 +512,10 @@ TEST_CASE("two sites of four on one uplink each: a payload crosses once and is f
         });
         w.set_default_path({.delay = 40ms});
         for (int s = 0; s < 2; ++s) w.network().add_site({100e6}, {100e6}, 100ms);
-        exchange_planner planner(
-            {.elements = elements, .payload_bytes = 4 * elements, .may_shard = true, .mode = mode});
+        exchange_planner planner({.chunks = chunk_grid::of(elements).count(),
+                                  .payload_bytes = 4 * elements,
+                                  .may_shard = true,
+                                  .mode = mode});
         for (const auto a : h.everybody()) {
             w.network().set_site(a - 1, a <= 4 ? 0 : 1);
             lines_message said;
