@@ -104,6 +104,21 @@ task<result<void>> wakeup::wait() {
 task<result<void>> wakeup::wait(clock& clock, time_point until) {
     const auto held = state_;
     const auto before = held->generation;
+    if (clock.now() >= until) {
+        // Others have a turn: a caller whose time stays in the past holds up nobody.
+        state::waiter self(*held);
+        bool over = false;
+        const auto turn = std::make_shared<std::function<void()>>([&self, &over] {
+            over = true;
+            self.end();
+        });
+        held->later.execute([call = std::weak_ptr(turn)] {
+            if (const auto here = call.lock()) (*here)();
+        });
+        co_await self.ended();
+        if (held->generation != before) co_return ok();
+        if (!over) co_return fail(errc::cancelled, "cancelled");
+    }
     // A clock that was slowed down meanwhile rings too early.
     while (clock.now() < until) {
         state::waiter self(*held);

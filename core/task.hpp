@@ -46,7 +46,8 @@ public:
     void notify();
     /// Returns at the next `notify`; errc::cancelled when the waiting task is cancelled.
     task<result<void>> wait();
-    /// The same; errc::timeout at `until`. A wait that spawns nothing, unlike one inside of `with_deadline`.
+    /// The same; errc::timeout at `until`, and when that is past, after others had a turn. A wait that spawns nothing,
+    /// unlike one inside of `with_deadline`.
     task<result<void>> wait(clock& clock, time_point until);
 
 private:

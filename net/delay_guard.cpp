@@ -14,8 +14,11 @@ constexpr auto wanted_queueing = std::chrono::milliseconds(15);
 constexpr double drain_seconds = 0.1;
 /// Pacing never takes more than this share away: a delay that has another cause must not stop bulk.
 constexpr double least_share = 0.5, most_share = 0.95;
-/// A round trip, by how much the rate is raised up to what the path has delivered with a queue, and beyond that.
-constexpr double raise_below = 1.25, raise_beyond = 1.02;
+/// Under a limit the path delivers at least so much of it.
+constexpr double held_back = 0.8;
+/// A round trip, by how much the rate is raised: up to what the path has delivered with a queue; beyond that while no
+/// queue is seen, but by no more than makes so many seconds of queue on a full wire; and otherwise.
+constexpr double raise_below = 0.25, raise_free = 0.02, raise_beyond = 0.02;
 /// Beyond this multiple of what the path delivers the limit means nothing and goes.
 constexpr double meaningless = 1.5;
 
@@ -36,7 +39,11 @@ void delay_guard::delivered(core::time_point now, std::uint64_t total) {
     window_total_ = total;
 }
 
-void delay_guard::idle() { flowing_ = false; }
+void delay_guard::idle() {
+    flowing_ = false;
+    // The queue is empty when bulk comes again.
+    if (limit_ > 0) limit_ = std::max(limit_, full_ * most_share);
+}
 
 double delay_guard::capacity() const { return *std::ranges::max_element(rates_); }
 
@@ -51,7 +58,9 @@ void delay_guard::round_trip(core::time_point now, core::duration last, core::du
         if (limit_ <= 0 && now - crowded_since_ < least / 2) return;
         const double drain =
             core::to_seconds(excess - wanted_queueing) / std::max(drain_seconds, core::to_seconds(last));
-        full_ = capacity();
+        // What is delivered under a limit is the limit, and says nothing of the path unless it is less: the queue may
+        // be another link's, whose guard drains it, too.
+        if (limit_ <= 0 || capacity() > limit_ || capacity() < held_back * limit_) full_ = capacity();
         limit_ = full_ * std::clamp(1 - drain, least_share, most_share);
         changed_ = now;
     } else if (limit_ > 0) {
@@ -59,7 +68,12 @@ void delay_guard::round_trip(core::time_point now, core::duration last, core::du
             limit_ = capacity() * most_share;
         } else {
             const double now_at = std::max(limit_, capacity());
-            limit_ = now_at < full_ ? std::min(full_, now_at * raise_below) : now_at * raise_beyond;
+            const double free = std::min(raise_below, raise_free / std::max(core::to_seconds(last), 1e-3));
+            if (now_at < full_) {
+                limit_ = std::min(full_, now_at * (1 + raise_below));
+            } else {
+                limit_ = now_at * (1 + (excess <= wanted_queueing ? std::max(free, raise_beyond) : raise_beyond));
+            }
         }
         if (limit_ > meaningless * capacity()) limit_ = 0;
         changed_ = now;

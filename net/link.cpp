@@ -425,20 +425,14 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
     LONGHAUL_CO_TRY(offered);
     const outgoing_guard guard{*this, *offered};
     const auto& t = *guard.transfer;
-    const auto begun = env_.clock.now();
     say(wire::transfer_offer{t.id, t.tag, t.data->size()});
     stripes_.changed();
     while (!t.outcome) {
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
-    if (*t.outcome) report_transfer("up", t.data->size(), begun, t.resent);
+    if (*t.outcome) report_transfer("up", t.data->size() - t.skipped, t.begun, t.resent);
     co_return *t.outcome;
-}
-
-std::uint64_t link_impl::confirmed_of(const std::string& tag) const {
-    const auto t = outgoing_.find(tag);
-    return t ? t->confirmed_bytes : 0;
 }
 
 void link_impl::data_ready() {
@@ -447,11 +441,12 @@ void link_impl::data_ready() {
     if (outgoing_.active() > 0) sending_.notify();
 }
 
-/// The event of a transfer that is complete: small ones say nothing of a link.
-void link_impl::report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun,
+/// The event of a transfer that is complete, from its first byte on: it may have been offered long before there was
+/// one. Small ones say nothing of a link.
+void link_impl::report_transfer(const char* direction, std::uint64_t bytes, std::optional<core::time_point> begun,
                                 std::uint64_t resent) {
     resent_ += resent;
-    const double seconds = core::to_seconds(env_.clock.now() - begun);
+    const double seconds = begun ? core::to_seconds(env_.clock.now() - *begun) : 0;
     if (bytes < segment_bytes || seconds <= 0) return;
     core::event e("transfer");
     e.with("peer", setup_.remote.key.hex()).with("direction", std::string(direction)).with("bytes", bytes);
@@ -496,16 +491,15 @@ void link_impl::abandon_transfer(const std::string& tag) {
 }
 
 task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_bytes destination,
-                                               arrival_handler on_arrival, held_question held) {
+                                               arrival_handler on_arrival, held_question held, std::uint64_t used) {
     const auto self = shared_from_this();
     if (ended_) co_return core::fail(down_error());
-    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival), held);
+    auto accepted = incoming_.accept(tag, destination, std::move(on_arrival), held, used);
     held = {};  // it may keep alive what the bytes came from
     LONGHAUL_CO_TRY(accepted);
     const incoming_guard guard{*this, *accepted};
     const auto& t = *guard.transfer;
-    const auto begun = env_.clock.now();
-    say(wire::transfer_accept{t.id, t.bytes});
+    say(wire::transfer_accept{t.id, t.credit});
     // What need not be sent is said before there is time to send it.
     while (auto report = incoming_.report()) say(*report);
     if (t.outcome) say(wire::transfer_done{t.id});
@@ -513,8 +507,15 @@ task<result<void>> link_impl::receive_transfer(std::string tag, core::mutable_by
         auto woken = co_await guard.transfer->changed.wait();
         LONGHAUL_CO_TRY(woken);
     }
-    if (*t.outcome) report_transfer("down", t.bytes, begun, 0);
+    if (*t.outcome) report_transfer("down", t.bytes - t.skipped, t.begun_at, 0);
     co_return *t.outcome;
+}
+
+void link_impl::make_room(const std::string& tag, std::uint64_t used) {
+    const auto t = incoming_.find(tag);
+    if (const auto more = incoming_.make_room(tag, used)) say(*more);
+    if (t && t->outcome) say(wire::transfer_done{t->id});
+    if (incoming_.has_report()) to_report_.notify();
 }
 
 std::uint64_t link_impl::received_of(const std::string& tag) const {
@@ -591,14 +592,15 @@ wire_count link_impl::wire() const {
 
 // ---- bulk
 
-result<noise::secret_key> link_impl::key_of_bulk(std::uint32_t number) {
+result<noise::secret_key> link_impl::key_of_bulk(std::uint32_t number) const {
     if (ended_) return core::fail(down_error());
     LONGHAUL_TRY(stripes_.expect(number));
     return connection_key(setup_.exporter, side::initiator, number);
 }
 
-void link_impl::adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection) {
-    if (!ended_) stripes_.adopt(number, std::move(connection));
+result<void> link_impl::adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection) {
+    if (ended_) return core::fail(down_error());
+    return stripes_.adopt(number, std::move(connection));
 }
 
 }  // namespace longhaul::net

@@ -93,15 +93,15 @@ public:
     virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                          std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                          transfer_priority priority = transfer_priority::payload) = 0;
-    /// Bytes of an offered transfer that the receiver has confirmed so far.
-    virtual std::uint64_t confirmed_of(const std::string& tag) const = 0;
+    /// Bytes of bulk that have arrived at the other end since the link came up, as its kernel acknowledged them.
+    virtual std::uint64_t delivered_bytes() const = 0;
     /// More bytes of a transfer that is still being made may go.
     virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.
     using offer_handler = std::function<void(const std::string& tag, std::uint64_t bytes)>;
     virtual void on_offer(offer_handler handler) = 0;
-    /// Accepts the offered transfer `tag` into `destination` (exactly its size; must live until this returns) and
-    /// returns when it is complete. errc::not_found when nothing is offered under that tag. Cancelling abandons the
+    /// Accepts the offered transfer `tag` into `destination` (of its size, or a window; must live until this returns)
+    /// and returns when it is complete. errc::not_found when nothing is offered under that tag. Cancelling abandons the
     /// transfer. `on_arrival` (optional) is called on the I/O thread for every part of `destination` that has arrived
     /// and verified, each byte once, in any order, and never after this returned.
     using arrival_handler = std::function<void(std::uint64_t offset, std::uint64_t bytes)>;
@@ -109,8 +109,12 @@ public:
     /// when those bytes of `destination` are there already, from an earlier link. They are not told to `on_arrival`.
     using held_question = std::function<bool(std::uint64_t offset, std::uint64_t bytes)>;
     virtual core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                            arrival_handler on_arrival = {},
-                                                            held_question held = {}) = 0;
+                                                            arrival_handler on_arrival = {}, held_question held = {},
+                                                            std::uint64_t used = 0) = 0;
+    /// A `destination` smaller than the transfer is a window, a multiple of 256 KiB: byte `at` lies there at `at`
+    /// modulo its size, and only so much is in flight or unused at a time. This says that all bytes before `used` are
+    /// used: others may take their place. `used` above: those that are already, from an earlier link.
+    virtual void make_room(const std::string& tag, std::uint64_t used) = 0;
     /// Bytes of an accepted transfer that have arrived and verified so far.
     virtual std::uint64_t received_of(const std::string& tag) const = 0;
     /// An offer that was not accepted yet; unknown tags are ignored.

@@ -35,9 +35,9 @@ public:
     /// Serves the link until it is down; run once. Never fails: `ended` tells why.
     core::task<core::result<void>> run();
     /// Responder: the key of bulk connection `number`; errc::protocol when it was here before, errc::limit.
-    core::result<noise::secret_key> key_of_bulk(std::uint32_t number);
-    /// Responder: uses this connection, whose first record opened.
-    void adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection);
+    core::result<noise::secret_key> key_of_bulk(std::uint32_t number) const;
+    /// Responder: uses this connection, whose first record opened. Errors as above.
+    core::result<void> adopt_bulk(std::uint32_t number, std::unique_ptr<channel> connection);
     /// Ends the link at once.
     void fail(core::error why, bool orderly = false);
     side mine() const { return setup_.mine; }
@@ -52,11 +52,13 @@ public:
     core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                  std::shared_ptr<const std::uint64_t> ready,
                                                  transfer_priority priority) override;
-    std::uint64_t confirmed_of(const std::string& tag) const override;
+    std::uint64_t delivered_bytes() const override { return stripes_.delivered_bytes(); }
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,
-                                                    arrival_handler on_arrival, held_question held) override;
+                                                    arrival_handler on_arrival, held_question held,
+                                                    std::uint64_t used) override;
+    void make_room(const std::string& tag, std::uint64_t used) override;
     std::uint64_t received_of(const std::string& tag) const override;
     void refuse_transfer(const std::string& tag, std::string why) override;
     void withdraw_transfer(const std::string& tag) override;
@@ -91,7 +93,8 @@ private:
     void wake_all();
     std::size_t fill(core::mutable_bytes out);
     void send_heartbeat();
-    void report_transfer(const char* direction, std::uint64_t bytes, core::time_point begun, std::uint64_t resent);
+    void report_transfer(const char* direction, std::uint64_t bytes, std::optional<core::time_point> begun,
+                         std::uint64_t resent);
     stripe_options options_for_stripes();
     void measure_up();
     void measure_down(std::uint64_t bytes);

@@ -295,14 +295,17 @@ task<result<void>> mesh::impl::answer_control(raw_connection& c, const greeting&
 task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g, doorkeeper::visitor who) {
     const auto found = sessions.find(g.theirs.session);
     if (found == sessions.end()) co_return fail(errc::not_found, "no link has this session");
-    show_out(keeper.vouched_for(who));
     const auto owner = found->second;
     const auto key = owner->key_of_bulk(g.theirs.connection);
     LONGHAUL_CO_TRY(key);
-    c.stream->set_purpose(stream_purpose::bulk);
     bulk_handshake handshake(side::responder, *key, g.prologue, env.entropy);
+    auto stepped = co_await step(c, handshake);
+    LONGHAUL_CO_TRY(stepped);
+    // Message 1 opened: it was made with the session's secret. (Its id and the numbers pass in the clear.)
+    show_out(keeper.vouched_for(who));
+    c.stream->set_purpose(stream_purpose::bulk);
     while (!handshake.done()) {
-        auto stepped = co_await step(c, handshake);
+        stepped = co_await step(c, handshake);
         LONGHAUL_CO_TRY(stepped);
     }
     auto secured = std::make_unique<channel>(std::move(c.stream), handshake.finish(), c.count);
@@ -313,8 +316,7 @@ task<result<void>> mesh::impl::answer_bulk(raw_connection& c, const greeting& g,
     if (first->type != static_cast<std::uint8_t>(channel_record::idle)) {
         co_return fail(errc::protocol, "a bulk connection began with a record of type {}", first->type);
     }
-    owner->adopt_bulk(g.theirs.connection, std::move(secured));
-    co_return ok();
+    co_return owner->adopt_bulk(g.theirs.connection, std::move(secured));
 }
 
 // ---- dialling

@@ -11,6 +11,9 @@ namespace {
 constexpr double hoped_for = 1e9 / 8 * 4 / 3;
 /// What a connection can have in flight where no kernel says.
 constexpr double usual_window = 2.0 * 1024 * 1024;
+/// Until the wire has been full, a connection more carries for so many bytes that are offered: what it saves is a few
+/// round trips of slow start.
+constexpr std::uint64_t bytes_each = 1024 * 1024;
 /// A measurement: at least this long, and so many round trips, and so many bytes (or the longer time).
 constexpr double least_seconds = 1, least_round_trips = 10, least_bytes = 4.0 * 1024 * 1024, long_enough = 4;
 /// Not measured: round trips after a pause, after the number grew (slow start), and after it shrank (what was given up
@@ -54,6 +57,17 @@ unsigned enough_for(double goodput, const stream_sample& s) {
 
 }  // namespace
 
+unsigned stream_count::carrying(std::uint64_t offered) const {
+    if (fixed_ != 0 || filled_) return wanted_;
+    return static_cast<unsigned>(std::min<std::uint64_t>(wanted_, 1 + offered / bytes_each));
+}
+
+/// What was guessed for larger transfers is given up: the wire is known.
+void stream_count::fill(std::uint64_t offered) {
+    wanted_ = carrying(offered);
+    filled_ = true;
+}
+
 void stream_count::set(unsigned count, phase next, double needed, const stream_sample& s) {
     before_ = wanted_;
     wanted_ = count;
@@ -87,7 +101,7 @@ void stream_count::step(const stream_sample& s) {
         ramp_ = std::max(ramp_, ramp_warm * rtt);
         return;
     }
-    if (s.open < wanted_) {
+    if (s.open < carrying(s.offered)) {
         missing_ += elapsed;
         if (missing_ < patience) return;
         set(std::max(1U, s.open), phase::steady, 0, s);
@@ -106,6 +120,7 @@ void stream_count::step(const stream_sample& s) {
     const double goodput = bytes_ / seconds_;
     const bool crowded = queueing_seconds_ > crowded_share * seconds_;
     seconds_ = queueing_seconds_ = bytes_ = 0;
+    if (!filled_) fill(s.offered);
     if (goodput > 0) judge(goodput, crowded, s);
 }
 
@@ -123,7 +138,7 @@ void stream_count::watch_startup(double elapsed, double delivered, const stream_
         return;
     }
     if (++flat_ < flat_windows || fastest_ <= 0) return;
-    filled_ = true;
+    fill(s.offered);
     const unsigned enough = enough_for(fastest_, s);
     if (wanted_ <= enough) return;
     base_ = fastest_;

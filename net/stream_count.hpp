@@ -2,8 +2,9 @@
 /// How many bulk connections a link needs, found by measuring (DESIGN §4). Pure: samples in, a number out.
 ///
 /// A connection carries at most window / RTT, and under loss less; so the first number comes from the round trip and
-/// the window of the kernel's buffers. When goodput grows no more, the wire is full, and what exceeds three times the
-/// window's demand is let go: several connections that start at once on a thin line overflow its queue. From then on
+/// the window of the kernel's buffers. Until the wire has been full, only so many of them carry as there is to send:
+/// several that start at once on a thin line overflow its queue, and a small payload gains little from them. When
+/// goodput grows no more, the wire is full, and what exceeds three times the window's demand is let go. From then on
 /// the number climbs: half as many more, kept if goodput grew by a twentieth, given up otherwise, and not tried again
 /// for a while that doubles; beyond what the window asks for it is tried rarely, and a tenth must be gained. When a
 /// queue stands in the path nothing is tried.
@@ -21,6 +22,7 @@ struct stream_sample {
     bool saturated = false;       ///< every connection has more to send than it can
     bool flowing = false;         ///< some connection has
     unsigned open = 0;            ///< connections that carry what this end sends
+    std::uint64_t offered = 0;    ///< bytes of the transfers under way, whole
     core::duration rtt{};         ///< the least round trip; 0: not known yet
     bool queueing = false;        ///< round trips exceed the least one so much that a queue stands in the path
     std::uint64_t window = 0;     ///< bytes that one connection can have in flight; 0: not known
@@ -36,7 +38,10 @@ public:
     explicit stream_count(unsigned fixed = 0) : fixed_(fixed), wanted_(fixed != 0 ? fixed : 1) {}
 
     void step(const stream_sample& s);
+    /// Connections to have open.
     unsigned wanted() const { return wanted_; }
+    /// Of them, those that carry while transfers of so many bytes are under way.
+    unsigned carrying(std::uint64_t offered) const;
     /// Goodput at this number, bytes per second; 0: not measured yet.
     double goodput() const { return base_; }
 
@@ -44,6 +49,7 @@ private:
     enum class phase : std::uint8_t { steady, climbing, reducing };
     /// Wants so many from now on, and judges by the next measurement whether goodput is as `needed`.
     void set(unsigned count, phase next, double needed, const stream_sample& s);
+    void fill(std::uint64_t offered);
     void watch_startup(double elapsed, double delivered, const stream_sample& s);
     void judge(double goodput, bool crowded, const stream_sample& s);
     void climb(const stream_sample& s);
@@ -55,7 +61,7 @@ private:
     phase phase_ = phase::steady;
     double needed_ = 0;  ///< goodput that keeps it
     bool guessed_ = false;
-    bool filled_ = false;                           ///< the wire has been full once
+    bool filled_ = false;                           ///< the wire has been full once, or was measured
     double window_seconds_ = 0, window_bytes_ = 0;  ///< until then: of the window under way
     double fastest_ = 0;                            ///< of these windows
     unsigned flat_ = 0;                             ///< windows since it grew

@@ -24,6 +24,9 @@ constexpr auto redial_most = std::chrono::seconds(5);
 constexpr auto settled = std::chrono::seconds(1);
 /// Connections that nobody wants are kept so long.
 constexpr auto surplus_kept = std::chrono::seconds(10);
+/// A connection that got nothing through for so long, or so many round trips, has stalled.
+constexpr auto stalled_least = std::chrono::milliseconds(500);
+constexpr int stalled_round_trips = 4;
 /// While bulk flows, measurements are made so often (or each half round trip, if that is longer).
 constexpr auto look_often = std::chrono::milliseconds(25);
 /// Connection numbers that are remembered behind the greatest.
@@ -83,15 +86,22 @@ void stripes::changed() {
     if (env_.clock.now() - since_ < settled) to_dial_.notify();
 }
 
-unsigned stripes::in_use() const { return std::min(open(), count_.wanted()); }
+unsigned stripes::in_use() const { return std::min(open(), count_.carrying(outgoing_.offered_bytes())); }
 
 /// The connections with the smallest numbers carry, at both ends: so both can want different numbers.
 bool stripes::may_send(const stripe& s) const {
     const auto rank = std::distance(open_.begin(), open_.find(s.number));
-    return static_cast<unsigned>(rank) < count_.wanted();
+    return static_cast<unsigned>(rank) < count_.carrying(outgoing_.offered_bytes());
 }
 
-result<void> stripes::expect(std::uint32_t number) {
+/// A carrying connection has got nothing through for long: the others step in.
+bool stripes::some_stalled() const {
+    const auto before = env_.clock.now() - std::max<core::duration>(stalled_least, stalled_round_trips * rtt_least_);
+    return std::ranges::any_of(
+        open_, [&](const auto& entry) { return may_send(*entry.second) && entry.second->moved < before; });
+}
+
+result<void> stripes::expect(std::uint32_t number) const {
     if (closed_) return core::fail(errc::closed, "the link is down");
     if (options_.dial || seen_.contains(number) || (last_number_ > remembered && number <= last_number_ - remembered)) {
         return core::fail(errc::protocol, "bulk connection {} is not expected", number);
@@ -99,13 +109,19 @@ result<void> stripes::expect(std::uint32_t number) {
     if (open_.size() + dialling_ >= 2 * max_streams) {
         return core::fail(errc::limit, "the link has {} bulk connections already", open_.size());
     }
-    seen_.insert(number);
-    last_number_ = std::max(last_number_, number);
-    while (seen_.size() > remembered) seen_.erase(seen_.begin());
     return ok();
 }
 
-void stripes::adopt(std::uint32_t number, std::unique_ptr<channel> connection) {
+result<void> stripes::adopt(std::uint32_t number, std::unique_ptr<channel> connection) {
+    LONGHAUL_TRY(expect(number));
+    seen_.insert(number);
+    last_number_ = std::max(last_number_, number);
+    while (seen_.size() > remembered) seen_.erase(seen_.begin());
+    begin(number, std::move(connection));
+    return ok();
+}
+
+void stripes::begin(std::uint32_t number, std::unique_ptr<channel> connection) {
     if (closed_) return;
     if (open_.size() >= max_streams) {
         // The dialler closes what it has given up; a newer connection means that the oldest is dead.
@@ -114,7 +130,7 @@ void stripes::adopt(std::uint32_t number, std::unique_ptr<channel> connection) {
     auto s = std::make_shared<stripe>();
     s->number = number;
     s->connection = std::move(connection);
-    s->opened = env_.clock.now();
+    s->opened = s->moved = env_.clock.now();
     open_[number] = s;
     children_.spawn_isolated("bulk", serve(s));
     to_send_.notify();
@@ -169,7 +185,7 @@ task<result<void>> stripes::dial_one() {
     auto dialling = options_.dial(number);
     auto dialled = co_await std::move(dialling);
     if (dialled) {
-        adopt(number, std::move(*dialled));
+        begin(number, std::move(*dialled));
     } else {
         put_off();
     }
@@ -195,12 +211,13 @@ void stripes::round_trip(core::duration last, core::duration least) {
 
 void stripes::look() {
     for (const auto& [number, s] : open_) {
-        if (const auto info = s->connection->stream->info()) s->last = *info;
+        const auto before = std::exchange(s->last, s->connection->stream->info().value_or(s->last));
+        if (s->last.delivered_bytes != before.delivered_bytes || s->last.queued_bytes == 0) s->moved = env_.clock.now();
     }
     const auto sums = totals();
     stream_sample sample;
     sample.now = env_.clock.now();
-    sample.delivered = sums.delivered > 0 ? sums.delivered : outgoing_.confirmed_bytes();
+    sample.delivered = delivered_bytes();
     sample.flowing = sample.saturated = outgoing_.backlog();
     if (!sample.saturated && !open_.empty()) {
         // On a thin line the last segment is taken early, and most of a transfer's time is behind that.
@@ -210,6 +227,7 @@ void stripes::look() {
             std::ranges::all_of(open_, [&](const auto& entry) { return !may_send(*entry.second) || more(entry); });
     }
     sample.open = in_use();
+    sample.offered = outgoing_.offered_bytes();
     sample.rtt = rtt_least_;
     sample.queueing = guard_.queueing() || guard_.limit() > 0;
     sample.window = sums.window_limit;
@@ -258,6 +276,11 @@ stripe_totals stripes::totals() const {
     auto sums = past_;
     for (const auto& [number, s] : open_) add(sums, *s);
     return sums;
+}
+
+std::uint64_t stripes::delivered_bytes() const {
+    const auto sum = totals().delivered;
+    return sum > 0 ? sum : outgoing_.confirmed_bytes();
 }
 
 wire_count stripes::wire() const {
@@ -329,18 +352,19 @@ task<result<void>> stripes::write(stripe& s) {
     const auto interval = options_.silence_limit / 3;
     auto next_idle = env_.clock.now() + interval;
     for (;;) {
-        if (may_send(s)) {
-            const auto overdue = outgoing_.next_overdue(s.number);
-            if (outgoing_.backlog() || (overdue && *overdue < env_.clock.now())) {
-                // Only a socket that wants data takes a segment: so none waits for a slow connection.
-                auto wants = co_await s.connection->stream->writable();
-                LONGHAUL_CO_TRY(wants);
-                if (auto work = outgoing_.next(s.number, env_.clock.now())) {
-                    auto written = co_await write_segment(s, std::move(*work));
-                    LONGHAUL_CO_TRY(written);
-                    next_idle = env_.clock.now() + interval;
-                    continue;
-                }
+        const auto overdue = outgoing_.next_overdue(s.number);
+        const bool late = overdue && *overdue < env_.clock.now();
+        if (may_send(s) ? late || outgoing_.backlog() : late && some_stalled()) {
+            // Only a socket that wants data takes a segment: so none waits for a slow connection.
+            auto wants = co_await s.connection->stream->writable();
+            LONGHAUL_CO_TRY(wants);
+            auto work = may_send(s) ? outgoing_.next(s.number, env_.clock.now())
+                                    : outgoing_.overdue(s.number, env_.clock.now());
+            if (work) {
+                auto written = co_await write_segment(s, std::move(*work));
+                LONGHAUL_CO_TRY(written);
+                next_idle = env_.clock.now() + interval;
+                continue;
             }
         }
         if (env_.clock.now() >= next_idle) {
@@ -424,7 +448,7 @@ task<result<void>> stripes::read_segment(stripe& s, segment what) {
         LONGHAUL_CO_TRY(opened);
         at += static_cast<std::uint32_t>(n);
         if (place.empty()) continue;
-        incoming_.verified(s.number, what, n);
+        incoming_.verified(s.number, what, n, env_.clock.now());
         options_.on_bytes(n);
     }
     if (*wanted) options_.on_segment(incoming_.finish(what));

@@ -55,10 +55,10 @@ public:
     void close();
 
     /// The end that does not dial: whether connection `number` may come. errc::protocol when it was here before,
-    /// errc::limit when there are too many.
-    core::result<void> expect(std::uint32_t number);
-    /// Uses a connection whose first record has opened.
-    void adopt(std::uint32_t number, std::unique_ptr<channel> connection);
+    /// errc::limit when there are too many. It changes nothing: anybody may say a number.
+    core::result<void> expect(std::uint32_t number) const;
+    /// The same end: uses a connection whose first record has opened, and no other one of its number ever again.
+    core::result<void> adopt(std::uint32_t number, std::unique_ptr<channel> connection);
     /// The other end asks for so many.
     void asked(unsigned count);
     /// There may be a segment to send, or a transfer began or ended.
@@ -73,6 +73,8 @@ public:
     double pace_limit() const { return guard_.limit(); }
     unsigned open() const { return static_cast<unsigned>(open_.size()); }
     stripe_totals totals() const;
+    /// Bytes that have arrived at the other end, as of the last look (25 ms, while something is sent).
+    std::uint64_t delivered_bytes() const;
     /// Of them, the bytes alone.
     wire_count wire() const;
 
@@ -84,6 +86,7 @@ private:
         bool useful = false;  ///< carried a segment, either way
         double pace = 0;
         stream_info last;
+        core::time_point moved;  ///< when the other end last acknowledged something, or nothing was under way
     };
     using shared_stripe = std::shared_ptr<stripe>;
 
@@ -101,6 +104,8 @@ private:
     bool early() const;
     unsigned target() const;
     bool may_send(const stripe& s) const;
+    bool some_stalled() const;
+    void begin(std::uint32_t number, std::unique_ptr<channel> connection);
     void put_off();
     void look();
     void pace();

@@ -74,6 +74,12 @@ std::size_t outgoing_transfers::active() const {
         open_, [](const auto& t) { return t.second->accepted && t.second->confirmed_bytes < t.second->sendable(); }));
 }
 
+std::uint64_t outgoing_transfers::offered_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto& [id, t] : open_) sum += t->accepted ? t->data->size() : 0;
+    return sum;
+}
+
 void outgoing_transfers::fail_all(const core::error& why) {
     while (!open_.empty()) end(*open_.begin()->second, fail(why));
 }
@@ -132,7 +138,7 @@ void outgoing_transfers::confirm(outgoing_transfer& t, std::uint64_t index, core
     auto& place = t.where[index];
     if (place == outgoing_transfer::place::confirmed) return;
     // What the receiver held before says nothing about the link.
-    if (t.given[index]) confirmed_bytes_ += t.piece(index).length;
+    (t.given[index] ? confirmed_bytes_ : t.skipped) += t.piece(index).length;
     place = outgoing_transfer::place::confirmed;
     t.confirmed_bytes += t.piece(index).length;
     const auto carried = t.in_flight.find(index);
@@ -208,6 +214,7 @@ outgoing_transfers::work outgoing_transfers::give(const std::shared_ptr<outgoing
                                                   std::uint32_t number, core::time_point now) {
     t->where[index] = outgoing_transfer::place::in_flight;
     t->given[index] = true;
+    if (!t->begun) t->begun = now;
     flight f;
     f.transfer = t;
     f.index = index;
@@ -265,8 +272,12 @@ std::optional<outgoing_transfers::work> outgoing_transfers::next(std::uint32_t n
     }
     if (auto found = fresh(number, transfer_priority::payload, now)) return found;
     if (auto found = fresh(number, transfer_priority::state, now)) return found;
-    if (judges && mine.carries == 0) return held_up(number, now - patience);
-    return std::nullopt;
+    return overdue(number, now);
+}
+
+std::optional<outgoing_transfers::work> outgoing_transfers::overdue(std::uint32_t number, core::time_point now) {
+    if (!segment_time_.known() || carriers_[number].carries > 0) return std::nullopt;
+    return held_up(number, now - segment_time_.patience());
 }
 
 std::optional<core::time_point> outgoing_transfers::next_overdue(std::uint32_t number) const {
@@ -329,20 +340,27 @@ result<void> incoming_transfers::on(const wire::transfer_withdraw& m) {
 result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std::string& tag,
                                                                       core::mutable_bytes destination,
                                                                       link::arrival_handler on_arrival,
-                                                                      const link::held_question& held) {
+                                                                      const link::held_question& held,
+                                                                      std::uint64_t used) {
     auto t = find(tag);
     if (!t) return fail(errc::not_found, "no transfer is offered under this tag");
     if (t->accepted) return fail(errc::usage, "this transfer was accepted already");
-    if (destination.size() != t->bytes) {
-        return fail(errc::usage, "a transfer of {} bytes does not fit {} bytes exactly", t->bytes, destination.size());
+    const bool window =
+        !destination.empty() && destination.size() < t->bytes && destination.size() % segment_bytes == 0;
+    if (destination.size() != t->bytes && !window) {
+        return fail(errc::usage, "{} bytes are neither the {} of the transfer nor a window of whole segments",
+                    destination.size(), t->bytes);
     }
     t->accepted = true;
     t->destination = destination;
     t->on_arrival = std::move(on_arrival);
     t->have.assign(segments_of(t->bytes), false);
-    for (std::uint64_t i = 0; held && i < t->have.size(); ++i) {
+    use_up(*t, used);
+    for (auto i = t->used; held && i < t->have.size(); ++i) {
         const auto offset = i * segment_bytes, length = std::min<std::uint64_t>(segment_bytes, t->bytes - offset);
-        if (held(offset, length)) take(*t, i, length);
+        if (!held(offset, length)) continue;
+        t->skipped += length;
+        take(*t, i, length);
     }
     if (t->begun()) ++active_;
     if (t->arrived == t->have.size()) end(*t, ok());
@@ -379,22 +397,52 @@ result<bool> incoming_transfers::begin(const segment& s) const {
         return fail(errc::protocol, "transfer {} of {} bytes has no segment of {} bytes at {}", s.transfer, t->bytes,
                     s.length, s.offset);
     }
+    if (s.offset + s.length > t->credit) {
+        return fail(errc::protocol, "bytes of transfer {} came at {} against credit for {}", s.transfer, s.offset,
+                    t->credit);
+    }
     return !t->have[s.index()];
 }
 
 core::mutable_bytes incoming_transfers::place(const segment& s, std::uint32_t at, std::size_t n) const {
     const auto t = find_id(s.transfer);
     if (!t || t->have[s.index()]) return {};
-    return t->destination.subspan(s.offset + at, n);
+    return t->destination.subspan(s.offset % t->destination.size() + at, n);
 }
 
-void incoming_transfers::verified(std::uint32_t number, const segment& s, std::size_t n) {
+void incoming_transfers::verified(std::uint32_t number, const segment& s, std::size_t n, core::time_point now) {
     const auto t = find_id(s.transfer);
     if (!t) return;
     if (!t->begun()) ++active_;
+    if (!t->begun_at) t->begun_at = now;
     auto& part = t->partial[number];
     if (part.index != s.index()) part = {s.index(), 0};
     part.bytes += n;
+}
+
+/// Segments before `used` count as arrived: nothing is written to their places any more.
+void incoming_transfers::use_up(incoming_transfer& t, std::uint64_t used) {
+    for (; (t.used + 1) * segment_bytes <= used; ++t.used) {
+        if (t.have[t.used]) continue;
+        std::erase_if(t.partial, [&t](const auto& p) { return p.second.index == t.used; });
+        t.skipped += segment_bytes;
+        take(t, t.used, segment_bytes);
+    }
+    // By whole segments: one that is used in part may still come, and lies where the last, shorter one would.
+    t.credit = std::max(t.credit, std::min(t.bytes, t.used * segment_bytes + t.destination.size()));
+}
+
+std::optional<wire::transfer_accept> incoming_transfers::make_room(const std::string& tag, std::uint64_t used) {
+    const auto t = find(tag);
+    if (!t || !t->accepted || used >= t->bytes) return std::nullopt;
+    const auto before = t->credit;
+    const bool begun = t->begun();
+    use_up(*t, used);
+    if (!begun && t->begun()) ++active_;
+    const wire::transfer_accept more{t->id, t->credit};
+    if (t->arrived == t->have.size()) end(*t, ok());
+    if (more.credit == before) return std::nullopt;
+    return more;
 }
 
 std::uint64_t incoming_transfer::verified() const {

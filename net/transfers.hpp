@@ -60,6 +60,8 @@ struct outgoing_transfer {
     std::uint64_t next_index = 0;                      ///< no segment before it is to be sent
     std::uint64_t resent = 0;                          ///< segments that were given to a second connection
     std::uint64_t confirmed_bytes = 0;
+    std::uint64_t skipped = 0;              ///< of them, those that did not have to be sent
+    std::optional<core::time_point> begun;  ///< when the first segment was given to a connection
 
     segment piece(std::uint64_t index) const;
     /// Bytes from the front that may go: against credit, and made already.
@@ -113,7 +115,9 @@ public:
         core::const_bytes bytes;
     };
     std::optional<work> next(std::uint32_t number, core::time_point now);
-    /// After that moment `next` may have something for a connection that carries nothing, although nothing else
+    /// For a connection that carries nothing: a segment that another one holds up, if it is overdue.
+    std::optional<work> overdue(std::uint32_t number, core::time_point now);
+    /// After that moment `overdue` may have something for a connection that carries nothing, although nothing else
     /// happened.
     std::optional<core::time_point> next_overdue(std::uint32_t number) const;
     /// A connection died: what it alone carried and nobody confirmed is to be sent again.
@@ -124,6 +128,8 @@ public:
     bool empty() const { return open_.empty(); }
     /// Whether some transfer has a segment that no connection carries yet.
     bool backlog() const;
+    /// The sizes of all accepted transfers that are not over.
+    std::uint64_t offered_bytes() const;
     /// Bytes of all transfers, past ones included, that receivers confirmed.
     std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
 
@@ -176,11 +182,15 @@ struct incoming_transfer {
     std::string tag;
     std::uint64_t bytes;
     bool accepted = false;
-    core::mutable_bytes destination;
-    std::vector<bool> have;                                           ///< of each segment
-    std::uint64_t received = 0;                                       ///< bytes of whole segments
-    std::map<std::uint32_t, segment_part> partial;                    ///< of each connection, the segment under way
-    std::uint64_t arrived = 0;                                        ///< segments
+    core::mutable_bytes destination;                ///< all of it, or a window: byte `at` lies at `at` modulo its size
+    std::uint64_t credit = 0;                       ///< bytes before it may come
+    std::uint64_t used = 0;                         ///< segments in front that are not wanted any more
+    std::vector<bool> have;                         ///< of each segment
+    std::uint64_t received = 0;                     ///< bytes of whole segments
+    std::map<std::uint32_t, segment_part> partial;  ///< of each connection, the segment under way
+    std::uint64_t arrived = 0;                      ///< segments
+    std::uint64_t skipped = 0;                      ///< bytes of segments that did not have to come
+    std::optional<core::time_point> begun_at;       ///< when the first bytes had come
     std::vector<std::pair<std::uint64_t, std::uint64_t>> unreported;  ///< first, count
     link::arrival_handler on_arrival;
     std::optional<core::result<void>> outcome;
@@ -203,11 +213,15 @@ public:
 
     /// nullptr if nothing is open under that tag.
     std::shared_ptr<incoming_transfer> find(const std::string& tag) const;
-    /// Opens the transfer for segments; those that are held already count as arrived. errc::not_found, errc::usage
-    /// (accepted already, or another size).
+    /// Opens the transfer for segments; those that are held or used already count as arrived. errc::not_found,
+    /// errc::usage (accepted already, or neither its size nor a window).
     core::result<std::shared_ptr<incoming_transfer>> accept(const std::string& tag, core::mutable_bytes destination,
                                                             link::arrival_handler on_arrival = {},
-                                                            const link::held_question& held = {});
+                                                            const link::held_question& held = {},
+                                                            std::uint64_t used = 0);
+    /// Bytes before `used` of an accepted transfer are not wanted any more, and in a window others may take their
+    /// place. What to tell the sender, if more may come now.
+    std::optional<wire::transfer_accept> make_room(const std::string& tag, std::uint64_t used);
     /// Forgets a transfer: whatever still arrives for it is dropped.
     void forget(std::uint64_t id);
     void fail_all(const core::error& why);
@@ -219,7 +233,7 @@ public:
     /// connection was first.
     core::mutable_bytes place(const segment& s, std::uint32_t at, std::size_t n) const;
     /// These bytes have verified on connection `number`.
-    void verified(std::uint32_t number, const segment& s, std::size_t n);
+    void verified(std::uint32_t number, const segment& s, std::size_t n, core::time_point now);
     /// All of the segment has. Returns the transfer if this completed it.
     std::shared_ptr<incoming_transfer> finish(const segment& s);
     /// A connection died: the segment under way on it begins again.
@@ -233,6 +247,7 @@ public:
 private:
     std::shared_ptr<incoming_transfer> find_id(std::uint64_t id) const;
     void take(incoming_transfer& t, std::uint64_t index, std::uint64_t length);
+    void use_up(incoming_transfer& t, std::uint64_t used);
     void end(incoming_transfer& t, core::result<void> outcome);
 
     asio::any_io_executor executor_;

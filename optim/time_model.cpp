@@ -31,16 +31,18 @@ public:
     }
 
     void add(std::size_t from, std::size_t to, double bytes) {
+        if (net_.same_site(from, to)) return;
         up_[from] += bytes;
         down_[to] += bytes;
-        if (net_.sites.empty() || net_.same_site(from, to)) return;
+        if (net_.sites.empty()) return;
         site_up_[net_.peers[from].site] += bytes;
         site_down_[net_.peers[to].site] += bytes;
     }
     /// What the lines of that hop would take after it is added.
     double cost(std::size_t from, std::size_t to, double bytes) const {
+        if (net_.same_site(from, to)) return 0;
         double t = std::max(time(up_[from] + bytes, net_.peers[from].up), time(down_[to] + bytes, net_.peers[to].down));
-        if (net_.sites.empty() || net_.same_site(from, to)) return t;
+        if (net_.sites.empty()) return t;
         const auto a = net_.peers[from].site, b = net_.peers[to].site;
         t = std::max(t, site_time(site_up_[a] + bytes, net_.sites[a].up));
         return std::max(t, site_time(site_down_[b] + bytes, net_.sites[b].down));
@@ -113,12 +115,16 @@ double unavoidable(const exchange_network& net, const exchange_work& w, double r
     double all = 0;
     for (std::size_t i = 0; i < net.size(); ++i) {
         const double own = contributes(w, i) ? w.bytes : 0;
-        t = std::max({t, over(own, net.peers[i].up), over(received * w.bytes, net.peers[i].down)});
+        t = std::max(t, over(own, net.peers[i].up));
+        // Members of a site can give each other what one of them got.
+        const bool shares = !net.sites.empty() && net.sites[net.peers[i].site].down > 0;
+        if (!shares) t = std::max(t, over(received * w.bytes, net.peers[i].down));
         if (!net.sites.empty()) site[net.peers[i].site] += own;
         all += own;
     }
     for (std::size_t s = 0; s < site.size(); ++s) {
         if (site[s] > 0 && all > site[s]) t = std::max(t, over(site[s], net.sites[s].up));
+        t = std::max(t, over(std::min(received * w.bytes, all - site[s]), net.sites[s].down));
     }
     return t;
 }
@@ -137,8 +143,11 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
     while (!left.empty()) {
         double best = std::numeric_limits<double>::infinity();
         std::size_t giver = 0, taker = left.size();
-        // In the given order; the next one only if this cannot be reached yet.
-        for (std::size_t t = 0; t < left.size() && taker == left.size(); ++t) {
+        // In the given order; the next one only if this cannot be reached yet. Into a site, by the member that suits
+        // best.
+        bool enters = false;
+        for (std::size_t t = 0; t < left.size(); ++t) {
+            if (taker != left.size() && !(enters && net.same_site(left[taker], left[t]))) continue;
             const auto near = [&](std::size_t g) { return net.reach(g, left[t]) && net.same_site(g, left[t]); };
             const bool is_inside = std::ranges::any_of(have, near);
             for (const auto g : have) {
@@ -148,6 +157,7 @@ std::vector<std::size_t> spread(const exchange_network& net, ledger_of_lines& li
                     best = cost;
                     giver = g;
                     taker = t;
+                    enters = !is_inside;
                 }
             }
         }
@@ -332,10 +342,23 @@ exchange_forecast plan_exchange(const exchange_network& net, const exchange_work
     return best;
 }
 
-void infer_sites(exchange_network& net, double near) {
+std::vector<bool> inside_site(const std::vector<double>& rtts) {
+    std::vector<bool> inside(rtts.size());
+    double widest = 0, farthest = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < rtts.size(); ++i) {
+        inside[i] = rtts[i] > 0 && rtts[i] <= near_seconds;
+        if (inside[i]) widest = std::max(widest, rtts[i]);
+        if (!inside[i] && rtts[i] > 0) farthest = std::min(farthest, rtts[i]);
+    }
+    // All are near: a cluster, in which everybody has a line of its own.
+    if (!std::isfinite(farthest) || farthest < apart_factor * widest) inside.assign(rtts.size(), false);
+    return inside;
+}
+
+void infer_sites(exchange_network& net) {
     const auto n = net.size();
     const auto close = [&](std::size_t a, std::size_t b) {
-        return a == b || (net.rtt[a][b] > 0 && net.rtt[a][b] <= near);
+        return a == b || (net.rtt[a][b] > 0 && net.rtt[a][b] <= near_seconds);
     };
     std::vector<std::size_t> site(n);
     std::iota(site.begin(), site.end(), std::size_t{0});
@@ -349,18 +372,18 @@ void infer_sites(exchange_network& net, double near) {
             for (std::size_t b = 0; b < n; ++b) {
                 if (a == b) continue;
                 const bool inside = std::ranges::find(group, b) != group.end();
-                if (inside) widest = std::max(widest, net.rtt[a][b] > 0 ? net.rtt[a][b] : near);
+                if (inside) widest = std::max(widest, net.rtt[a][b] > 0 ? net.rtt[a][b] : near_seconds);
                 if (!inside && net.rtt[a][b] > 0) farthest = std::min(farthest, net.rtt[a][b]);
             }
         }
-        if (group.size() > 1 && farthest >= 4 * widest) site[i] = group.front();
+        if (group.size() > 1 && std::isfinite(farthest) && farthest >= apart_factor * widest) site[i] = group.front();
     }
     net.sites.assign(n, {});
     for (std::size_t i = 0; i < n; ++i) {
         net.peers[i].site = site[i];
         auto& line = net.sites[site[i]];
-        line.up = std::max(line.up, net.peers[i].up);
-        line.down = std::max(line.down, net.peers[i].down);
+        line.up += net.peers[i].up;
+        line.down += net.peers[i].down;
     }
     std::vector<std::size_t> size(n);
     for (const auto s : site) ++size[s];

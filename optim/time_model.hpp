@@ -13,7 +13,9 @@ namespace longhaul::optim {
 struct peer_line {
     double up = 0;
     double down = 0;
-    std::size_t site = 0;  ///< members of one site are near each other and share `exchange_network::sites`' line
+    /// Members of one site are near each other and share `exchange_network::sites`' line; what they give each other
+    /// goes over no line that is counted.
+    std::size_t site = 0;
 };
 
 /// What is known of the network between N members.
@@ -65,8 +67,14 @@ exchange_forecast forecast_shard(const exchange_network& net, const exchange_wor
 /// The faster of the two. In doubt `gather`, which has one hop.
 exchange_forecast plan_exchange(const exchange_network& net, const exchange_work& work);
 
-/// Sites by their round trips: members within `near` seconds of each other, when everybody else is at least four times
-/// as far from them. Each site's line is the widest that one of its members was seen to fill.
-void infer_sites(exchange_network& net, double near = 0.005);
+/// Members of one site are within so many seconds of each other, and everybody else is so many times as far from them.
+inline constexpr double near_seconds = 0.005, apart_factor = 4;
+
+/// Sites by their round trips. Members exchange at the same time, so a site's line carries what they were seen to get
+/// together.
+void infer_sites(exchange_network& net);
+/// The same as one member can see it: which of the others, by their round trips in seconds (0: not measured), it shares
+/// its line with.
+std::vector<bool> inside_site(const std::vector<double>& rtts);
 
 }  // namespace longhaul::optim

@@ -314,8 +314,10 @@ task<result<allreduce_report>> lead(machine_part& m, net::endpoint bound) {
     }
     const auto codec = compress::find_codec(w.codec);
     LONGHAUL_CO_TRY(codec);
-    exchange_planner planner(
-        {m.manifest.elements(), payload_bytes(m.manifest, **codec), (*codec)->fits_sums(), w.mode});
+    exchange_planner planner({.chunks = chunk_grid::of(m.manifest.elements(), **codec).count(),
+                              .payload_bytes = payload_bytes(m.manifest, **codec),
+                              .may_shard = (*codec)->fits_sums(),
+                              .mode = w.mode});
     const auto take_lines = [&m, &planner](peer_number who, core::const_bytes bytes) -> result<void> {
         LONGHAUL_TRY_ASSIGN(const auto said, parse_message(bytes));
         const auto* lines = std::get_if<lines_message>(&said);

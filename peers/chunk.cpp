@@ -171,6 +171,12 @@ stream_layout stream_layout::of(const core::tensor_manifest& manifest, const com
     return {first, sizes, table};
 }
 
+std::uint64_t stream_layout::largest() const {
+    std::uint64_t most = 0;
+    for (std::size_t f = 0; f + 1 < offsets_.size(); ++f) most = std::max(most, offsets_[f + 1] - offsets_[f]);
+    return most;
+}
+
 std::uint32_t stream_layout::frame_at(std::uint64_t at) const {
     return static_cast<std::uint32_t>(std::ranges::upper_bound(offsets_, at) - offsets_.begin() - 1);
 }

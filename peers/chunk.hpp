@@ -107,6 +107,7 @@ public:
     std::size_t data_bytes(std::uint32_t frame) const { return offset(frame + 1) - offset(frame) - chunk_header_bytes; }
     std::uint64_t offset(std::uint32_t frame) const { return offsets_[frame]; }
     std::uint64_t total() const { return offsets_.back(); }
+    std::uint64_t largest() const;  ///< bytes of the longest frame
     /// The frame that holds byte `at`, which is below the total.
     std::uint32_t frame_at(std::uint64_t at) const;
 

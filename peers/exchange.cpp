@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "net/transfers.hpp"
 #include "peers/exchange_impl.hpp"
 
 namespace longhaul::peers {
@@ -41,6 +42,11 @@ chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32
     const bool last = shard + 1 == plan.shards.size();
     r.count = last ? chunks - r.first : std::min(plan.shards[shard].chunks, chunks - r.first);
     return r;
+}
+
+std::uint64_t window_bytes(std::uint64_t largest_frame, std::uint32_t chunks) {
+    constexpr std::uint64_t unit = net::segment_bytes;
+    return (largest_frame * chunks + unit - 1) / unit * unit + unit;
 }
 
 std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_number source,
@@ -117,6 +123,12 @@ bool exchange::needed(const stream& s) const {
     return previous_ && !previous_->over && !previous_->result && sender_of(previous_->terms, s.name).has_value();
 }
 
+std::uint32_t exchange::window_of(const exchange_terms& t, const stream_name& name) const {
+    if (t.plan.shards.empty() || name.kind != stream_kind::contribution || name.author == host_.self()) return 0;
+    const auto& s = t.plan.shards[name.shard];
+    return s.owner == host_.self() ? s.window : 0;
+}
+
 exchange::shared_stream exchange::make_stream(const exchange_terms& t, const stream_name& name) {
     auto s = std::make_shared<stream>(host_.env().executor);
     const auto codec = compress::find_codec(t.codec);
@@ -127,7 +139,10 @@ exchange::shared_stream exchange::make_stream(const exchange_terms& t, const str
     const auto table = name.kind == stream_kind::reduced ? t.contributors.size() * table_line : 0;
     s->layout = stream_layout::of(host_.tensors(), **codec, chunks.first, chunks.count, table);
     const auto& l = s->layout;
-    s->bytes = std::make_shared<core::byte_vector>(l.total());
+    auto bytes = l.total();
+    if (const auto window = window_of(t, name); window > 0) bytes = std::min(bytes, window_bytes(l.largest(), window));
+    s->bytes = std::make_shared<core::byte_vector>(bytes);
+    if (s->is_window()) s->joined.resize(l.frames());
     s->arrived.assign(l.frames(), 0);
     s->verified.assign(l.frames(), 0);
     s->hashes.resize(l.frames());
@@ -195,18 +210,27 @@ void exchange::open(exchange_terms terms) {
         if (previous_) previous_->over = true;
         previous_ = std::exchange(current_, nullptr);
         refused_.clear();
-        arrived_bytes_ = delivered_bytes_ = 0;
+        arrived_bytes_ = arrived_from_afar_ = 0;
         up_ = down_ = {};
     } else {
         for (const auto& [name, s] : streams_) {
             const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
             if (old && name.attempt < terms.attempt) useless.push_back(s);
         }
+        for (const auto& [name, s] : streams_) {
+            const bool again = round_of(name) == round_of(terms) && name.kind == stream_kind::contribution;
+            if (!again || terms_.plan.shards.empty() || terms_.plan.shards[name.shard].window == 0) continue;
+            // What was summed is gone at its owner: all of it is sent again.
+            if (window_of(terms_, name) > 0) useless.push_back(s);
+            s->pushing.clear();
+        }
+        std::erase_if(broken_, [this](const auto& b) { return window_of(terms_, b.first) > 0; });
         if (current_) current_->over = true;
     }
     for (const auto& s : useless) forget(s);
     if (fresh) former_.clear();
     terms_ = std::move(terms);
+    if (fresh) neighbours_ = neighbours();
     start_attempt();
     // What was arriving for an attempt that is over may be of no use any more.
     useless.clear();
@@ -265,7 +289,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         return refuse("it has not the size that it must have");
     }
     ++receiving_;
-    run_isolated(receive(s, std::move(before), from, tag));
+    run_isolated(receive(s, std::move(before), from, tag, sender));
     run_isolated(check(s, from, sender));
     push_to_takers(s);  // for whom this node helps
     return verdict::taken;
@@ -309,22 +333,58 @@ std::vector<peer_number> exchange::authors() const {
     return out;
 }
 
+std::uint64_t exchange::held_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto& [name, s] : streams_) {
+        sum += s->bytes->size();
+        for (const auto& j : s->joined) sum += j.size();
+    }
+    return sum;
+}
+
 rate_of_exchange exchange::sent() const {
     auto so_far = up_;
-    auto total = delivered_bytes_;
-    for (const auto& [name, s] : streams_) {
-        if (round_of(name) != round_of(terms_)) continue;
-        for (const auto& c : s->to_others) {
-            if (const auto link = c.link.lock()) total += link->confirmed_of(c.tag);
-        }
-    }
-    so_far.look(host_.env().clock.now(), total);
+    so_far.look(host_.env().clock.now(), delivered_bytes());
     return so_far;
+}
+
+std::uint64_t exchange::delivered_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto who : terms_.members) {
+        if (const auto link = host_.link_of(who); link && !neighbours_.contains(who)) sum += link->delivered_bytes();
+    }
+    return sum;
+}
+
+std::set<peer_number> exchange::neighbours() const {
+    std::vector<double> rtts;
+    for (const auto who : terms_.members) {
+        const auto link = host_.link_of(who);
+        rtts.push_back(link ? core::to_seconds(link->stats().rtt_min) : 0);
+    }
+    const auto inside = optim::inside_site(rtts);
+    std::set<peer_number> out;
+    for (std::size_t i = 0; i < inside.size(); ++i) {
+        if (inside[i]) out.insert(terms_.members[i]);
+    }
+    return out;
+}
+
+/// Looks at the line while this node gives streams to others.
+core::task<core::result<void>> exchange::watch_uplink() {
+    const auto giving = [](const auto& entry) { return !entry.second->to_others.empty(); };
+    while (std::ranges::any_of(streams_, giving)) {
+        up_.look(host_.env().clock.now(), delivered_bytes());
+        auto slept = co_await host_.env().clock.sleep_for(rate_of_exchange::interval);
+        if (!slept) break;
+    }
+    watching_ = false;
+    co_return core::ok();
 }
 
 rate_of_exchange exchange::received() const {
     auto so_far = down_;
-    so_far.look(host_.env().clock.now(), arrived_bytes_);
+    so_far.look(host_.env().clock.now(), arrived_from_afar_);
     return so_far;
 }
 

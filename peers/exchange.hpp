@@ -61,6 +61,8 @@ struct chunk_range {
 chunk_range range_of(const exchange_plan& plan, std::uint32_t shard, std::uint32_t chunks);
 /// Chunks of a payload in these terms; 0 when their codec is unknown.
 std::uint32_t chunks_of(const exchange_terms& t, std::uint64_t elements);
+/// Memory for a window of so many chunks of a stream: wherever they begin, and the rest of the segment behind them.
+std::uint64_t window_bytes(std::uint64_t largest_frame, std::uint32_t chunks);
 inline std::uint32_t shards_of(const exchange_plan& plan) {
     return plan.shards.empty() ? 1 : static_cast<std::uint32_t>(plan.shards.size());
 }
@@ -117,6 +119,8 @@ public:
     /// How fast this node's line carried the open round so far, each way.
     rate_of_exchange sent() const;
     rate_of_exchange received() const;
+    /// Bytes of memory that streams take now.
+    std::uint64_t held_bytes() const;
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 
@@ -137,6 +141,8 @@ private:
     /// To whom this node is to give it, under the open terms.
     std::vector<peer_number> takers_of(const stream_name& name) const;
     bool needed(const stream& s) const;
+    /// Chunks of that stream that this node holds at a time; 0: all.
+    std::uint32_t window_of(const exchange_terms& t, const stream_name& name) const;
     shared_stream make_stream(const exchange_terms& t, const stream_name& name);
     shared_stream find(const stream_name& name) const;
     /// What is left of a stream whose link broke, if it fits.
@@ -147,11 +153,19 @@ private:
     void push_all();
     void push_to_takers(const shared_stream& s);
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
+    core::task<core::result<void>> watch_uplink();
+    /// Members who share this node's line.
+    std::set<peer_number> neighbours() const;
+    /// Bytes that have arrived at the other members, over the links of now.
+    std::uint64_t delivered_bytes() const;
     core::task<core::result<void>> receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
-                                           std::string tag);
+                                           std::string tag, peer_number sender);
     bool take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes);
     core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
-    void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes);
+    void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar);
+    void use_up(stream& s, std::uint32_t frames);
+    void make_room(stream& s);
+    bool root_fits(const stream& s) const;
     core::result<void> admit(stream& s, std::uint32_t frame, const chunk_header& h);
     void verified(stream& s, std::uint32_t first, std::uint32_t count);
     // exchange_sums.cpp
@@ -178,7 +192,9 @@ private:
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
     rate_of_exchange up_, down_;
-    std::uint64_t delivered_bytes_ = 0;  ///< of streams of the open round that somebody has whole
+    bool watching_ = false;             ///< `watch_uplink` runs
+    std::set<peer_number> neighbours_;  ///< members who share this node's line: what they give each other is not on it
+    std::uint64_t arrived_from_afar_ = 0;
     std::size_t receiving_ = 0;
 };
 

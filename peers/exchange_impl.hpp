@@ -19,7 +19,11 @@ struct exchange::stream {
     stream_name name;
     stream_layout layout;
     std::uint16_t codec = 0;
-    std::shared_ptr<core::byte_vector> bytes;
+    std::shared_ptr<core::byte_vector> bytes;  ///< all of it, or a window: byte `at` lies at `at` modulo its size
+    std::vector<core::byte_vector> joined;     ///< frames that the end of the window cuts in two, put together
+    std::uint32_t used = 0;                    ///< frames in front that are summed and gone (a window's)
+    std::uint32_t freed = 0;                   ///< of them, those that no job reads any more
+    std::optional<std::uint32_t> in_check;     ///< the first frame that a job reads now
     std::shared_ptr<std::uint64_t> ready = std::make_shared<std::uint64_t>(0);  ///< bytes of verified frames in front
     std::vector<std::uint64_t> arrived;                                         ///< bytes, of each frame
     std::vector<char> verified;
@@ -30,16 +34,21 @@ struct exchange::stream {
     core::digest root;  ///< zero until its last frame is verified
     bool own = false;
     bool complete = false;
-    bool dropped = false;  ///< nobody is to use it any more
-    std::set<peer_number> pushing;
+    bool dropped = false;                          ///< nobody is to use it any more
+    std::map<peer_number, std::uint32_t> pushing;  ///< to whom, under which attempt
     std::vector<carrier> to_others;
     carrier from;          ///< while it arrives
     core::wakeup to_look;  ///< a frame is to be checked, or the stream was dropped
 
-    core::mutable_bytes frame(std::uint32_t f) const {
-        return core::mutable_bytes(*bytes).subspan(layout.offset(f), chunk_header_bytes + layout.data_bytes(f));
+    bool is_window() const { return bytes->size() < layout.total(); }
+    core::mutable_bytes frame(std::uint32_t f) {
+        if (is_window() && !joined[f].empty()) return joined[f];
+        const auto at = is_window() ? layout.offset(f) % bytes->size() : layout.offset(f);
+        return core::mutable_bytes(*bytes).subspan(at, chunk_header_bytes + layout.data_bytes(f));
     }
-    core::mutable_bytes data(std::uint32_t f) const { return frame(f).subspan(chunk_header_bytes); }
+    /// Puts a frame together that has arrived and is cut in two.
+    void join(std::uint32_t f);
+    core::mutable_bytes data(std::uint32_t f) { return frame(f).subspan(chunk_header_bytes); }
     /// Verified frames from `from` on, at most `most`.
     std::uint32_t run_from(std::uint32_t from, std::uint32_t most) const {
         std::uint32_t n = 0;

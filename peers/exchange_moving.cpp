@@ -22,30 +22,30 @@ void exchange::push_all() {
 void exchange::push_to_takers(const shared_stream& s) {
     if (s->dropped) return;
     for (const auto to : takers_of(s->name)) {
-        if (s->pushing.insert(to).second) run_isolated(push(s, to, terms_.attempt));
+        if (s->pushing.try_emplace(to, terms_.attempt).second) run_isolated(push(s, to, terms_.attempt));
     }
 }
 
 /// Gives one peer a stream as it becomes ready, again over each new link, until it has it or nobody wants it any more.
 core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, std::uint32_t attempt) {
-    while (!s->dropped) {
+    // Under another attempt it may be sent once more.
+    const auto wanted = [&] {
+        const auto it = s->pushing.find(to);
+        return !s->dropped && it != s->pushing.end() && it->second == attempt;
+    };
+    while (wanted()) {
         if (auto link = host_.link_of(to); link && link->up()) {
             const auto tag = tag_of(s->name, attempt);
             s->to_others.push_back({link, tag});
             auto sending = link->send_transfer(tag, s->bytes, s->ready);
             auto sent = co_await std::move(sending);
             std::erase_if(s->to_others, [&link](const auto& c) { return c.link.expired() || c.link.lock() == link; });
-            const auto now = host_.env().clock.now();
             const bool mine = s->name.kind == stream_kind::contribution && s->name.author == host_.self();
-            if (sent && mine) delivered_at_ = now;
-            if (sent && find(s->name) == s && s->name.round == terms_.round) {
-                delivered_bytes_ += s->bytes->size();
-                up_.look(now, delivered_bytes_);
-            }
+            if (sent && mine) delivered_at_ = host_.env().clock.now();
             if (sent || sent.error().code == errc::cancelled) co_return sent;
             if (sent.error().code == errc::not_admitted) {
                 // It has it from elsewhere, or needs it no more; under another plan it may be offered again.
-                s->pushing.erase(to);
+                if (wanted()) s->pushing.erase(to);
                 co_return core::ok();
             }
             if (sent.error().code != errc::closed && sent.error().code != errc::usage) co_return sent;
@@ -57,15 +57,26 @@ core::task<core::result<void>> exchange::push(shared_stream s, peer_number to, s
 }
 
 core::task<core::result<void>> exchange::receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
-                                                 std::string tag) {
-    net::link::arrival_handler told = [this, s](std::uint64_t at, std::uint64_t n) { arrived(*s, at, n); };
+                                                 std::string tag, peer_number sender) {
+    const bool from_afar = !neighbours_.contains(sender);
+    net::link::arrival_handler told = [this, s, from_afar](std::uint64_t at, std::uint64_t n) {
+        arrived(*s, at, n, from_afar);
+    };
     net::link::held_question held;
-    if (before) {
+    const auto memory = s->bytes;  // until the link writes no more
+    if (s->is_window()) {
+        // What was summed is not needed again, and the rest of a window is not much.
+        if (before) {
+            s->work = before->work;
+            use_up(*s, before->used);
+        }
+    } else if (before) {
         held = [this, s, before](std::uint64_t at, std::uint64_t n) { return take_over(*s, *before, at, n); };
     }
     before.reset();
     s->from = {from, tag};
-    auto receiving = from->receive_transfer(tag, *s->bytes, told, std::exchange(held, {}));
+    auto receiving = from->receive_transfer(tag, *memory, told, std::exchange(held, {}),
+                                            s->is_window() ? s->layout.offset(s->used) : 0);
     auto received = co_await std::move(receiving);
     s->from = {};
     --receiving_;
@@ -106,16 +117,62 @@ bool exchange::take_over(stream& s, const stream& before, std::uint64_t offset, 
     return true;
 }
 
-void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes) {
+/// The first frames of a window are summed: others may take their place. Those that came over an earlier link need not
+/// come again.
+void exchange::use_up(stream& s, std::uint32_t frames) {
+    if (!s.is_window() || frames <= s.used) return;
+    for (auto f = std::exchange(s.used, frames); f < frames; ++f) {
+        if (s.verified[f]) continue;
+        s.hashes[f] = former_[s.name][f];
+        if (std::ranges::count(s.verified, 0) == 1 && !root_fits(s)) {
+            host_.report(core::error(errc::protocol, "its root is not that of its chunks"),
+                         fmt::format("the payload of peer {} for round {}", s.name.author, s.name.round));
+            refused_.insert(s.name);
+            if (const auto same = find(s.name)) forget(same);
+            return;
+        }
+        verified(s, f, 1);
+    }
+    make_room(s);
+}
+
+void exchange::make_room(stream& s) {
+    if (!s.is_window()) return;
+    const auto gone = std::min(s.used, s.in_check.value_or(s.used));
+    for (; s.freed < gone; ++s.freed) s.joined[s.freed] = {};
+    if (gone == s.layout.frames()) s.bytes = std::make_shared<core::byte_vector>();
+    if (const auto link = s.from.link.lock()) link->make_room(s.from.tag, s.layout.offset(gone));
+}
+
+/// A frame that the end of the window cuts in two is put together.
+void exchange::stream::join(std::uint32_t f) {
+    if (!is_window()) return;
+    const auto size = layout.offset(f + 1) - layout.offset(f), at = layout.offset(f) % bytes->size();
+    if (at + size <= bytes->size()) return;
+    const auto head = core::const_bytes(*bytes).subspan(at);
+    const auto rest = core::const_bytes(*bytes).first(size - head.size());
+    joined[f].assign(head.begin(), head.end());
+    joined[f].insert(joined[f].end(), rest.begin(), rest.end());
+}
+
+void exchange::arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar) {
     const auto end = offset + bytes;
     for (auto f = s.layout.frame_at(offset); f < s.layout.frames() && s.layout.offset(f) < end; ++f) {
-        const auto begin = s.layout.offset(f), size = s.frame(f).size();
+        if (s.verified[f]) continue;  // the end of one that came over an earlier link
+        const auto begin = s.layout.offset(f), size = s.layout.offset(f + 1) - begin;
         s.arrived[f] += std::min(end, begin + size) - std::max(offset, begin);
-        if (s.arrived[f] == size) s.to_check.push_back(f);
+        if (s.arrived[f] != size) continue;
+        s.join(f);
+        s.to_check.push_back(f);
     }
     arrived_bytes_ += bytes;
     last_arrival_ = host_.env().clock.now();
-    down_.begin(last_arrival_, arrived_bytes_);
+    if (from_afar) {
+        arrived_from_afar_ += bytes;
+        down_.begin(last_arrival_, arrived_from_afar_);
+        down_.look(last_arrival_, arrived_from_afar_);
+    }
+    make_room(s);  // it may not have been accepted yet when room was made
     if (!s.to_check.empty()) s.to_look.notify();
 }
 
@@ -142,7 +199,11 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
             continue;
         }
         std::vector<checked_frame> frames;
-        for (const auto f : std::exchange(s->to_check, {})) frames.emplace_back().frame = f;
+        for (const auto f : std::exchange(s->to_check, {})) {
+            if (s->verified[f]) continue;
+            frames.emplace_back().frame = f;
+            s->in_check = std::min(f, s->in_check.value_or(f));
+        }
         const auto* known = host_.key_of(author);
         const auto key = known != nullptr ? *known : net::peer_key{};
         std::function<void()> job = [&] {
@@ -157,8 +218,11 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
         LONGHAUL_CO_TRY(ran);
+        s->in_check.reset();
+        make_room(*s);
         if (s->dropped) break;
         for (const auto& c : frames) {
+            if (s->verified[c.frame]) continue;  // summed meanwhile, from an earlier link
             core::result<void> right = core::ok();
             if (c.header) {
                 right = admit(*s, c.frame, *c.header);
@@ -181,6 +245,15 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
     co_return core::ok();
 }
 
+bool exchange::root_fits(const stream& s) const {
+    chunk_header any;
+    any.run = host_.run();
+    any.stream = s.name;
+    any.codec = s.codec;
+    any.work = s.work.value_or(work_done{});
+    return root_of_stream(any, s.hashes) == s.root;
+}
+
 /// Whether a frame that its author signed is the one that belongs here.
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
@@ -201,9 +274,7 @@ core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_h
     s.hashes[frame] = h.hash;
     if (last) s.root = h.root;
     const auto others = std::ranges::count(s.verified, 0);
-    if (others == 1 && root_of_stream(h, s.hashes) != s.root) {
-        return fail(errc::protocol, "its root is not that of its chunks");
-    }
+    if (others == 1 && !root_fits(s)) return fail(errc::protocol, "its root is not that of its chunks");
     return core::ok();
 }
 
@@ -211,14 +282,16 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     for (auto f = first; f < first + count; ++f) s.verified[f] = 1;
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
-    if (!s.to_others.empty()) up_.begin(host_.env().clock.now(), 0);
+    if (!s.to_others.empty()) {
+        up_.begin(host_.env().clock.now(), delivered_bytes());
+        if (!std::exchange(watching_, true)) run_isolated(watch_uplink());
+    }
     for (const auto& c : s.to_others) {
         if (const auto link = c.link.lock()) link->data_ready();
     }
     moved_.notify();
     if (s.prefix < s.layout.frames()) return;
     s.complete = true;
-    if (!s.own) down_.look(host_.env().clock.now(), arrived_bytes_);
     host_.changed().notify();
 }
 

@@ -206,6 +206,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
     for (std::uint32_t i = 0; i < range.count;) {
         if (a->over) co_return core::ok();
         const auto inputs = inputs_of(*a, shard);
+        for (const auto& s : inputs) use_up(*s, i);
         auto n = inputs.empty() ? 0 : std::min(batch, range.count - i);
         for (const auto& s : inputs) n = s->run_from(i, n);
         if (n == 0) {
@@ -257,8 +258,13 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
     for (;;) {
         if (a->over) co_return core::ok();
         const auto inputs = inputs_of(*a, shard);
+        // The last frame brings the root: it comes again, if its link broke.
+        for (const auto& s : inputs) use_up(*s, range.count - 1);
         if (!inputs.empty() && std::ranges::all_of(inputs, [](const auto& s) { return s->complete; })) {
-            for (const auto& s : inputs) a->inputs[shard].push_back({*s->work, s->root});
+            for (const auto& s : inputs) {
+                a->inputs[shard].push_back({*s->work, s->root});
+                use_up(*s, range.count);
+            }
             break;
         }
         auto woken = co_await moved_.wait();

@@ -5,17 +5,31 @@
 namespace longhaul::peers {
 
 void rate_of_exchange::begin(core::time_point now, std::uint64_t already) {
-    if (begun_) return;
-    begun_ = true;
+    if (begun()) return;
     since_ = now;
-    already_ = already;
+    marks_.push_back({now, already});
 }
 
 void rate_of_exchange::look(core::time_point now, std::uint64_t total) {
-    if (!begun_ || now <= since_ || total < already_ + least_bytes) return;
-    const double seconds = core::to_seconds(now - since_);
-    best_ = std::max(best_, static_cast<double>(total - already_) / seconds);
-    seconds_ = seconds;
+    if (!begun() || now <= marks_.back().at) return;
+    if (total < marks_.back().total) {
+        marks_.assign(1, {now, total});
+        return;
+    }
+    const auto long_enough = [&](const mark& m) { return now - m.at >= window && total - m.total >= least_bytes; };
+    while (marks_.size() > 1 && long_enough(marks_[1])) marks_.pop_front();
+    const auto& from = marks_.front();
+    if (const auto bytes = total - from.total; bytes >= least_bytes) {
+        const double rate = static_cast<double>(bytes) / core::to_seconds(now - from.at);
+        if (now - from.at >= interval) best_ = std::max(best_, rate);
+        short_ = rate;
+        seconds_ = core::to_seconds(now - since_);
+    }
+    if (marks_.size() > 1 && total == marks_.back().total) {
+        marks_.back().at = now;  // nothing was under way: that time is not the line's
+    } else if (now - marks_.back().at >= interval) {
+        marks_.push_back({now, total});
+    }
 }
 
 double line_rate::with(const rate_of_exchange& latest) const {

@@ -2,30 +2,41 @@
 /// What a line carries, learnt from exchanges: for the next plan. Pure.
 
 #include <cstdint>
+#include <deque>
 
 #include "core/clock.hpp"
 
 namespace longhaul::peers {
 
-/// How fast bytes went one way in one exchange: the best average from its beginning to a moment when some stream was
-/// complete. So a peer that holds up the rest of the exchange does not make a line slow that was fast before.
+/// How fast bytes went one way in one exchange: the best average over half a second, or over as long as it took. So a
+/// peer that holds up the rest of the exchange, or a connection that begins slowly, does not make a line slow.
 class rate_of_exchange {
 public:
     /// With fewer bytes latency is measured, not a rate.
     static constexpr std::uint64_t least_bytes = 128 * 1024;
+    static constexpr core::duration window = std::chrono::milliseconds(500);
+    /// Looks that come closer together are not remembered: best look so often.
+    static constexpr core::duration interval = window / 5;
 
     /// Bytes flow from now on; `already` of the running total do not count. Only the first call does anything.
     void begin(core::time_point now, std::uint64_t already);
-    /// The running total now. To be told when something is complete; more often does no harm.
+    /// The running total now. A total that has shrunk is another one: the average begins anew.
     void look(core::time_point now, std::uint64_t total);
-    double bytes_per_second() const { return best_; }  ///< 0: too little went
-    double seconds() const { return seconds_; }        ///< from the beginning to the last look that counted
+    bool begun() const { return !marks_.empty(); }
+    /// 0: too little went.
+    double bytes_per_second() const { return best_ > 0 ? best_ : short_; }
+    double seconds() const { return seconds_; }  ///< from the beginning to the last look that counted
 
 private:
-    bool begun_ = false;
+    struct mark {
+        core::time_point at;
+        std::uint64_t total = 0;
+    };
+    std::deque<mark> marks_;  ///< of the latest window; the first one is older, or the beginning
     core::time_point since_{};
-    std::uint64_t already_ = 0;
-    double best_ = 0, seconds_ = 0;
+    double best_ = 0;   ///< over an interval at least: bytes come in clumps
+    double short_ = 0;  ///< of an exchange that took less
+    double seconds_ = 0;
 };
 
 /// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that

@@ -7,8 +7,12 @@
 
 namespace longhaul::peers {
 
-/// Bytes of all buffers that grow with the model. errc::config when `limit` is less (0: no limit).
-core::result<std::uint64_t> memory_needed(const core::tensor_manifest& tensors, const run_config& config,
-                                          std::uint64_t limit);
+struct declared_memory {
+    std::uint64_t total = 0;  ///< bytes of all buffers that grow with the model
+    std::uint64_t room = 0;   ///< left for what others send in exchanges, and the sums; 0: as much as it takes
+};
+/// errc::config when `limit` (0: none) holds not even the windows of a sharded exchange.
+core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors, const run_config& config,
+                                            std::uint64_t limit);
 
 }  // namespace longhaul::peers

@@ -85,6 +85,7 @@ core::result<message> from(const wire::Progress& p) {
     m.steps = p.steps();
     m.verified_bytes = p.verified_bytes();
     LONGHAUL_TRY_ASSIGN(m.payloads, numbers_from(p.payloads(), "payload authors"));
+    m.attempt = p.attempt();
     m.restarted = p.restarted();
     return m;
 }
@@ -102,6 +103,7 @@ core::result<message> from(const wire::Lines& p) {
     lines_message m;
     m.up = p.up();
     m.down = p.down();
+    m.room = p.room();
     if (!(m.up >= 0 && m.up <= fastest && m.down >= 0 && m.down <= fastest)) {
         return fail(errc::malformed, "a line of {} and {} bytes per second", m.up, m.down);
     }
@@ -193,6 +195,7 @@ core::byte_vector serialize(const message& m) {
                        r->set_steps(x.steps);
                        r->set_verified_bytes(x.verified_bytes);
                        r->mutable_payloads()->Add(x.payloads.begin(), x.payloads.end());
+                       r->set_attempt(x.attempt);
                        r->set_restarted(x.restarted);
                    },
                    [&](const applied_message& x) {
@@ -215,6 +218,7 @@ core::byte_vector serialize(const message& m) {
                        auto* r = p.mutable_lines();
                        r->set_up(x.up);
                        r->set_down(x.down);
+                       r->set_room(x.room);
                        for (const auto& l : x.links) {
                            auto* link = r->add_links();
                            link->set_peer(l.peer);

@@ -62,6 +62,7 @@ struct progress_message {
     std::uint32_t steps = 0;            ///< own inner steps done
     std::uint64_t verified_bytes = 0;   ///< of payloads of this round, arrived so far
     std::vector<peer_number> payloads;  ///< complete ones, sorted
+    std::uint32_t attempt = 0;          ///< in which it holds them
     bool restarted = false;             ///< in this round: what it had is gone, and it signs nothing more for it
 };
 struct applied_message {
@@ -94,6 +95,7 @@ struct lines_message {
     double up = 0;
     double down = 0;
     std::vector<line_report> links;  ///< sorted
+    std::uint64_t room = 0;          ///< bytes that it has for the streams of exchanges; 0: it does not count them
 };
 struct status_request {};
 struct status_reply {

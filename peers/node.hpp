@@ -70,6 +70,7 @@ struct node {
     peer_options options;
     std::uint64_t incarnation = 1;
     std::uint64_t memory = 0;  ///< bytes of all declared buffers
+    std::uint64_t room = 0;    ///< of them, for what others send in exchanges, and the sums; 0: as much as it takes
     std::optional<signed_manifest> run;
     run_secrets secrets;
     std::unique_ptr<optim::trainer> trainer;

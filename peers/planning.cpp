@@ -72,6 +72,37 @@ optim::exchange_network exchange_planner::network(const std::vector<peer_number>
     return net;
 }
 
+std::optional<std::uint64_t> exchange_planner::room_of(peer_number who) const {
+    const auto of = reports_.find(who);
+    return of == reports_.end() || of->second.said.room == 0 ? std::nullopt : std::optional(of->second.said.room);
+}
+
+void exchange_planner::fit_memory(exchange_plan& plan, std::size_t members) const {
+    const auto chunks = std::max(1U, model_.chunks);
+    const auto a_chunk = model_.payload_bytes / chunks + chunk_header_bytes;
+    const std::uint64_t others = members - 1;
+    std::map<peer_number, std::pair<std::uint64_t, std::uint64_t>> owned;  // chunks, shards
+    for (const auto& s : plan.shards) {
+        owned[s.owner].first += s.chunks;
+        ++owned[s.owner].second;
+    }
+    std::string windows;
+    for (auto& s : plan.shards) {
+        s.window = 0;
+        const auto room = room_of(s.owner);
+        const auto [its_chunks, its_shards] = owned[s.owner];
+        // Streams are kept through the round after theirs; beside them are the sums, of all shards.
+        const auto sums = 2 * model_.payload_bytes;
+        if (!room || its_chunks == 0 || sums + 2 * others * its_chunks * a_chunk <= *room) continue;
+        const auto each = (*room > sums ? *room - sums : 0) / std::max<std::uint64_t>(1, others * its_shards);
+        s.window = usual_window;
+        while (s.window > 1 && window_bytes(a_chunk, s.window) > each) --s.window;
+        windows += fmt::format("{}{} of {}", windows.empty() ? "" : ", ", s.owner, s.window);
+    }
+    if (!windows.empty()) plan.reason += "; for lack of memory a window of chunks a sender at peer " + windows;
+    plan.reason = plan.reason.substr(0, max_reason);
+}
+
 exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& members,
                                                 const std::vector<peer_number>& contributors, core::time_point now,
                                                 std::string_view present) const {
@@ -94,13 +125,21 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
                 f = std::move(kept);
             }
         }
+        const auto cramped = std::ranges::find_if(members, [&](peer_number m) {
+            const auto room = room_of(m);
+            return room && 2 * (members.size() - 1) * model_.payload_bytes > *room;
+        });
+        if (f.mode == optim::exchange_mode::gather && model_.may_shard && cramped != members.end()) {
+            f = optim::forecast_shard(net, work);
+            f.reason += fmt::format("; all payloads do not fit the memory of peer {}", *cramped);
+        }
     } else {
         f = out.mode == "shard" ? optim::forecast_shard(net, work) : optim::forecast_gather(net, work);
         f.reason += "; exchange.mode asks for it";
     }
     out.mode = f.mode == optim::exchange_mode::shard ? "shard" : "gather";
     for (std::size_t i = 0; i < f.chunks.size(); ++i) {
-        if (f.chunks[i] > 0) out.plan.shards.push_back({members[i], f.chunks[i]});
+        if (f.chunks[i] > 0) out.plan.shards.push_back({members[i], f.chunks[i], 0});
     }
     for (const auto& h : f.hops) {
         if (out.plan.relays.size() < max_relays) {
@@ -109,6 +148,7 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     }
     out.plan.predicted_seconds = f.seconds;
     out.plan.reason = std::move(f.reason);
+    fit_memory(out.plan, members.size());
     return out;
 }
 
@@ -152,6 +192,7 @@ exchange_plan exchange_planner::replan(const round_record& next, core::time_poin
     }
     out.predicted_seconds = next.exchange.predicted_seconds;
     out.reason = "the same shards, those of owners who left in other hands";
+    fit_memory(out, next.members.size());
     return out;
 }
 

@@ -15,6 +15,8 @@ class exchange_planner {
 public:
     /// A pair that both report as not linked for so long cannot reach each other.
     static constexpr core::duration time_to_link = std::chrono::seconds(4);
+    /// Chunks of a window where there is memory for them: enough to sum while others come.
+    static constexpr std::uint32_t usual_window = 8;
 
     struct model {
         std::uint32_t chunks = 1;  ///< of a payload, as its codec cuts it
@@ -55,6 +57,10 @@ private:
     /// From when on two members count as unable to reach each other, unless they link until then; nothing: they are
     /// linked, or one of them has said nothing yet.
     std::optional<core::time_point> apart_at(peer_number a, peer_number b) const;
+    /// Bytes that a member has for streams; nothing: it does not count them.
+    std::optional<std::uint64_t> room_of(peer_number who) const;
+    /// Owners who cannot hold all contributions get a window, and the reason says so.
+    void fit_memory(exchange_plan& plan, std::size_t members) const;
     optim::exchange_network network(const std::vector<peer_number>& members, core::time_point now) const;
     std::map<peer_number, report> reports_;
     model model_;

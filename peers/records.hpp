@@ -2,6 +2,7 @@
 /// Records of the replicated log as plain structs. They arrive from other peers, so `parse_record` checks every field.
 /// Peers are named by their admission number: small, never reused, the same on every replica.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -44,6 +45,8 @@ using optim::round_plan;
 struct shard_share {
     peer_number owner = 0;
     std::uint32_t chunks = 0;
+    /// Chunks of each contribution that the owner holds at a time (*stream*); 0: all, until the round is over (*keep*).
+    std::uint32_t window = 0;
     bool operator==(const shard_share&) const = default;
 };
 /// What `source` has for `to` goes through `via`.
@@ -58,6 +61,10 @@ struct exchange_plan {
     double predicted_seconds = 0;     ///< 0: nothing was measured yet
     std::string reason;               ///< why this plan, for people
     bool operator==(const exchange_plan&) const = default;
+    /// Some owner forgets what it has summed: another attempt needs all contributions again.
+    bool streams() const {
+        return std::ranges::any_of(shards, [](const auto& s) { return s.window > 0; });
+    }
 };
 inline constexpr std::size_t max_relays = 16 * 1024;
 /// Opens round `round`, or its next attempt. Sorted numbers; payloads are summed in the order of `contributors`.

@@ -91,7 +91,7 @@ void round_coordinator::progress(peer_number who, const progress_message& m, cor
     if (received || m.steps > v.steps) v.last_progress = now;
     v.steps = std::max(v.steps, m.steps);
     v.verified_bytes = std::max(v.verified_bytes, m.verified_bytes);
-    v.payloads.insert(m.payloads.begin(), m.payloads.end());
+    if (!forgetful_ || m.attempt == attempt_) v.payloads.insert(m.payloads.begin(), m.payloads.end());
 }
 
 void round_coordinator::ready(peer_number who, const ready_message& m, core::time_point now) {
@@ -156,11 +156,15 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             return attempt_ != 0 && l.open() && l.open()->members == open_members_ &&
                    l.open()->contributors == open_contributors_;
         };
-        // Payloads that go another way have their time once more.
-        if (attempt_ == 0 || same_but_the_way()) deadlines_from_ = now;
+        forgetful_ = (attempt_ != 0 && forgetful_) || (l.open() && l.open()->exchange.streams());
+        // Payloads that go another way, or all over again, have their time once more.
+        if (attempt_ == 0 || forgetful_ || same_but_the_way()) deadlines_from_ = now;
         attempt_ = open_attempt;
         attempt_started_ = now;
-        for (auto& [who, v] : views_) v.ready.reset();
+        for (auto& [who, v] : views_) {
+            v.ready.reset();
+            if (forgetful_) v.payloads.clear();
+        }
         // Whoever started again, also while this attempt was being logged, holds nothing of the round and stays lost
         // for it. But nobody holds or signs anything for an attempt that sums nothing.
         if (l.open() && l.open()->contributors.empty()) lost_.clear();
@@ -234,6 +238,7 @@ std::size_t round_coordinator::holders(peer_number author, const std::vector<pee
 bool round_coordinator::delivered(const round_record& open, peer_number author,
                                   const std::vector<peer_number>& alive) const {
     if (open.exchange.shards.empty()) return holders(author, alive) == alive.size();
+    if (open.exchange.streams()) return false;  // it would have to send it again
     const auto owners = summing(open);
     return std::ranges::includes(alive, owners) && holders(author, owners) == owners.size();
 }

@@ -122,6 +122,7 @@ private:
     // Of the open round.
     std::uint64_t generation_ = 0, round_ = 0;
     std::uint32_t attempt_ = 0;
+    bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
     core::time_point round_started_{}, attempt_started_{};
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;

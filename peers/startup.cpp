@@ -123,7 +123,9 @@ core::task<core::result<void>> make_trainer(node& n, const run_config& config) {
     o.device = n.options.device;
     o.threads = n.options.trainer_threads;
     o.fits = [&](const core::tensor_manifest& tensors) -> core::result<void> {
-        LONGHAUL_TRY_ASSIGN(n.memory, memory_needed(tensors, config, n.options.memory_limit));
+        LONGHAUL_TRY_ASSIGN(const auto declared, memory_needed(tensors, config, n.options.memory_limit));
+        n.memory = declared.total;
+        n.room = declared.room;
         return core::ok();
     };
     core::result<std::unique_ptr<optim::trainer>> made = fail(errc::internal, "no trainer was made");

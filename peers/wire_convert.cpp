@@ -173,6 +173,7 @@ wire::Round to_proto(const round_record& r) {
         auto* share = p.add_shards();
         share->set_owner(s.owner);
         share->set_chunks(s.chunks);
+        share->set_window(s.window);
     }
     for (const auto& x : r.exchange.relays) {
         auto* hop = p.add_relays();
@@ -202,7 +203,7 @@ core::result<exchange_plan> exchange_from(const wire::Round& p, const round_reco
     }
     for (const auto& s : p.shards()) {
         if (!member(s.owner())) return fail(errc::malformed, "a shard of ROUND {} is peer {}'s", r.round, s.owner());
-        out.shards.push_back({s.owner(), s.chunks()});
+        out.shards.push_back({s.owner(), s.chunks(), s.window()});
     }
     for (const auto& x : p.relays()) {
         const bool sound = x.source() != x.to() && x.via() != x.source() && x.via() != x.to();

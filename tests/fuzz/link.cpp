@@ -56,7 +56,7 @@ task<result<void>> victim::receive(std::string tag, std::uint64_t size) {
         FUZZ_CHECK(n <= size && at <= size - n && places.insert(at).second);
         told += n;
     };
-    auto got = co_await link->receive_transfer(tag, into, std::move(count), {});
+    auto got = co_await link->receive_transfer(tag, into, std::move(count), {}, 0);
     FUZZ_CHECK(!got || told == size);
     co_return core::ok();
 }
@@ -152,7 +152,8 @@ task<result<void>> victim::act(fuzz_input& in) {
         const auto number = static_cast<std::uint32_t>(bulk.size() + 1);
         const auto key = link->key_of_bulk(number);
         LONGHAUL_CO_TRY(key);
-        link->adopt_bulk(number, connect(number, bulk[number]));
+        const auto adopted = link->adopt_bulk(number, connect(number, bulk[number]));
+        LONGHAUL_CO_TRY(adopted);
     } else if (choice % 2 != 0 && c != control.get()) {
         c->stream->close();
     }

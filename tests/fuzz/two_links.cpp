@@ -52,8 +52,7 @@ task<result<std::unique_ptr<net::channel>>> conversation::dial(std::uint32_t num
 task<result<void>> conversation::accept(std::uint32_t number, std::unique_ptr<net::channel> theirs) {
     auto first = co_await theirs->next_record();
     LONGHAUL_CO_TRY(first);
-    ends[1]->adopt_bulk(number, std::move(theirs));
-    co_return core::ok();
+    co_return ends[1]->adopt_bulk(number, std::move(theirs));
 }
 
 task<result<void>> conversation::receive_messages(std::size_t at) {
@@ -70,7 +69,7 @@ task<result<void>> conversation::receive(std::size_t at, std::string tag, std::u
     core::byte_vector into(size);
     std::uint64_t told = 0;
     net::link::arrival_handler count = [&told](std::uint64_t, std::uint64_t n) { told += n; };
-    auto got = co_await ends[at]->receive_transfer(tag, into, std::move(count), {});
+    auto got = co_await ends[at]->receive_transfer(tag, into, std::move(count), {}, 0);
     FUZZ_CHECK(got && told == size && into == *transfers.at(tag));
     --transfers_left;
     heard.notify();

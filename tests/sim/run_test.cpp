@@ -329,7 +329,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     r.w.run_for(100ms);
     const auto falling = last_way(slow);
     INFO(falling.reason);
-    CHECK(falling.owned == 0);
+    CHECK(falling.owned < before.owned / 3);
     REQUIRE(r.until_round(6));
     r.w.run_for(100ms);
     const auto fallen = last_way(slow);
@@ -346,7 +346,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     const auto again = last_way(slow);
     INFO(again.reason);
     CHECK(again.mode == "shard");
-    CHECK(again.owned > 0.15);
+    CHECK(again.owned > 0.1);
     CHECK(again.predicted < 2 * before.predicted);
     const auto problem = r.finish(12, "");
     INFO(problem);
@@ -401,4 +401,34 @@ TEST_CASE("with feedback a payload that no round took comes whole, with a later 
     }
     CHECK(missed >= 1);
     CHECK(counted == made);
+}
+
+TEST_CASE("an owner with little memory takes part with a window, and a death repeats the exchange", "[sim]") {
+    for (std::uint64_t seed = 1; seed <= 2; ++seed) {
+        INFO("seed " << seed);
+        constexpr std::uint64_t elements = 400'000;
+        auto c = quadratic_run(7, 4);
+        c.model.width = elements;
+        c.eval.every = 0;
+        c.exchange.codec = "f32";
+        small_run r(seed);
+        // Room for the sums and a window a sender, and not for a quarter of all payloads.
+        r.s.memory["n1"] = 80 * elements + 1'700'000;
+        r.start(c, 4, usual_line);
+        REQUIRE(r.until_round(3));
+        std::string reason;
+        for (const auto& [at, e] : r.w["n0"].events()) {
+            if (e.name != "plan") continue;
+            CHECK(std::get<std::string>(*e.find("mode")) == "shard");
+            reason = std::get<std::string>(*e.find("reason"));
+        }
+        CHECK(reason.find("a window of chunks a sender at peer 2 of ") != std::string::npos);
+        core::seeded_entropy random(seed);
+        r.w.run_for(core::from_seconds(random.unit()));
+        const auto dead = fmt::format("n{}", 1 + random.below(3));
+        r.w[dead].kill();
+        const auto problem = r.finish(7, dead);
+        INFO(problem);
+        CHECK(problem.empty());
+    }
 }

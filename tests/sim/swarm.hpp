@@ -36,6 +36,7 @@ struct swarm {
     std::map<std::string, std::string> tickets;  ///< what each node said of itself when it was ready
     core::duration step_time{};
     std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
+    std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
     std::map<std::string, const peers::peer*> alive;
 
     node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
@@ -75,6 +76,7 @@ struct swarm {
             if (ticket.empty()) ticket = r.ticket;
             tickets[name] = r.ticket;
         };
+        if (memory.contains(name)) o.memory_limit = memory.at(name);
         if (found) {
             o.found = peers::founding{*found};
         } else {

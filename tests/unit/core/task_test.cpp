@@ -128,6 +128,48 @@ TEST_CASE("a wait with a deadline ends by a call, by its time or by its cancella
     CHECK(w.outcome);
 }
 
+TEST_CASE("who waits for a time in the past gives others a turn, hears of a call, and can be cancelled") {
+    world w;
+    wakeup changed(w.io.get_executor());
+    scope children(w.io.get_executor());
+    bool stop = false;
+    std::size_t turns = 0, calls = 0;
+    auto spins = [](world& in, wakeup& on, const bool& enough, std::size_t& times,
+                    std::size_t& heard) -> task<result<void>> {
+        for (; !enough && times < 1000; ++times) {
+            const auto woken = co_await on.wait(in.time, in.time.now() - 1s);
+            if (woken) ++heard;
+        }
+        co_return ok();
+    };
+    auto stops = [](wakeup& on, bool& enough) -> task<result<void>> {
+        on.notify();
+        enough = true;
+        co_return ok();
+    };
+    children.spawn("spins", spins(w, changed, stop, turns, calls));
+    children.spawn("stops", stops(changed, stop));
+    w.start_main(children.join());
+    CHECK(turns == 1);
+    CHECK(calls == 1);
+    REQUIRE(w.outcome);
+    CHECK(*w.outcome);
+
+    auto cancels = [](scope& all) -> task<result<void>> {
+        all.cancel();
+        co_return ok();
+    };
+    const bool never = false;
+    turns = 0;
+    w.outcome.reset();
+    scope others(w.io.get_executor());
+    others.spawn("spins", spins(w, changed, never, turns, calls));
+    others.spawn("cancels", cancels(others));
+    w.start_main(others.join());
+    CHECK(w.outcome);
+    CHECK(turns < 1000);
+}
+
 TEST_CASE("a call wakes those who wait, in the order in which they came, and not those who come later") {
     world w;
     wakeup changed(w.io.get_executor());

@@ -189,6 +189,12 @@ struct world {
     bool simulated;    ///< how long something took means something: in real time the machine may stall
 };
 
+class kept_events final : public core::event_sink {
+public:
+    void emit(const core::event& e) override { seen.push_back(e); }
+    std::vector<core::event> seen;
+};
+
 /// One node: its identity, its view of the network, its mesh, and what came up.
 struct node {
     node(world& w, mesh_options options = {}, std::uint64_t incarnation = 1)
@@ -197,7 +203,7 @@ struct node {
         : base(w),
           self(std::move(own)),
           network(w.env.network, w.env.clock, w.env.entropy),
-          env{w.env.executor, w.env.clock, w.env.entropy, network, w.env.storage, w.env.workers, w.env.events},
+          env{w.env.executor, w.env.clock, w.env.entropy, network, w.env.storage, w.env.workers, events},
           changed(w.env.executor) {
         options.incarnation = incarnation;
         net.emplace(
@@ -215,6 +221,7 @@ struct node {
     world& base;
     identity self;
     faulty_network network;
+    kept_events events;
     environment env;
     mesh::admission admit;
     std::function<void(link&)> on_up;
@@ -303,12 +310,6 @@ inline task<result<void>> move_one(world& w, link& from, link& to, std::string_v
     co_return ok();
 }
 
-class no_events final : public core::event_sink {
-public:
-    void emit(const core::event& e) override { seen.push_back(e); }
-    std::vector<core::event> seen;
-};
-
 /// Over real loopback TCP and real time.
 inline void run_real(const std::function<task<result<void>>(world&)>& body, core::duration limit = 60s) {
     asio::io_context io;
@@ -319,7 +320,7 @@ inline void run_real(const std::function<task<result<void>>(world&)>& body, core
     const auto folder = std::filesystem::temp_directory_path() / ("longhaul_link_" + entropy.key().brief());
     auto storage = core::posix_storage::open(folder.string(), workers);
     REQUIRE(storage);
-    no_events events;
+    kept_events events;
     environment env{io.get_executor(), clock, entropy, network, **storage, workers, events};
     world w{env, "127.0.0.1", false};
     std::optional<result<void>> outcome;

@@ -146,6 +146,58 @@ TEST_CASE("a delay that bulk does not make takes half of it at most, and a singl
     CHECK(g.limit() == 0);
 }
 
+TEST_CASE("two links that share a line do not hold each other down, and one that is alone again takes all of it") {
+    constexpr double line = 1.25e6, rtt = 0.1;
+    std::array<delay_guard, 2> guards;
+    std::array<double, 2> delivered{};
+    core::time_point now{1s};
+    double queue = 0, probed = 0, late = 0;
+    const auto run = [&](double seconds, bool both) {
+        late = 0;
+        for (double t = 0; t < seconds; t += 0.005) {
+            now += 5ms;
+            std::array<double, 2> sends{};
+            for (std::size_t i = 0; i < (both ? 2U : 1U); ++i) {
+                const double limit = guards[i].limit();
+                sends[i] = limit > 0 ? std::min(limit, 1.5 * line) : 1.5 * line;
+            }
+            const double all = sends[0] + sends[1];
+            queue = std::min(line * rtt, queue + all * 0.005);
+            const double through = std::min(queue, line * 0.005);
+            queue -= through;
+            for (std::size_t i = 0; i < 2; ++i) {
+                delivered[i] += through * sends[i] / all;
+                if (sends[i] > 0) guards[i].delivered(now, static_cast<std::uint64_t>(delivered[i]));
+            }
+            if (t > seconds / 2) late += through;
+            if ((probed += 0.005) < rtt / 2) continue;
+            probed = 0;
+            for (auto& g : guards) g.round_trip(now, core::from_seconds(rtt + queue / line), core::from_seconds(rtt));
+        }
+    };
+    run(10, true);
+    CHECK(late > 0.85 * line * 5);
+    guards[1].idle();
+    run(4, false);
+    CHECK(late > 0.9 * line * 2);
+}
+
+TEST_CASE("bulk that comes again after a pause is not held to what a queue of long ago asked for") {
+    delay_guard g;
+    core::time_point now{1s};
+    std::uint64_t total = 0;
+    for (int i = 0; i < 60; ++i) {
+        now += 50ms;
+        total += 50'000;  // 1 MB/s, whatever the limit
+        g.delivered(now, total);
+        g.round_trip(now, i < 30 ? 100ms : 400ms, 100ms);
+    }
+    REQUIRE(g.limit() > 0);
+    REQUIRE(g.limit() < 0.6e6);
+    g.idle();
+    CHECK(g.limit() > 0.9e6);
+}
+
 TEST_CASE("a count of delivered bytes that falls is no rate") {
     delay_guard g;
     core::time_point now{1s};

@@ -213,6 +213,89 @@ LINK_TEST("a bulk connection needs the session, a fresh number and the key") {
     co_return co_await beside(w, n, body);
 }
 
+namespace {
+
+/// Somebody who read a session's id off the wire, and has no key.
+struct eavesdropper {
+    std::unique_ptr<stream> connection;
+};
+
+/// Says the hello of bulk connection `number`, and waits until it is answered.
+task<result<void>> say_hello(world& w, const endpoint& to, const rogue& overheard, std::uint32_t number,
+                             eavesdropper& out) {
+    auto s = co_await connect(w, to);
+    LONGHAUL_CO_TRY(s);
+    raw_connection c(std::move(*s));
+    hello mine;
+    mine.role = hello_role::bulk;
+    mine.connection = number;
+    mine.session = session_of(overheard.exporter);
+    const auto greeted = co_await greet(c, mine);
+    LONGHAUL_CO_TRY(greeted);
+    out.connection = std::move(c.stream);
+    co_return ok();
+}
+
+/// Brings a rogue's link up.
+task<result<void>> link_up(world& w, node& h, rogue& r) {
+    const auto self = identity::generate(w.env.entropy);
+    MUST(co_await introduce(w, self, h.at, r));
+    co_return co_await eventually(w, [&h] { return !h.ups.empty(); });
+}
+
+}  // namespace
+
+LINK_TEST("who knows a session's id and no key uses up no connection number") {
+    node n(w);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        rogue r;
+        MUST(co_await link_up(in, h, r));
+        for (const std::uint32_t number : {1U, 2U, 0xFFFFFFFFU}) {
+            eavesdropper e;
+            MUST(co_await say_hello(in, h.at, r, number, e));
+            const byte_vector guess(2 + 48, std::byte{0});
+            MUST(co_await e.connection->write_some(guess));
+            MUST(co_await hung_up(in, *e.connection));
+        }
+        for (const std::uint32_t number : {1U, 2U}) {
+            rogue other;
+            other.exporter = r.exporter;
+            MUST(co_await open_bulk(in, h.at, other, number));
+            MUST(co_await put(*other.bulk, idle_type, 0, nothing));
+            MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 1; }));
+            other.bulk.reset();
+            MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 0; }));
+        }
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
+LINK_TEST("a session's id alone does not admit to the room for acquaintances, its key does") {
+    mesh_options crowded;
+    crowded.door = {.strangers = 1, .strangers_per_block = 1, .acquaintances = 1, .acquaintances_per_block = 1};
+    crowded.is_member = [](const peer_key&) { return false; };  // nobody is known by its address
+    node n(w, crowded);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        rogue r;
+        MUST(co_await link_up(in, h, r));
+        eavesdropper one, two;
+        MUST(co_await say_hello(in, h.at, r, 1, one));
+        MUST(co_await say_hello(in, h.at, r, 2, two));
+        MUST(co_await hung_up(in, *one.connection));
+        CHECK(h.net->door().waiting == 1);
+        // The genuine one: it is vouched for as soon as its first message opens, though its first record is to come.
+        MUST(co_await open_bulk(in, h.at, r, 3));
+        MUST(co_await hung_up(in, *two.connection));
+        MUST(co_await say_hello(in, h.at, r, 4, one));
+        CHECK(h.net->door().waiting == 2);
+        MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+        MUST(co_await eventually(in, [&h] { return h.ups[0]->stats().streams == 1; }));
+        co_return ok();
+    };
+    co_return co_await beside(w, n, body);
+}
+
 LINK_TEST("late and repeated segments are dropped, bytes arrive once") {
     node n(w);
     auto body = [](world& in, node& h) -> task<result<void>> {

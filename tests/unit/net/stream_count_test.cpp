@@ -22,6 +22,9 @@ struct model {
     double capacity;  ///< from there on a queue stands in the path
 };
 
+/// Bytes of a transfer that is large for every link.
+constexpr std::uint64_t endless = std::uint64_t{1} << 40;
+
 /// A link on which `per_stream` bytes per second is what one connection carries.
 model limited(double capacity, double rtt, double window, double per_stream) {
     return {rtt, window, [=](unsigned k) { return std::min(capacity, k * per_stream); }, capacity};
@@ -45,6 +48,7 @@ run drive(stream_count& count, const model& m, double seconds, core::time_point&
         s.delivered = static_cast<std::uint64_t>(delivered);
         s.saturated = s.flowing = true;
         s.open = count.wanted();
+        s.offered = endless;
         s.rtt = core::from_seconds(m.rtt);
         s.queueing = rate >= m.capacity;
         s.window = static_cast<std::uint64_t>(m.window);
@@ -134,6 +138,37 @@ TEST_CASE("a thin wire is given one connection within two short transfers, thoug
     CHECK(count.wanted() == 1);
 }
 
+TEST_CASE("until the wire is known, only so many connections carry as there is to send, then what it needs") {
+    stream_count count;
+    stream_sample s;
+    s.rtt = 100ms;
+    s.window = 2'700'000;
+    count.step(s);
+    REQUIRE(count.wanted() == 7);  // to have open
+    CHECK(count.carrying(0) == 1);
+    CHECK(count.carrying(400'000) == 1);
+    CHECK(count.carrying(2'500'000) == 3);
+    CHECK(count.carrying(64 << 20) == 7);
+    CHECK(stream_count(5).carrying(1) == 5);
+
+    // Small payloads on a thin wire: it is known after a few, and one was enough all along.
+    core::time_point now{};
+    double delivered = 0;
+    for (int step = 0; step < 100; ++step) {
+        now += 25ms;
+        delivered += 4e6 / 8 * 0.025;
+        s.now = now;
+        s.delivered = static_cast<std::uint64_t>(delivered);
+        s.saturated = s.flowing = true;
+        s.open = 1;
+        s.offered = 400'000;
+        count.step(s);
+        REQUIRE(count.carrying(400'000) == 1);
+    }
+    CHECK(count.wanted() == 1);
+    CHECK(count.carrying(64 << 20) == 1);
+}
+
 TEST_CASE("in slow start nothing is given up") {
     // Goodput doubles each round trip, and only then shows what the wire carries.
     stream_count count;
@@ -219,6 +254,7 @@ TEST_CASE("connections that cannot be had are not waited for") {
         s.delivered = static_cast<std::uint64_t>(delivered);
         s.saturated = s.flowing = true;
         s.open = std::min(3U, count.wanted());
+        s.offered = endless;
         s.rtt = 100ms;
         count.step(s);
     }

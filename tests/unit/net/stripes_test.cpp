@@ -1,5 +1,6 @@
 // Transfers over several bulk connections that die, hang and are asked for by either end.
 
+#include "net/transfers.hpp"
 #include "tests/unit/net/link_world.hpp"
 
 namespace longhaul::net::testing {
@@ -55,6 +56,42 @@ LINK_TEST("as many connections are opened as either end wants, and a transfer us
         co_return ok();
     };
     co_return co_await with_stripes(w, 2, 4, body);
+}
+
+SIMULATED_LINK_TEST("a transfer's event counts from its first byte, and only what had to come") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        constexpr std::size_t size = 8 * segment_bytes, held = 2 * segment_bytes;
+        const auto data = std::make_shared<const byte_vector>(pattern(size, 1));
+        const auto ready = std::make_shared<std::uint64_t>(0);
+        byte_vector into(size);
+        core::scope all(in.env.executor);
+        s.ba->on_offer([&](const std::string& tag, std::uint64_t) {
+            all.spawn("take", s.ba->receive_transfer(tag, into, {}, [&](std::uint64_t at, std::uint64_t) {
+                std::ranges::copy(std::span(*data).subspan(at, segment_bytes),
+                                  into.begin() + static_cast<std::ptrdiff_t>(at));
+                return at < held;
+            }));
+        });
+        all.spawn("give", s.ab->send_transfer("late", data, ready));
+        for (const auto& [pause, made] : {std::pair(2s, size / 2), std::pair(1s, size)}) {
+            auto slept = co_await in.env.clock.sleep_for(pause);
+            MUST(slept);
+            *ready = made;
+            s.ab->data_ready();
+        }
+        MUST(co_await all.join());
+        CHECK(into == *data);
+        for (const auto* n : {&s.a, &s.b}) {
+            const auto found = std::ranges::find(n->events.seen, "transfer", &core::event::name);
+            MUST_HOLD(found != n->events.seen.end());
+            const auto seconds = std::get<double>(*found->find("seconds"));
+            CHECK(std::get<std::uint64_t>(*found->find("bytes")) == size - held);
+            CHECK(seconds >= 1);
+            CHECK(seconds < 1.1);
+        }
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 1, 1, body);
 }
 
 LINK_TEST("one connection after another dies during a transfer, and every byte arrives, once") {

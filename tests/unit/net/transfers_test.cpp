@@ -74,7 +74,7 @@ TEST_CASE("what the receiver holds already is not sent, and not counted as deliv
     while (const auto w = p.out.next(1, noon)) {
         sent.push_back(w->what.index());
         REQUIRE(p.in.begin(w->what));
-        p.in.verified(1, w->what, w->what.length);
+        p.in.verified(1, w->what, w->what.length, noon);
         p.in.finish(w->what);
     }
     CHECK(sent == std::vector<std::uint64_t>{0, 2});
@@ -89,6 +89,74 @@ TEST_CASE("what the receiver holds already is not sent, and not counted as deliv
     CHECK(((*all)->outcome && *(*all)->outcome));
     CHECK(p.in.active() == 0);
     CHECK_FALSE(p.in.report());
+}
+
+TEST_CASE(
+    "a window holds a transfer that is larger: bytes come only against credit, and lie at their place modulo its "
+    "size") {
+    pair_of_tables p;
+    const std::size_t size = 5 * segment_bytes + 7;
+    const auto t = p.offer("t", size);
+    core::byte_vector window(2 * segment_bytes);
+    CHECK(p.in.accept("t", core::mutable_bytes(window).first(segment_bytes + 1)).error().code == errc::usage);
+    CHECK(p.in.accept("t", core::mutable_bytes(window).first(0)).error().code == errc::usage);
+    const auto accepted = p.in.accept("t", window);
+    REQUIRE(accepted);
+    const auto& in = **accepted;
+    CHECK(in.credit == window.size());
+    REQUIRE(p.out.on(wire::transfer_accept{t->id, in.credit}));
+    std::vector<std::uint64_t> sent;
+    const auto send_all = [&] {
+        while (const auto w = p.out.next(1, noon)) {
+            sent.push_back(w->what.index());
+            REQUIRE(p.in.begin(w->what));
+            const auto place = p.in.place(w->what, 3, 2);
+            CHECK(place.data() == window.data() + w->what.offset % window.size() + 3);
+            p.in.verified(1, w->what, w->what.length, noon);
+            p.in.finish(w->what);
+        }
+    };
+    send_all();
+    CHECK(sent == std::vector<std::uint64_t>{0, 1});
+    // Whoever sends against no credit would overwrite what is still needed.
+    segment early{t->id, 2 * segment_bytes, segment_bytes};
+    CHECK(p.in.begin(early).error().code == errc::protocol);
+    CHECK_FALSE(p.in.make_room("t", 0));
+    CHECK(p.in.make_room("t", segment_bytes + 5));  // room for one whole segment
+    CHECK(p.in.begin(early));
+    REQUIRE(p.out.on(wire::transfer_accept{t->id, in.credit}));
+    send_all();
+    CHECK(sent == std::vector<std::uint64_t>{0, 1, 2});
+    CHECK_FALSE(p.in.make_room("t", segment_bytes));  // less than before
+    CHECK_FALSE(p.in.make_room("unknown", 5));
+    CHECK(p.in.make_room("t", 3 * segment_bytes));
+    REQUIRE(p.out.on(wire::transfer_accept{t->id, in.credit}));
+    send_all();
+    CHECK(sent == std::vector<std::uint64_t>{0, 1, 2, 3, 4});
+    CHECK(p.in.make_room("t", 4 * segment_bytes));
+    CHECK(in.credit == size);
+    REQUIRE(p.out.on(wire::transfer_accept{t->id, in.credit}));
+    send_all();
+    CHECK(sent == std::vector<std::uint64_t>{0, 1, 2, 3, 4, 5});
+    CHECK((in.outcome && *in.outcome));
+    // What is not wanted any more counts as arrived, and nothing is written to its place.
+    const auto skipped = p.offer("skipped", size);
+    CHECK_FALSE(p.in.make_room("skipped", segment_bytes));  // not accepted
+    REQUIRE(p.in.accept("skipped", window));
+    const segment first{skipped->id, 0, segment_bytes};
+    CHECK(*p.in.begin(first));
+    p.in.verified(1, first, 100, noon);
+    CHECK(p.in.make_room("skipped", segment_bytes));
+    CHECK_FALSE(*p.in.begin(first));
+    CHECK(p.in.place(first, 100, 2).empty());
+    CHECK(p.in.active() == 1);
+    REQUIRE(p.in.report());
+    // From an earlier link everything before byte 3·segment + 1 was used: whole segments of it need not come.
+    const auto again = p.offer("again", size);
+    const auto later = p.in.accept("again", window, {}, {}, 3 * segment_bytes + 1);
+    REQUIRE(later);
+    CHECK((*later)->credit == 5 * segment_bytes);
+    CHECK((*later)->have == std::vector<bool>{true, true, true, false, false, false});
 }
 
 TEST_CASE("a transfer that is still being made goes as far as it is ready, and what arrives is told once") {
@@ -116,7 +184,7 @@ TEST_CASE("a transfer that is still being made goes as far as it is ready, and w
     CHECK(p.in.active() == 0);
     for (const auto i : {2U, 0U, 3U, 1U}) {
         REQUIRE(p.in.begin(sent[i]));
-        p.in.verified(1, sent[i], sent[i].length);
+        p.in.verified(1, sent[i], sent[i].length, noon);
         CHECK(p.in.active() == 1);
         p.in.finish(sent[i]);
     }
@@ -160,6 +228,28 @@ TEST_CASE("payloads go before states, and a state goes on when the payloads are 
     CHECK_FALSE(p.out.backlog());
 }
 
+TEST_CASE("a connection that stands by gets what another holds up, and nothing else") {
+    pair_of_tables p;
+    core::byte_vector into(6 * segment_bytes);
+    const auto t = p.offer("t", into.size());
+    p.accept(*t, into);
+    auto now = noon + 1s;
+    REQUIRE(p.out.next(2, now));
+    CHECK_FALSE(p.out.overdue(3, now + 1h));  // nobody knows yet how long a segment takes
+    for (std::uint64_t i = 1; i < 4; ++i) {
+        REQUIRE(p.out.next(1, now)->what.index() == i);
+        now += 100ms;
+        REQUIRE(p.out.on(wire::transfer_progress{t->id, {{i, 1}}}, now));
+    }
+    CHECK_FALSE(p.out.overdue(3, noon + 1s + 100ms));
+    CHECK_FALSE(p.out.overdue(2, now + 1h));  // it has something to do
+    const auto late = p.out.overdue(3, now + 1h);
+    REQUIRE(late);
+    CHECK(late->what.index() == 0);
+    CHECK_FALSE(p.out.overdue(4, now + 1h));
+    CHECK(p.out.backlog());
+}
+
 TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, and the first to arrive counts") {
     pair_of_tables p;
     core::byte_vector into(6 * segment_bytes);
@@ -187,11 +277,11 @@ TEST_CASE("a segment that a slow connection holds up goes to an idle one, once, 
     const auto half = segment_bytes / 2;
     REQUIRE(*p.in.begin(s));
     CHECK(p.in.place(s, 0, half).data() == into.data());
-    p.in.verified(2, s, half);
+    p.in.verified(2, s, half, noon);
     CHECK(p.in.find("t")->verified() == half);
-    p.in.verified(1, s, segment_bytes - 1);
+    p.in.verified(1, s, segment_bytes - 1, noon);
     CHECK(p.in.find("t")->verified() == segment_bytes - 1);  // each place counts once
-    p.in.verified(1, s, 1);
+    p.in.verified(1, s, 1, noon);
     CHECK_FALSE(p.in.finish(s));
     CHECK(p.in.find("t")->verified() == segment_bytes);
     CHECK(p.in.place(s, half, half).empty());  // the rest of connection 2's is not written any more
@@ -261,7 +351,7 @@ TEST_CASE("over any connections that die at any time, every byte arrives, once")
                     // Whatever is already there came twice.
                     REQUIRE(std::ranges::all_of(place, [](std::byte b) { return b == std::byte{0}; }));
                     std::ranges::fill(place, std::byte{1});
-                    p.in.verified(c.number, s, s.length);
+                    p.in.verified(c.number, s, s.length, noon);
                     arrived += s.length;
                     if (const auto whole = p.in.finish(s)) {
                         REQUIRE(p.out.on(wire::transfer_done{whole->id}, now));

@@ -182,9 +182,25 @@ TEST_CASE("two sites that share an uplink: every payload crosses once and is for
     infer_sites(found);
     for (std::size_t i = 0; i < 8; ++i) CHECK(found.same_site(i, i < 4 ? 0 : 4));
     CHECK_FALSE(found.same_site(0, 4));
+    // What a member reports of its line is its share of the site's.
+    for (auto& p : found.peers) p.up = p.down = capacity(25);
+    infer_sites(found);
+    CHECK(found.sites[found.peers[0].site].up == capacity(100));
+    const auto inferred = forecast_gather(found, dense(4 * mib));
+    CHECK(inferred.seconds >= four);
+    CHECK(inferred.seconds < 1.1 * four);
     auto apart = eight();
     infer_sites(apart);
     for (std::size_t i = 1; i < 8; ++i) CHECK_FALSE(apart.same_site(0, i));
+}
+
+TEST_CASE("a member sees by its round trips with whom it shares its line, in a cluster with nobody") {
+    using flags = std::vector<bool>;
+    CHECK(inside_site({0.001, 0.05, 0.002, 0.06}) == flags{true, false, true, false});
+    CHECK(inside_site({0.001, 0.0, 0.05}) == flags{true, false, false});      // not measured: not known
+    CHECK(inside_site({0.001, 0.002, 0.003}) == flags{false, false, false});  // all are near
+    CHECK(inside_site({0.004, 0.012, 0.05}) == flags{false, false, false});   // not clearly apart
+    CHECK(inside_site({}).empty());
 }
 
 TEST_CASE("peers that cannot reach each other go through one that both reach, and whoever nobody reaches is named") {

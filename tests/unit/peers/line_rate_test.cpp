@@ -37,6 +37,37 @@ TEST_CASE("a line's rate in an exchange is its best average: who holds up the re
     CHECK(r.seconds() == 20);
 }
 
+TEST_CASE("a line's rate is that of its best half second, neither of a slow beginning nor of a pause") {
+    rate_of_exchange r;
+    r.begin(start, 0);
+    // A round trip of nothing, half a second of slow start, half a second at 10 MB/s, a pause, and a little more.
+    std::uint64_t total = 0;
+    for (int ms = 0; ms <= 5000; ms += 25) {
+        if (ms > 200 && ms <= 700) total += 25'000;
+        if (ms > 700 && ms <= 1200) total += 250'000;
+        if (ms > 4000 && ms <= 4200) total += 50'000;
+        r.look(start + std::chrono::milliseconds(ms), total);
+    }
+    CHECK(r.bytes_per_second() > 9e6);
+    CHECK(r.bytes_per_second() <= 10e6);
+    // Another total, of other links: it begins anew, and what was seen stays.
+    const auto before = r.bytes_per_second();
+    r.look(start + 6s, mb);
+    r.look(start + 7s, 2 * mb);
+    CHECK(r.bytes_per_second() == before);
+    r.look(start + 8s, 40 * mb);
+    CHECK(r.bytes_per_second() > before);
+}
+
+TEST_CASE("a thin line needs more than half a second to show its rate") {
+    rate_of_exchange r;
+    r.begin(start, 0);
+    std::uint64_t total = 0;
+    for (int ms = 0; ms <= 8000; ms += 100) r.look(start + std::chrono::milliseconds(ms), total += 5'000);
+    CHECK(r.bytes_per_second() > 49'000);
+    CHECK(r.bytes_per_second() < 52'000);
+}
+
 TEST_CASE("a faster exchange counts at once, a smaller one fades what was seen, one that went on slowly replaces it") {
     line_rate line;
     CHECK(line.with({}) == 0);

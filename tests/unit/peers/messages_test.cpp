@@ -39,14 +39,14 @@ std::vector<message> all_messages() {
             log_entries{5, {serialize(record(admit_of(1))), core::byte_vector{}, serialize(record(admit_of(2)))}},
             snapshot,
             some_ready(),
-            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, true},
+            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, 4, true},
             applied_message{2, 3, 2, 1.625},
             fetch_message{fetch_kind::aggregate, 1, 2},
             fetch_refused{{fetch_kind::aggregate, 1, 2}, "not here"},
             leaving_message{"asked to"},
             status_request{},
             status_reply{R"({"round":3})"},
-            lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}},
+            lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}, 3'000'000},
             reach_request{7401},
             reach_reply{net::endpoint{"192.0.2.1", 7401}, "why not"}};
 }
@@ -145,6 +145,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.steps == 17);
     CHECK(p.verified_bytes == 1'000'000'000'000);
     CHECK(p.payloads == std::vector<peer_number>{1, 5, 1024});
+    CHECK(p.attempt == 4);
     CHECK(p.restarted);
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
     const auto f = reparsed(std::get<fetch_message>(all[11]));
@@ -155,6 +156,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     const auto l = reparsed(std::get<lines_message>(all[16]));
     CHECK(l.up == 1.5e6);
     CHECK(l.down == 2.5e6);
+    CHECK(l.room == 3'000'000);
     CHECK(l.links == std::get<lines_message>(all[16]).links);
     CHECK(reparsed(std::get<reach_request>(all[17])).port == 7401);
     const auto reach = reparsed(std::get<reach_reply>(all[18]));

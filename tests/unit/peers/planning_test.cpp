@@ -128,3 +128,41 @@ TEST_CASE("another attempt keeps the shards and gives those of the dead to the l
         }
     }
 }
+
+TEST_CASE("the plan chooses by memory: no gather that does not fit, and a window for an owner who cannot keep all") {
+    const std::vector<peer_number> all{1, 2, 3};
+    const auto model = dense();
+    auto p = everybody_linked({100, 100, 100}, model);
+    // Nobody counts its memory.
+    for (const auto& s : p.plan(all, all, start, "").plan.shards) CHECK(s.window == 0);
+    const auto say = [&p](peer_number who, double payloads, std::vector<peer_number> others) {
+        auto said = lines(100, 100, std::move(others));
+        said.room = static_cast<std::uint64_t>(payloads * static_cast<double>(std::uint64_t{4} << 22));
+        p.heard(who, said, start);
+    };
+    say(1, 4, {2, 3});    // the sums and both others' thirds, of two rounds: 2 + 4/3 payloads
+    say(2, 2.5, {1, 3});  // the sums, and half a payload for windows
+    say(3, 2.1, {1, 2});
+    const auto c = p.plan(all, all, start, "");
+    REQUIRE(c.plan.shards.size() == 3);
+    CHECK(c.plan.shards[0].window == 0);
+    CHECK(c.plan.shards[1].window == exchange_planner::usual_window);
+    CHECK(c.plan.shards[2].window >= 1);
+    CHECK(c.plan.shards[2].window < exchange_planner::usual_window);
+    CHECK(c.plan.streams());
+    CHECK(c.plan.reason.find("a window of chunks a sender at peer 2 of 8, 3 of ") != std::string::npos);
+    // A window serves the new owner of a shard, too, if it has as little.
+    round_record r;
+    r.members = r.contributors = {2, 3};
+    r.exchange = c.plan;
+    for (const auto& s : p.replan(r, start).shards) CHECK(s.window >= 1);
+    // Two members exchange everything with each other, unless that does not fit.
+    auto two = everybody_linked({100, 100}, model);
+    CHECK(two.plan({1, 2}, {1, 2}, start, "").mode == "gather");
+    auto said = lines(100, 100, {1});
+    said.room = std::uint64_t{5} << 22;
+    two.heard(2, said, start);
+    const auto forced = two.plan({1, 2}, {1, 2}, start, "gather");
+    CHECK(forced.mode == "shard");
+    CHECK(forced.plan.reason.find("do not fit the memory of peer 2") != std::string::npos);
+}

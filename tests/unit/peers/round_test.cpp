@@ -733,3 +733,32 @@ TEST_CASE("a coordinator that starts with a round open waits for its members to 
         CHECK(t.step<round_record>().members == numbers{2});
     }
 }
+
+TEST_CASE("owners with windows forget what they summed: another attempt needs every contributor, and new claims") {
+    for (const std::uint32_t window : {0U, 2U}) {
+        INFO("window " << window);
+        table t(3);
+        auto r = round_of(t.led, {1, 2, 3}, {1, 2, 3});
+        r.plan.mode = "shard";
+        r.exchange.shards = {{1, 5, 0}, {2, 5, window}};
+        REQUIRE(t.led.apply(r));
+        t.coordinator.log_advanced(t.led, t.now);
+        lines_message said;
+        said.room = window == 0 ? 0 : 1;
+        t.coordinator.lines(2, said, t.now);
+        t.delivered({1, 2}, {1, 2, 3});
+        t.coordinator.gone(3);
+        t.now += 1s;
+        // 3 delivered everything before it died; but to an owner with a window it would have to send it again.
+        CHECK(t.step<round_record>().contributors == (window == 0 ? numbers{1, 2, 3} : numbers{1, 2}));
+        if (window == 0) continue;
+        // Claims of the attempt before that come late say nothing of this one, in which nothing arrives.
+        progress_message late;
+        late.generation = late.round = 1;
+        late.attempt = 1;
+        late.payloads = {1, 2};
+        for (const peer_number owner : {1U, 2U}) t.coordinator.progress(owner, late, t.now);
+        t.now += 1000s;
+        CHECK(t.step<round_record>().contributors.empty());
+    }
+}

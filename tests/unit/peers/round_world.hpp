@@ -69,6 +69,7 @@ struct table {
         m.steps = steps;
         m.verified_bytes = bytes;
         m.payloads = std::move(payloads);
+        m.attempt = led.open()->attempt;
         coordinator.progress(who, m, now);
     }
     /// Everybody in `who` holds all payloads of `authors`.
