@@ -34,8 +34,8 @@ def skip_when_busy() -> None:
         pytest.skip(f"this machine is too busy to compare times: load {load:.0f}")
 
 
-# Lab by simulation, within so much: sim/README.md has what was measured. Of BBR's probing much is chance, so the best of
-# a few runs counts.
+# Lab by simulation, within so much: sim/README.md has what was measured. Of BBR's probing much is chance, so the best
+# of a few runs counts.
 CLOSE = 0.1
 ATTEMPTS = 4
 
