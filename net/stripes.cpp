@@ -217,7 +217,7 @@ void stripes::look() {
     const auto sums = totals();
     stream_sample sample;
     sample.now = env_.clock.now();
-    sample.delivered = delivered_bytes();
+    sample.delivered = delivered_bytes(sums);
     sample.flowing = sample.saturated = outgoing_.backlog();
     if (!sample.saturated && !open_.empty()) {
         // On a thin line the last segment is taken early, and most of a transfer's time is behind that.
@@ -278,9 +278,8 @@ stripe_totals stripes::totals() const {
     return sums;
 }
 
-std::uint64_t stripes::delivered_bytes() const {
-    const auto sum = totals().delivered;
-    return sum > 0 ? sum : outgoing_.confirmed_bytes();
+std::uint64_t stripes::delivered_bytes(const stripe_totals& sums) const {
+    return sums.delivered > 0 ? sums.delivered : outgoing_.confirmed_bytes();
 }
 
 wire_count stripes::wire() const {

@@ -74,7 +74,7 @@ public:
     unsigned open() const { return static_cast<unsigned>(open_.size()); }
     stripe_totals totals() const;
     /// Bytes that have arrived at the other end, as of the last look (25 ms, while something is sent).
-    std::uint64_t delivered_bytes() const;
+    std::uint64_t delivered_bytes() const { return delivered_bytes(totals()); }
     /// Of them, the bytes alone.
     wire_count wire() const;
 
@@ -105,6 +105,7 @@ private:
     unsigned target() const;
     bool may_send(const stripe& s) const;
     bool some_stalled() const;
+    std::uint64_t delivered_bytes(const stripe_totals& sums) const;
     void begin(std::uint32_t number, std::unique_ptr<channel> connection);
     void put_off();
     void look();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "net/transfers.hpp"
+#include "optim/time_model.hpp"
 #include "peers/exchange_impl.hpp"
 
 namespace longhaul::peers {

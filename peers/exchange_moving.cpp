@@ -283,7 +283,7 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     while (s.prefix < s.layout.frames() && s.verified[s.prefix] != 0) ++s.prefix;
     *s.ready = s.layout.offset(s.prefix);
     if (!s.to_others.empty()) {
-        up_.begin(host_.env().clock.now(), delivered_bytes());
+        if (!up_.begun()) up_.begin(host_.env().clock.now(), delivered_bytes());
         if (!std::exchange(watching_, true)) run_isolated(watch_uplink());
     }
     for (const auto& c : s.to_others) {
