@@ -214,7 +214,8 @@ public:
     std::set<net::peer_key> lost;
     std::map<std::pair<net::peer_key, std::string>, std::uint64_t> offers_;
     std::optional<core::error> failure;
-    line_rate line_up, line_down;
+    line_rate line_up{line_rate::way::sends};
+    line_rate line_down{line_rate::way::receives};
     std::optional<exchange> exchanger;
     core::wakeup changed_;
     core::scope tasks_;

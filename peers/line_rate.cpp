@@ -36,7 +36,8 @@ double line_rate::with(const rate_of_exchange& latest) const {
     const double rate = latest.bytes_per_second();
     if (rate <= 0) return believed_;
     const bool slow_now = latest.seconds() >= a_while && rate < fallen * believed_;
-    return slow_now ? rate : std::max(rate, fade * believed_);
+    if (slow_now && way_ == way::sends) return rate;
+    return std::max(rate, (slow_now ? fallen : fade) * believed_);
 }
 
 }  // namespace longhaul::peers

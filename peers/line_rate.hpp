@@ -41,17 +41,21 @@ private:
 
 /// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that
 /// needed less says little, so old measurements fade slowly; but one that went on for a while at less than half shows
-/// that the line has become slow, and is believed at once.
+/// that the line has become slow. Of what it sends that is believed at once: every exchange begins with as much to send
+/// as a line can carry. Receiving slowly may be any sender's fault, so that is believed by halves.
 class line_rate {
 public:
+    enum class way { sends, receives };
     static constexpr double fade = 0.9, fallen = 0.5, a_while = 1;  ///< the last in seconds
 
+    explicit line_rate(way w) : way_(w) {}
     /// Bytes per second after an exchange that went so, or has gone so far; 0: not measured yet.
     double with(const rate_of_exchange& latest) const;
     /// That exchange is over.
     void take(const rate_of_exchange& latest) { believed_ = with(latest); }
 
 private:
+    way way_;
     double believed_ = 0;
 };
 

@@ -100,7 +100,8 @@ struct node {
     bool recovering = false;  ///< a restarted coordinator looks for the newest state
     std::optional<round_coordinator> coordinator;
     reach_knowledge reach;
-    line_rate line_up, line_down;  ///< by the exchanges before the open one
+    line_rate line_up{line_rate::way::sends};  ///< by the exchanges before the open one
+    line_rate line_down{line_rate::way::receives};
     core::wakeup changed;          ///< anything above changed: decide again
     core::wakeup to_dial;          ///< a member, a link or a dial came or went
     core::wakeup flushed;          ///< some link took all of its outbox, or is gone

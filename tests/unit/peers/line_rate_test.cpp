@@ -69,7 +69,7 @@ TEST_CASE("a thin line needs more than half a second to show its rate") {
 }
 
 TEST_CASE("a faster exchange counts at once, a smaller one fades what was seen, one that went on slowly replaces it") {
-    line_rate line;
+    line_rate line(line_rate::way::sends);
     CHECK(line.with({}) == 0);
     line.take(plain(10 * mb, 1s));
     CHECK(line.with({}) == 10e6);
@@ -81,4 +81,15 @@ TEST_CASE("a faster exchange counts at once, a smaller one fades what was seen, 
     line.take(plain(8 * mb, 4s));
     line.take({});  // an exchange without it says nothing
     CHECK(line.with({}) == 2e6);
+}
+
+TEST_CASE("receiving slowly may be another's fault: it is believed by halves") {
+    line_rate line(line_rate::way::receives);
+    line.take(plain(10 * mb, 1s));
+    for (const double left : {5e6, 2.5e6, 2e6}) {
+        line.take(plain(8 * mb, 4s));
+        CHECK(line.with({}) == left);
+    }
+    line.take(plain(8 * mb, 1s));  // and a fast exchange is believed at once
+    CHECK(line.with({}) == 8e6);
 }

@@ -1,5 +1,6 @@
 #include "peers/messages.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "net/link.hpp"
@@ -26,6 +27,23 @@ ready_message some_ready() {
     return m;
 }
 
+raft::configuration some_voters() {
+    raft::configuration c{{digest_of(1), digest_of(2), digest_of(3)}, {digest_of(4)}};
+    std::ranges::sort(c.voters);
+    return c;
+}
+
+raft::append_request some_append() {
+    const core::byte_vector data(3, std::byte{9});
+    return {3, 2, 1, {{4, raft::entry_kind::record, data, {}}, {4, raft::entry_kind::membership, {}, some_voters()}}};
+}
+
+/// What a voter says in term 4.
+template <typename Body>
+raft::message said(Body body) {
+    return {digest_of(7), 4, std::move(body)};
+}
+
 /// One of each kind, with every field set.
 std::vector<message> all_messages() {
     log_snapshot snapshot;
@@ -48,7 +66,9 @@ std::vector<message> all_messages() {
             status_reply{R"({"round":3})"},
             lines_message{1.5e6, 2.5e6, {{1, 50'000}, {7, 0}}, 3'000'000},
             reach_request{7401},
-            reach_reply{net::endpoint{"192.0.2.1", 7401}, "why not"}};
+            reach_reply{net::endpoint{"192.0.2.1", 7401}, "why not"},
+            said(some_append()),
+            leader_message{4, digest_of(2)}};
 }
 
 std::vector<record> all_records() {
@@ -70,7 +90,8 @@ std::vector<record> all_records() {
             r,
             c,
             generation_record{2, 3, 4, 5, digest_of(6), "lost"},
-            run_state_record{run_phase::stopped, "enough"}};
+            run_state_record{run_phase::stopped, "enough"},
+            voters_record{some_voters()}};
 }
 
 template <typename T>
@@ -163,6 +184,22 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(reach.reached == net::endpoint{"192.0.2.1", 7401});
     CHECK(reach.reason == "why not");
     CHECK_FALSE(reparsed(reach_reply{}).reached);
+    const auto leader = reparsed(std::get<leader_message>(all[20]));
+    CHECK(leader.term == 4);
+    CHECK(leader.leader == digest_of(2));
+}
+
+TEST_CASE("every kind of voter's message arrives as it was sent") {
+    const std::vector<raft::message> all = {
+        said(raft::vote_request{7, 2, true, false}),
+        said(raft::vote_response{true, true}),
+        said(some_append()),
+        said(raft::append_response{false, 7, 6, 2}),
+        said(raft::snapshot_request{{5, 2, some_voters(), core::byte_vector(2, std::byte{1})}}),
+        said(raft::campaign_request{}),
+    };
+    CHECK(all.size() == std::variant_size_v<decltype(raft::message::body)>);
+    for (const auto& m : all) CHECK(reparsed(m) == m);
 }
 
 TEST_CASE("every kind of record is logged as it was decided") {
