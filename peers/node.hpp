@@ -102,10 +102,10 @@ struct node {
     reach_knowledge reach;
     line_rate line_up{line_rate::way::sends};  ///< by the exchanges before the open one
     line_rate line_down{line_rate::way::receives};
-    core::wakeup changed;          ///< anything above changed: decide again
-    core::wakeup to_dial;          ///< a member, a link or a dial came or went
-    core::wakeup flushed;          ///< some link took all of its outbox, or is gone
-    core::scope tasks;             ///< everything that runs
+    core::wakeup changed;  ///< anything above changed: decide again
+    core::wakeup to_dial;  ///< a member, a link or a dial came or went
+    core::wakeup flushed;  ///< some link took all of its outbox, or is gone
+    core::scope tasks;     ///< everything that runs
     bool leaving = false;
     std::string leave_reason;
     std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
