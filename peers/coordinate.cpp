@@ -266,22 +266,6 @@ round_rules rules_of(const node& n) {
     return rules;
 }
 
-/// A coordinator that knows what this node knows: of the log, of its links, of its own work.
-void take_office(node& n) {
-    n.coordinator.emplace(rules_of(n), n.number);
-    const auto& l = n.led();
-    n.coordinator->log_advanced(l, n.env.clock.now());
-    if (l.open() && n.missed == std::pair(l.generation(), l.open()->round)) n.coordinator->restarted(n.number);
-    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
-    for (const auto& [number, m] : l.members()) {
-        const auto peer = n.find(m.admitted.key);
-        if (peer && peer->caught_up) n.coordinator->caught_up(number, peer->generation, peer->applied);
-        if (n.dead.contains(m.admitted.key)) n.coordinator->gone(number);
-    }
-    tell_lines(n);
-    repeat_standing(n);
-}
-
 /// The members of a round that was open when everybody went down hold its payloads: they have a moment to come back.
 core::task<core::result<void>> await_open_members(node& n, std::uint64_t office) {
     const auto back = [&n, office] {
@@ -317,18 +301,36 @@ core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
 
 }  // namespace
 
+void take_office(node& n) {
+    const auto office = n.log_known ? n.log->office() : 0;
+    if (office == n.office) return;
+    n.office = office;
+    n.coordinator.reset();
+    if (office == 0) return;
+    n.coordinator.emplace(rules_of(n), n.number);
+    const auto& l = n.led();
+    n.coordinator->log_advanced(l, n.env.clock.now());
+    if (l.open() && n.missed == std::pair(l.generation(), l.open()->round)) n.coordinator->restarted(n.number);
+    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+    for (const auto& [number, m] : l.members()) {
+        const auto peer = n.find(m.admitted.key);
+        if (peer && peer->caught_up) n.coordinator->caught_up(number, peer->generation, peer->applied);
+        if (n.dead.contains(m.admitted.key)) n.coordinator->gone(number);
+    }
+    tell_lines(n);
+    repeat_standing(n);
+}
+
 core::task<core::result<void>> coordinate_when_leading(node& n) {
     for (;;) {
-        const auto due = [&n] { return n.log->leads() || n.finished || n.leaving; };
+        const auto due = [&n] { return n.coordinator || n.finished || n.leaving; };
         auto woken = co_await core::wait_until(n.changed, due);
         LONGHAUL_CO_TRY(woken);
         if (n.finished || n.leaving) co_return core::ok();
-        const auto office = n.log->office();
-        take_office(n);
+        const auto office = n.office;
         auto held = co_await hold_office(n, office);
         // Whoever does not lead any more, or leads anew, has done nothing wrong.
         if (!held && (n.log->office() == office || held.error().code == errc::cancelled)) co_return held;
-        if (!n.finished) n.coordinator.reset();
         n.recovering = false;
         n.waiting_for.clear();
     }

@@ -461,6 +461,41 @@ core::task<core::result<void>> keep_connected(node& n) {
     co_return co_await dials.join();
 }
 
+namespace {
+
+/// A linked peer, and how a sentence names it.
+struct asked_peer {
+    net::peer_key key;
+    std::string name;
+};
+
+/// Somebody new who may admit this node: behind one of the addresses, which is then not among them any more, or else
+/// one that dialled this node.
+core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::endpoint>& addresses,
+                                                     std::set<net::peer_key>& asked) {
+    for (;;) {
+        auto made = co_await n.mesh->dial(addresses);
+        if (!made) {
+            if (made.error().code == errc::cancelled) co_return fail(made.error());
+            for (const auto& [key, peer] : n.links) {
+                if (!peer->observer && asked.insert(key).second) co_return asked_peer{key, key.brief()};
+            }
+            co_return fail(made.error());
+        }
+        std::erase(addresses, made->asked);
+        const auto key = made->link->remote().key;
+        // The link's own coroutine starts at the next turn of the loop.
+        const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
+        auto serving = co_await core::wait_until(n.changed, is_served, n.env.clock, n.env.clock.now() + 5s);
+        if (!serving && serving.error().code == errc::cancelled) co_return fail(serving.error());
+        if (!serving) continue;
+        asked.insert(key);
+        co_return asked_peer{key, made->asked.text()};
+    }
+}
+
+}  // namespace
+
 core::task<core::result<void>> become_admitted(node& n) {
     // Those that were not asked yet, and all.
     std::vector<net::endpoint> addresses, known;
@@ -473,23 +508,15 @@ core::task<core::result<void>> become_admitted(node& n) {
     };
     if (n.options.join) add(n.options.join->ticket.addresses);
     add(n.known_addresses);
+    std::set<net::peer_key> asked;
     std::optional<core::error> last;
     for (;;) {
-        auto made = co_await n.mesh->dial(addresses);
+        auto found = co_await somebody_to_ask(n, addresses, asked);
         // What a member answered says more than that others did not.
-        if (!made && made.error().code != errc::cancelled && last) co_return fail(*last);
-        LONGHAUL_CO_TRY(made);
-        std::erase(addresses, made->asked);
-        const auto key = made->link->remote().key;
-        // The link's own coroutine starts at the next turn of the loop.
-        const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
-        auto serving = co_await core::wait_until(n.changed, is_served, n.env.clock, n.env.clock.now() + 5s);
-        if (!serving) {
-            last = serving.error();
-            if (last->code == errc::cancelled) co_return fail(*last);
-            continue;
-        }
-        const auto lost = [&n, key] { return n.find(key) == nullptr; };
+        if (!found && found.error().code != errc::cancelled && last) co_return fail(*last);
+        LONGHAUL_CO_TRY(found);
+        const auto& [key, name] = *found;
+        const auto lost = [&n, key = key] { return n.find(key) == nullptr; };
         const auto answered = [&n, &lost] { return n.run.has_value() || n.fatal.has_value() || lost(); };
         if (!n.run) {
             n.send(key, manifest_request{});
@@ -497,7 +524,7 @@ core::task<core::result<void>> become_admitted(node& n) {
             if (n.fatal) co_return fail(*n.fatal);
             if (got && !n.run) got = fail(errc::closed, "the connection ended");
             if (!got) {
-                last = got.error().within(fmt::format("waiting for the run's manifest from {}", made->asked.text()));
+                last = got.error().within(fmt::format("waiting for the run's manifest from {}", name));
                 if (last->code == errc::cancelled) co_return fail(*last);
                 continue;
             }
@@ -518,7 +545,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         if (n.log && n.log->leads()) co_return core::ok();
         if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
-            last = reply.error().within(fmt::format("waiting for admission by {}", made->asked.text()));
+            last = reply.error().within(fmt::format("waiting for admission by {}", name));
             if (last->code == errc::cancelled) co_return fail(*last);
             continue;
         }

@@ -95,10 +95,11 @@ struct node {
     std::set<net::peer_key> dialling;
     std::set<net::peer_key> dead;  ///< not linked, and one redial failed
     std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
-        frozen;               ///< the state that donors' transfers share
-    std::string waiting_for;  ///< coordinator: why no round is opened or committed now, for people
-    bool recovering = false;  ///< a restarted coordinator looks for the newest state
-    std::optional<round_coordinator> coordinator;
+        frozen;                                    ///< the state that donors' transfers share
+    std::string waiting_for;                       ///< coordinator: why no round is opened or committed now, for people
+    bool recovering = false;                       ///< a restarted coordinator looks for the newest state
+    std::uint64_t office = 0;                      ///< for which the coordinator below is
+    std::optional<round_coordinator> coordinator;  ///< while this node leads
     reach_knowledge reach;
     line_rate line_up{line_rate::way::sends};  ///< by the exchanges before the open one
     line_rate line_down{line_rate::way::receives};
@@ -230,6 +231,8 @@ core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
 
 // coordinate.cpp
+/// Makes the coordinator of an office that this node holds, of what it knows, or ends the one of an office it lost.
+void take_office(node& n);
 /// Coordinates the run's rounds whenever this node leads the log. Runs until the run is over for this node.
 core::task<core::result<void>> coordinate_when_leading(node& n);
 /// While this node leads the log: chooses who orders its records. Runs until cancelled.

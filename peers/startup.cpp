@@ -306,6 +306,7 @@ void log_advanced(node& n, const record* r) {
     }
     if (l.phase() != run_phase::stopped) n.found_stopped = false;
     open_exchange(n);
+    if (news) take_office(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
     const auto [round, loss] = l.evaluation();
     if (round > n.eval_seen) {
@@ -355,7 +356,7 @@ void log_advanced(node& n, const record* r) {
         }
     }
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
-    if (r == nullptr) repeat_standing(n);
+    if (news || r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
     // Links that came up before were with nobody whom the log knew: without this report the coordinator would wait for
     // ever for a pair that cannot link.
@@ -369,6 +370,8 @@ void leader_changed(node& n) {
     const auto leader = n.log->leader();
     e.with("peer", leader == net::peer_key{} ? std::string() : leader.hex()).with("self", n.log->leads());
     n.emit(std::move(e));
+    // At once: what others say to the coordinator may already be here.
+    take_office(n);
     if (n.log_known && !n.log->leads() && leader != net::peer_key{}) {
         // What we told the one before may have died with it.
         repeat_standing(n);
@@ -500,6 +503,7 @@ void make_first_state(node& n) {
     n.trainer->read(first->anchor);
     first->root = root_of(*first);
     n.state = std::move(first);
+    if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
 }
 
 core::task<core::result<void>> start_founder(node& n) {

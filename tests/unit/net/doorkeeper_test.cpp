@@ -1,5 +1,7 @@
 #include "net/doorkeeper.hpp"
 
+#include <fmt/format.h>
+
 #include <set>
 
 #include "tests/test.hpp"

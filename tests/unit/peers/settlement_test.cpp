@@ -1,5 +1,7 @@
 #include "peers/settlement.hpp"
 
+#include <set>
+
 #include "tests/test.hpp"
 #include "tests/unit/peers/fixtures.hpp"
 
