@@ -137,7 +137,8 @@ task<result<void>> link_impl::end_after_goodbye() {
 }
 
 task<result<void>> link_impl::beat() {
-    const auto interval = setup_.silence_limit / 3;
+    const auto rhythm = setup_.silence_limit / 20;  // the layer above sees a silence long before the limit
+    const auto held_up = setup_.silence_limit / 3;
     core::time_point excused{};  // as if something had been heard then
     auto taken = control_.count.sent;
     auto taken_at = env_.clock.now();
@@ -156,13 +157,13 @@ task<result<void>> link_impl::beat() {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
                                                        core::to_seconds(setup_.silence_limit))});
         }
-        if (beat_ == 0 || now - beat_at_ >= interval) send_heartbeat();
-        const auto wake_at = std::min(beat_at_ + interval, heard + setup_.silence_limit);
+        if (beat_ == 0 || now - beat_at_ >= rhythm) send_heartbeat();
+        const auto wake_at = std::min(beat_at_ + rhythm, heard + setup_.silence_limit);
         auto slept = co_await env_.clock.sleep_until(wake_at);
         LONGHAUL_CO_TRY(slept);
         // This process itself was held up: what the other end said meanwhile is still to be read.
         const auto woken_at = env_.clock.now();
-        if (woken_at - wake_at > interval) excused = woken_at - setup_.silence_limit + interval;
+        if (woken_at - wake_at > held_up) excused = woken_at - setup_.silence_limit + held_up;
     }
 }
 

@@ -3,6 +3,7 @@
 #include "compress/codec.hpp"
 #include "core/hash.hpp"
 #include "peers/node.hpp"
+#include "peers/suspicion.hpp"
 #include "peers/voters.hpp"
 
 namespace longhaul::peers {
@@ -17,8 +18,9 @@ namespace {
 constexpr auto recovery_wait = 20s;
 /// How long after a restart the members of an open round have to come back.
 constexpr auto return_deadline = 20s;
-/// How often the voters are looked at, and how long one that does not answer keeps its seat.
-constexpr auto voters_look = 500ms;
+/// How often the voters are looked at, between two changes of them too, and how long one that does not answer keeps its
+/// seat. On the way from one voter to three there are two for a moment, who survive no death: a short one.
+constexpr auto voters_look = 500ms, next_change = 20ms;
 constexpr auto seat_kept = 10s;
 constexpr int max_admission_tries = 16;
 
@@ -336,6 +338,38 @@ core::task<core::result<void>> coordinate_when_leading(node& n) {
     }
 }
 
+core::task<core::result<void>> watch_for_silence(node& n) {
+    suspicion watch;
+    std::uint64_t round = 0;
+    core::time_point opened{};
+    for (;;) {
+        const auto leads = [&n] { return n.coordinator && n.led().open(); };
+        if (!leads()) {
+            watch.clear();
+            auto woken = co_await core::wait_until(n.changed, leads);
+            LONGHAUL_CO_TRY(woken);
+        }
+        const auto now = n.env.clock.now();
+        if (std::exchange(round, n.led().open()->round) != n.led().open()->round) opened = now;
+        watch.look_at(now);
+        for (const auto who : n.led().open()->members) {
+            const auto peer = n.find(who);
+            if (who == n.number || !peer) continue;
+            const auto s = peer->link->stats();
+            const auto patience = suspicion::patience(n.config().peers.silence_limit, s.rtt_p99, now - opened);
+            if (!watch.falls_silent(who, s.wire_received, patience)) continue;
+            core::event e("peer_silent");
+            e.with("peer", peer->link->remote().key.hex()).with("number", std::uint64_t{who});
+            e.with("name", peer->link->remote().name).with("seconds", core::to_seconds(patience));
+            n.emit(std::move(e));
+            n.coordinator->gone(who);
+            n.changed.notify();
+        }
+        auto slept = co_await n.env.clock.sleep_for(suspicion::interval);
+        LONGHAUL_CO_TRY(slept);
+    }
+}
+
 bool may_vote(const node& n, const net::peer_key& key) {
     if (key == n.run->manifest.founder) return true;
     if (!n.run->manifest.invite()) return false;
@@ -347,11 +381,12 @@ bool may_vote(const node& n, const net::peer_key& key) {
 
 core::task<core::result<void>> keep_voters(node& n) {
     std::map<net::peer_key, core::time_point> away;  ///< voters and others that do not answer, since when
+    bool changing = false;
     for (;;) {
         const auto leads = [&n] { return n.log->leads() && n.coordinator; };
         auto woken = co_await core::wait_until(n.changed, leads);
         LONGHAUL_CO_TRY(woken);
-        auto slept = co_await n.env.clock.sleep_for(voters_look);
+        auto slept = co_await n.env.clock.sleep_for(std::exchange(changing, false) ? next_change : voters_look);
         LONGHAUL_CO_TRY(slept);
         if (!leads() || n.leaving || n.finished) continue;
         const auto now = n.env.clock.now();
@@ -377,6 +412,7 @@ core::task<core::result<void>> keep_voters(node& n) {
             candidates.push_back({key, fit, gone});
         }
         const auto change = next_voter_change(voters, candidates, n.self());
+        changing = change.has_value();
         if (!change) continue;
         // It may have to wait for the change before, or for a standby that is not caught up yet.
         if (auto begun = n.log->change(*change); !begun && begun.error().code == errc::usage) {

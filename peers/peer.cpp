@@ -170,6 +170,7 @@ core::task<core::result<void>> live(node& n) {
     n.tasks.spawn("reach", learn_reach(n));
     n.tasks.spawn("progress reports", report_progress(n));
     n.tasks.spawn("coordinator", coordinate_when_leading(n));
+    n.tasks.spawn("silence", watch_for_silence(n));
     n.tasks.spawn("voters", keep_voters(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));
     co_return co_await take_part_and_end(n);

@@ -323,6 +323,10 @@ class RunView:
         reason = event.get("reason")
         self._tell(t, peer, "down", f"{node.name} lost {peer}" + (f": {reason}" if reason else ""))
 
+    def _on_peer_silent(self, t: float, node: NodeView, event: Event) -> None:
+        peer = str(event.get("name") or event.get("peer") or "?")
+        self._tell(t, peer, "silent", f"{node.name} hears nothing from {peer}: the round goes on without it")
+
     def _on_peer_up(self, t: float, node: NodeView, event: Event) -> None:
         self._down.discard(str(event.get("name") or event.get("peer")))
 

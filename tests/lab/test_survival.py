@@ -232,6 +232,20 @@ def test_founder_killed_and_never_back(world):
     check_equal_roots(founder, victim, other, late)
 
 
+def test_a_stopped_member_is_not_waited_for_until_its_connections_end(world):
+    founder, victim, other, _ = three(world)
+    order_records(founder, victim, other)
+    hold(victim)
+    goes_on(founder, other)
+    assert [e["name"] for e in founder.events("peer_silent")] == ["victim"]
+    assert not founder.events("peer_down")
+    release(victim)
+    back = newest(founder)
+    merged = lambda: any(e["own_merged"] and e["round"] > back for e in victim.events("round_committed"))
+    wait_for(merged, "being merged again")
+    check_equal_roots(founder, victim, other)
+
+
 def test_coordinator_stopped_and_going_on(world):
     founder, victim, other, _ = three(world, SLOW_ROUNDS.replace('silence_limit = "30 s"', 'silence_limit = "5 s"'))
     order_records(founder, victim, other)

@@ -153,6 +153,11 @@ def test_without_a_launcher_a_death_is_told_once():
     assert [h.text for h in view.happenings] == ["a lost c: end of file"] * 2
 
 
+def test_a_silent_peer_is_told():
+    view = view_of(line("a", 1.0, "peer_silent", name="c", number=3, seconds=1.5))
+    assert [h.text for h in view.happenings] == ["a hears nothing from c: the round goes on without it"]
+
+
 def test_a_finished_node_is_done_and_one_that_leaves_says_why():
     view = view_of(line("a", 1.0, "left", reason="the run is over"), line("b", 1.0, "left", reason="asked to stop"))
     assert (view.nodes["a"].state, view.nodes["b"].state) == ("done", "left")

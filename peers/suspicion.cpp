@@ -1,0 +1,28 @@
+#include "peers/suspicion.hpp"
+
+#include <algorithm>
+
+namespace longhaul::peers {
+
+void suspicion::look_at(core::time_point now) {
+    if (now - now_ > 2 * interval) {
+        for (auto& [who, h] : heard_) h.at = now;
+    }
+    now_ = now;
+}
+
+bool suspicion::falls_silent(peer_number who, std::uint64_t received, core::duration patience) {
+    const auto [it, fresh] = heard_.try_emplace(who, heard{received, now_});
+    auto& h = it->second;
+    if (received != h.received) h = {received, now_};
+    if (h.told || now_ - h.at < patience) return false;
+    h.told = true;
+    return true;
+}
+
+core::duration suspicion::patience(core::duration silence_limit, core::duration rtt_worst,
+                                   core::duration round_so_far) {
+    return std::min(silence_limit, std::max(silence_limit * 3 / 20 + 4 * rtt_worst, round_so_far / 10));
+}
+
+}  // namespace longhaul::peers

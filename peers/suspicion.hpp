@@ -1,0 +1,42 @@
+#pragma once
+/// Who has been silent for so long that a round goes on without it, although its connections stand: a process that was
+/// stopped, a machine that hangs. Whoever is suspect is not dead: it takes part again as soon as it is heard. Pure.
+
+#include <cstdint>
+#include <map>
+
+#include "core/clock.hpp"
+#include "peers/records.hpp"
+
+namespace longhaul::peers {
+
+class suspicion {
+public:
+    /// How often to look. A look that comes much later than that says that this node itself was held up: then what the
+    /// others said is still to be read, and their silence counts anew.
+    static constexpr core::duration interval = std::chrono::milliseconds(250);
+
+    /// To be called before the looks at the peers.
+    void look_at(core::time_point now);
+    /// `received`: all bytes that came from `who` so far, of whatever kind: a slow line is not a dead peer while its
+    /// bytes come. True once for each silence of `patience`.
+    bool falls_silent(peer_number who, std::uint64_t received, core::duration patience);
+    /// Nobody is watched any more.
+    void clear() { heard_.clear(); }
+
+    /// How long a peer may say nothing: a share of the time after which its connections are given up, and the time that
+    /// its answers take at worst; more in a round that has gone on for long already, since more would have to be sent
+    /// again. Never more than that limit.
+    static core::duration patience(core::duration silence_limit, core::duration rtt_worst, core::duration round_so_far);
+
+private:
+    struct heard {
+        std::uint64_t received = 0;
+        core::time_point at;
+        bool told = false;
+    };
+    std::map<peer_number, heard> heard_;
+    core::time_point now_{};
+};
+
+}  // namespace longhaul::peers
