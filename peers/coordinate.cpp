@@ -141,6 +141,8 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     for (auto& a : r.addresses) {
         if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
     }
+    // Only who dials shows its token: a member that we dialled has shown it before, or was let in without one.
+    if (const auto* known = n.led().find(who)) r.token_hash = known->admitted.token_hash;
     if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
     auto decided = co_await log_admission(n, r, reply);
     peer->admitting = false;

@@ -206,6 +206,24 @@ def test_a_member_returns_when_nobody_answers_at_the_tickets_address(world):
     check_equal_roots(founder, again, other)
 
 
+def test_a_member_that_knows_nobody_is_found_by_the_others_and_stays_what_it_was(world):
+    with listener() as reserved:
+        own = "127.0.0.1:%d" % reserved.getsockname()[1]
+    (world.folder / "run.toml").write_text(SLOW_ROUNDS)
+    founder = world.start("founder", "run", world.folder / "run.toml", "--listen", "127.0.0.1:0")
+    ticket = founder.ready()["ticket"]
+    join = lambda ticket: world.start("victim", "join", ticket, "--listen", own)
+    victim, other = join(ticket), world.join("other", ticket)
+    order_records(founder, victim, other)
+    victim.kill()
+    (victim.folder / "run" / "addresses").unlink(missing_ok=True)
+    again = join(ticket.replace(founder.ready()["listen"], "127.0.0.1:1"))
+    wait_for(lambda: len(again.events("started")) == 2, "its return")
+    goes_on(founder, again, other)
+    order_records(founder, again, other)
+    assert not [e for e in other.events("error") if e["code"] == "protocol"]
+
+
 def order_records(*nodes):
     """Waits until these nodes, and no others, order the run's records."""
     names = {n.name for n in nodes}
