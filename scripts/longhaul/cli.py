@@ -118,9 +118,9 @@ def do_launch(options: argparse.Namespace) -> int:
     else:
         print(launch.sentence(launcher))
         print(f"events:     {directory}/peer-*/events.jsonl")
-        checkpoints = newest_checkpoint(directory / "peer-0")
-        if checkpoints:
-            print(f"checkpoint: {checkpoints}")
+        checkpoint = newest_checkpoint(directory)
+        if checkpoint:
+            print(f"checkpoint: {checkpoint}")
     if options.plot:
         try:
             png, svg = plot.plot([directory])
@@ -135,8 +135,9 @@ def do_launch(options: argparse.Namespace) -> int:
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    files = sorted(directory.glob("checkpoints/round-*/model.safetensors"))
-    return files[-1] if files else None
+    """Of the latest round that any peer has kept, by the first of them."""
+    files = sorted(directory.glob("peer-*/checkpoints/round-*/model.safetensors"))
+    return max(files, key=lambda f: f.parent.name, default=None)
 
 
 def do_plot(options: argparse.Namespace) -> int:

@@ -194,6 +194,7 @@ class RunView:
         self._roots: dict[tuple[int, int], tuple[str, str]] = {}
         self._evaluated: set[tuple[int, int]] = set()
         self._down: set[str] = set()
+        self._coordinator = ""
         self._launched = False
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -322,6 +323,13 @@ class RunView:
         self._down.add(peer)
         reason = event.get("reason")
         self._tell(t, peer, "down", f"{node.name} lost {peer}" + (f": {reason}" if reason else ""))
+
+    def _on_coordinator(self, t: float, node: NodeView, event: Event) -> None:
+        """Who takes over from another one goes on with the run."""
+        if event.get("self") and self.round > 0 and self._coordinator not in ("", node.name):
+            self._tell(t, node.name, "coordinator", f"{node.name} coordinates now: still training")
+        if event.get("self"):
+            self._coordinator = node.name
 
     def _on_peer_silent(self, t: float, node: NodeView, event: Event) -> None:
         peer = str(event.get("name") or event.get("peer") or "?")

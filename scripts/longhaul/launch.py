@@ -272,7 +272,9 @@ class Launcher:
                 self._join(daemon)
 
     def _join(self, daemon: Daemon) -> None:
-        daemon.ticket = str((self.daemons[0].ready or {})["ticket"])
+        # Any member will do: the founder may be gone.
+        known = next(d for d in self.daemons if d.ready and (d.running or d is self.daemons[0]))
+        daemon.ticket = str((known.ready or {})["ticket"])
         self._spawn(daemon, [str(self.options.binary), "join", "-"], [])
 
     def _spawn(self, daemon: Daemon, command: list[str], more: list[str]) -> None:

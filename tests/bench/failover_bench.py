@@ -1,12 +1,13 @@
 """Kills of members and of coordinators on six emulated machines: how much later the next commit comes
 
-usage: scripts/bench failover [--kills N] [--seconds N] [--width N]
+usage: scripts/bench failover [--kills N] [--seconds N] [--width N] [--stop]
 
 Six daemons behind lines of 100 Mbit/s, 100 ms of round trip between any two, train a quadratic whose steps are paced
 (H = 30). Again and again one of them is killed with signal 9 at a random instant of a round, a member and who
 coordinates in turn, and started again by the address of another one, until --kills each are done or --seconds are
-over. The delay of a kill is the time between the commits before and after it, as the others saw them, less the median
-of that time without kills. A line for each kind: how many, median, 90th and 99th percentile, most.
+over. --stop: they are stopped (SIGSTOP) instead, and go on when the others have committed. The delay of a kill is the
+time between the commits before and after it, as the others saw them, less the median of that time without kills. A
+line for each kind: how many, median, 90th and 99th percentile, most.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import pathlib
 import random
+import signal
 import statistics
 import subprocess
 import time
@@ -127,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].removeprefix("usage: "))
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--stop", action="store_true")
     parser.add_argument("--width", type=int, default=100_000)
     options = parser.parse_args()
     drawn = random.Random(1)
@@ -156,16 +159,23 @@ def main() -> None:
             for daemon in daemons:
                 daemon.look()
             before = {d: len(d.commits) for d in others}
-            victim.process.kill()
-            victim.process.wait()
+            if options.stop:
+                victim.process.send_signal(signal.SIGSTOP)
+            else:
+                victim.process.kill()
+                victim.process.wait()
             victim.look()
             victim.coordinates = False
             until(lambda: all(len(d.commits) > before[d] for d in others), others, "the next commit")
             waited = [d.commits[before[d]] - d.commits[before[d] - 1] for d in others if before[d] > 0]
             delays[kind].append(max(0.0, statistics.median(waited) - usual))
-            survivor = drawn.choice(others)
             known = len(victim.commits)
-            victim.start("join", survivor.ticket()) if victim is not daemons[0] else victim.start("run", config)
+            if options.stop:
+                victim.process.send_signal(signal.SIGCONT)
+            elif victim is daemons[0]:
+                victim.start("run", config)
+            else:
+                victim.start("join", drawn.choice(others).ticket())
             until(lambda: len(victim.commits) > known + 2, daemons, f"the return of {victim.name}")
             until(lambda: all(len(d.voters) >= 3 for d in others), daemons, "three voters")
             kind = "coordinator" if kind == "member" else "member"
@@ -178,7 +188,8 @@ def main() -> None:
     for name, values in delays.items():
         if values:
             typical, most = statistics.median(values), max(values)
-            print(f"{name}: {len(values)} kills, the next commit later by {typical:.2f} s in the median,", end=" ")
+            times = f"{len(values)} {'stops' if options.stop else 'kills'}"
+            print(f"{name}: {times}, the next commit later by {typical:.2f} s in the median,", end=" ")
             tails = f"{percentile(values, 0.9):.2f} and {percentile(values, 0.99):.2f} s"
             print(f"{tails} in the 90th and 99th percentile, {most:.2f} s at most")
 

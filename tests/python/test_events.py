@@ -153,6 +153,17 @@ def test_without_a_launcher_a_death_is_told_once():
     assert [h.text for h in view.happenings] == ["a lost c: end of file"] * 2
 
 
+def test_who_takes_over_is_told_and_who_coordinates_from_the_start_is_not():
+    view = view_of(
+        line("a", 0.5, "coordinator", self=True),
+        committed("a", 1.0, 1),
+        line("c", 2.0, "coordinator", peer="b-key", self=False),
+        line("b", 2.0, "coordinator", self=True),
+        line("b", 2.5, "coordinator", self=True),
+    )
+    assert [h.text for h in view.happenings] == ["b coordinates now: still training"]
+
+
 def test_a_silent_peer_is_told():
     view = view_of(line("a", 1.0, "peer_silent", name="c", number=3, seconds=1.5))
     assert [h.text for h in view.happenings] == ["a hears nothing from c: the round goes on without it"]

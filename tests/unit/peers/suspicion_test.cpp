@@ -8,18 +8,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr core::time_point start{std::chrono::hours(1)};
+constexpr core::time_point first_look{std::chrono::hours(1)};
 
 /// Looks every interval for so long; the time after which each silence was told.
 struct watched {
     suspicion s;
-    core::time_point now = start;
+    core::time_point now = first_look;
     std::vector<core::duration> told;
 
     void look(core::duration lasting, std::uint64_t received, std::uint64_t more_each = 0) {
         for (const auto until = now + lasting; now < until; now += suspicion::interval) {
             s.look_at(now);
-            if (s.falls_silent(7, received += more_each, 2s)) told.push_back(now - start);
+            if (s.falls_silent(7, received += more_each, 2s)) told.push_back(now - first_look);
         }
     }
 };
