@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 
 #include "compress/codec.hpp"
 #include "core/hash.hpp"
@@ -340,35 +341,49 @@ core::task<core::result<void>> coordinate_when_leading(node& n) {
     }
 }
 
+namespace {
+
+/// A linked member says nothing any more: the open round goes on without it, and so does the log.
+void fell_silent(node& n, const shared_linked& peer, core::duration silence) {
+    const auto& key = peer->link->remote().key;
+    n.log->silent(key, peer->link->stats().rtt_last);
+    if (!n.coordinator) return;
+    const auto number = n.led().find(key)->admitted.number;
+    core::event e("peer_silent");
+    e.with("peer", key.hex()).with("number", std::uint64_t{number}).with("name", peer->link->remote().name);
+    e.with("seconds", core::to_seconds(silence));
+    n.emit(std::move(e));
+    n.coordinator->gone(number);
+    n.changed.notify();
+}
+
+}  // namespace
+
 core::task<core::result<void>> watch_for_silence(node& n) {
     suspicion watch;
-    std::uint64_t round = 0;
+    std::set<net::peer_key> silent;
+    std::uint64_t office = 0, round = 0;
     core::time_point opened{};
     for (;;) {
-        const auto leads = [&n] { return n.coordinator && n.led().open(); };
-        if (!leads()) {
-            watch.clear();
-            auto woken = co_await core::wait_until(n.changed, leads);
-            LONGHAUL_CO_TRY(woken);
-        }
-        const auto now = n.env.clock.now();
-        if (std::exchange(round, n.led().open()->round) != n.led().open()->round) opened = now;
-        watch.look_at(now);
-        for (const auto who : n.led().open()->members) {
-            const auto peer = n.find(who);
-            if (who == n.number || !peer) continue;
-            const auto s = peer->link->stats();
-            const auto patience = suspicion::patience(n.config().peers.silence_limit, s.rtt_p99, now - opened);
-            if (!watch.falls_silent(who, s.wire_received, patience)) continue;
-            core::event e("peer_silent");
-            e.with("peer", peer->link->remote().key.hex()).with("number", std::uint64_t{who});
-            e.with("name", peer->link->remote().name).with("seconds", core::to_seconds(patience));
-            n.emit(std::move(e));
-            n.coordinator->gone(who);
-            n.changed.notify();
-        }
         auto slept = co_await n.env.clock.sleep_for(suspicion::interval);
         LONGHAUL_CO_TRY(slept);
+        const auto now = n.env.clock.now();
+        watch.look_at(now);
+        // A new coordinator has not said yet whom it does not hear.
+        if (std::exchange(office, n.office) != n.office) silent.clear();
+        const auto open = n.led().open() ? n.led().open()->round : 0;
+        if (std::exchange(round, open) != open) opened = now;
+        for (const auto& [key, peer] : n.links) {
+            const auto silence = watch.silence_of(key, peer->link->wire().received);
+            const auto limit = n.config().peers.silence_limit;
+            if (silence < suspicion::patience(limit, 0s, 0s)) {
+                silent.erase(key);
+            } else if (is_member(n, key) && !silent.contains(key) &&
+                       silence >= suspicion::patience(limit, peer->link->stats().rtt_p99, now - opened)) {
+                silent.insert(key);
+                fell_silent(n, peer, silence);
+            }
+        }
     }
 }
 

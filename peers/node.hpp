@@ -235,7 +235,7 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
 void take_office(node& n);
 /// Coordinates the run's rounds whenever this node leads the log. Runs until the run is over for this node.
 core::task<core::result<void>> coordinate_when_leading(node& n);
-/// While this node coordinates: the open round goes on without members that have fallen silent.
+/// Rounds and the log go on without members that have fallen silent.
 core::task<core::result<void>> watch_for_silence(node& n);
 /// While this node leads the log: chooses who orders its records. Runs until cancelled.
 core::task<core::result<void>> keep_voters(node& n);

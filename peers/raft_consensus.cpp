@@ -303,6 +303,11 @@ void raft_consensus::dead(const net::peer_key& peer, core::duration rtt) {
     if (server_) (void)step(raft::link_down{peer, rtt});
 }
 
+void raft_consensus::silent(const net::peer_key& peer, core::duration rtt) {
+    if (source_ == peer) choose_source(std::exchange(source_, {}));
+    if (leader_ == peer) dead(peer, rtt);
+}
+
 /// An orderer of records brings the log first; a node that knows nothing yet begins with whom it is linked with.
 /// `behind`: the next one after it, in turn.
 void raft_consensus::choose_source(std::optional<net::peer_key> behind) {

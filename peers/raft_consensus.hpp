@@ -46,6 +46,7 @@ public:
     void link_up(const net::peer_key& peer) override;
     void link_down(const net::peer_key& peer) override;
     void dead(const net::peer_key& peer, core::duration rtt) override;
+    void silent(const net::peer_key& peer, core::duration rtt) override;
     core::result<void> receive(const net::peer_key& from, const log_request& m) override;
     core::result<void> receive(const net::peer_key& from, const log_entries& m) override;
     core::result<void> receive(const net::peer_key& from, const log_snapshot& m) override;

@@ -11,13 +11,10 @@ void suspicion::look_at(core::time_point now) {
     now_ = now;
 }
 
-bool suspicion::falls_silent(peer_number who, std::uint64_t received, core::duration patience) {
+core::duration suspicion::silence_of(const net::peer_key& who, std::uint64_t received) {
     const auto [it, fresh] = heard_.try_emplace(who, heard{received, now_});
-    auto& h = it->second;
-    if (received != h.received) h = {received, now_};
-    if (h.told || now_ - h.at < patience) return false;
-    h.told = true;
-    return true;
+    if (received != it->second.received) it->second = {received, now_};
+    return now_ - it->second.at;
 }
 
 core::duration suspicion::patience(core::duration silence_limit, core::duration rtt_worst,

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "core/clock.hpp"
-#include "peers/records.hpp"
+#include "net/identity.hpp"
 
 namespace longhaul::peers {
 
@@ -18,11 +18,9 @@ public:
 
     /// To be called before the looks at the peers.
     void look_at(core::time_point now);
-    /// `received`: all bytes that came from `who` so far, of whatever kind: a slow line is not a dead peer while its
-    /// bytes come. True once for each silence of `patience`.
-    bool falls_silent(peer_number who, std::uint64_t received, core::duration patience);
-    /// Nobody is watched any more.
-    void clear() { heard_.clear(); }
+    /// For how long nothing came from `who`, of whom `received` bytes came so far, of whatever kind: a slow line is not
+    /// a dead peer while its bytes come.
+    core::duration silence_of(const net::peer_key& who, std::uint64_t received);
 
     /// How long a peer may say nothing: a share of the time after which its connections are given up, and the time that
     /// its answers take at worst; more in a round that has gone on for long already, since more would have to be sent
@@ -33,9 +31,8 @@ private:
     struct heard {
         std::uint64_t received = 0;
         core::time_point at;
-        bool told = false;
     };
-    std::map<peer_number, heard> heard_;
+    std::map<net::peer_key, heard> heard_;
     core::time_point now_{};
 };
 

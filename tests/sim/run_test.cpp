@@ -163,17 +163,17 @@ std::optional<std::pair<bool, std::string>> last_reach(const sim::node& n) {
 TEST_CASE("in mode shard a peer, mostly an owner, is killed at any moment: the run goes on with equal roots", "[sim]") {
     for (std::uint64_t seed = 1; seed <= 8; ++seed) {
         INFO("seed " << seed);
-        auto c = quadratic_run(8, 5);
+        auto c = quadratic_run(20, 5);
         c.model.width = 70'000;
         c.exchange.mode = "shard";
         small_run r(seed);
         r.start(c, 5, usual_line);
-        REQUIRE(r.until_round(2));
+        REQUIRE(r.until_ordered_by(3));
         core::seeded_entropy random(seed);
         r.w.run_for(core::from_seconds(random.unit() * 0.3));
         const auto dead = fmt::format("n{}", 1 + random.below(4));
         r.w[dead].kill();
-        const auto problem = r.finish(8, dead);
+        const auto problem = r.finish(20, dead);
         INFO(problem);
         CHECK(problem.empty());
     }

@@ -131,6 +131,17 @@ struct small_run {
     bool until_round(std::uint64_t r) {
         return w.run_while([this, r] { return newest_round(w["n0"]) < r; }, 1h);
     }
+    /// So many order records: while there are two of them, on the way from one to three, none may die.
+    bool until_ordered_by(std::uint64_t count) {
+        const auto voters = [this] {
+            std::uint64_t n = 1;
+            for (const auto& [at, e] : w["n0"].events()) {
+                if (e.name == "voters") n = std::get<std::uint64_t>(*e.find("count"));
+            }
+            return n;
+        };
+        return w.run_while([&] { return voters() < count; }, 1h);
+    }
     std::string finish(std::int64_t rounds, const std::string& dead) {
         const auto running = [this] {
             return std::ranges::any_of(w.nodes(), [](const auto& n) { return n->running(); });
