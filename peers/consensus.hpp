@@ -40,7 +40,7 @@ public:
     virtual void link_down(const net::peer_key& peer) = 0;
     /// The failure detector's word on a peer that was a round trip of `rtt` away.
     virtual void dead(const net::peer_key& peer, core::duration rtt) = 0;
-    /// Nothing came from it for so long that nobody should wait for it, although the link stands.
+    /// Nothing came from it for so long that nobody should wait for it, although the link stands: until `link_up`.
     virtual void silent(const net::peer_key& peer, core::duration rtt) = 0;
     /// Messages about the log. errc::protocol when a peer says what it may not.
     virtual core::result<void> receive(const net::peer_key& from, const log_request& m) = 0;

@@ -369,16 +369,16 @@ core::task<core::result<void>> watch_for_silence(node& n) {
         LONGHAUL_CO_TRY(slept);
         const auto now = n.env.clock.now();
         watch.look_at(now);
-        // A new coordinator has not said yet whom it does not hear.
-        if (std::exchange(office, n.office) != n.office) silent.clear();
+        // A new coordinator does not know yet of whom nothing comes.
+        const bool took_office = std::exchange(office, n.office) != n.office;
         const auto open = n.led().open() ? n.led().open()->round : 0;
         if (std::exchange(round, open) != open) opened = now;
         for (const auto& [key, peer] : n.links) {
             const auto silence = watch.silence_of(key, peer->link->wire().received);
             const auto limit = n.config().peers.silence_limit;
             if (silence < suspicion::patience(limit, 0s, 0s)) {
-                silent.erase(key);
-            } else if (is_member(n, key) && !silent.contains(key) &&
+                if (silent.erase(key) > 0) n.log->link_up(key);
+            } else if (is_member(n, key) && (took_office || !silent.contains(key)) &&
                        silence >= suspicion::patience(limit, peer->link->stats().rtt_p99, now - opened)) {
                 silent.insert(key);
                 fell_silent(n, peer, silence);

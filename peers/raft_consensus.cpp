@@ -15,6 +15,8 @@ constexpr std::uint64_t compact_after = 2048;
 constexpr auto hand_over_deadline = 3s;
 /// How long a source may say that nobody leads before another one is asked.
 constexpr auto source_patience = 2s;
+/// Between the first and the last node that notices a silence.
+constexpr auto notice_spread = 300ms;
 
 }  // namespace
 
@@ -304,8 +306,13 @@ void raft_consensus::dead(const net::peer_key& peer, core::duration rtt) {
 }
 
 void raft_consensus::silent(const net::peer_key& peer, core::duration rtt) {
-    if (source_ == peer) choose_source(std::exchange(source_, {}));
-    if (leader_ == peer) dead(peer, rtt);
+    linked_.erase(peer);
+    if (source_ == peer) {
+        source_.reset();
+        choose_source();
+    }
+    // The other voters notice it a moment earlier or later, and before they do they help nobody to replace it.
+    if (leader_ == peer) dead(peer, rtt + notice_spread);
 }
 
 /// An orderer of records brings the log first; a node that knows nothing yet begins with whom it is linked with.
