@@ -343,17 +343,16 @@ core::task<core::result<void>> coordinate_when_leading(node& n) {
 
 namespace {
 
-/// A linked member says nothing any more: the open round goes on without it, and so does the log.
-void fell_silent(node& n, const shared_linked& peer, core::duration silence) {
-    const auto& key = peer->link->remote().key;
-    n.log->silent(key, peer->link->stats().rtt_last);
-    if (!n.coordinator) return;
-    const auto number = n.led().find(key)->admitted.number;
+/// A linked peer says nothing any more: the open round goes on without it, and so does the log.
+void fell_silent(node& n, const net::link& link) {
+    const auto& who = link.remote();
+    n.log->silent(who.key, link.stats().rtt_last);
+    const auto* member = n.led().find(who.key);
+    if (!n.coordinator || member == nullptr) return;
     core::event e("peer_silent");
-    e.with("peer", key.hex()).with("number", std::uint64_t{number}).with("name", peer->link->remote().name);
-    e.with("seconds", core::to_seconds(silence));
+    e.with("peer", who.key.hex()).with("number", std::uint64_t{member->admitted.number}).with("name", who.name);
     n.emit(std::move(e));
-    n.coordinator->gone(number);
+    n.coordinator->gone(member->admitted.number);
     n.changed.notify();
 }
 
@@ -373,17 +372,21 @@ core::task<core::result<void>> watch_for_silence(node& n) {
         const bool took_office = std::exchange(office, n.office) != n.office;
         const auto open = n.led().open() ? n.led().open()->round : 0;
         if (std::exchange(round, open) != open) opened = now;
+        // First looked at, then told: what the log does about it may change the links.
+        std::vector<shared_linked> back, fallen;
         for (const auto& [key, peer] : n.links) {
             const auto silence = watch.silence_of(key, peer->link->wire().received);
             const auto limit = n.config().peers.silence_limit;
             if (silence < suspicion::patience(limit, 0s, 0s)) {
-                if (silent.erase(key) > 0) n.log->link_up(key);
+                if (silent.erase(key) > 0) back.push_back(peer);
             } else if (is_member(n, key) && (took_office || !silent.contains(key)) &&
                        silence >= suspicion::patience(limit, peer->link->stats().rtt_p99, now - opened)) {
                 silent.insert(key);
-                fell_silent(n, peer, silence);
+                fallen.push_back(peer);
             }
         }
+        for (const auto& peer : back) n.log->link_up(peer->link->remote().key);
+        for (const auto& peer : fallen) fell_silent(n, *peer->link);
     }
 }
 

@@ -19,7 +19,7 @@ core::duration suspicion::silence_of(const net::peer_key& who, std::uint64_t rec
 
 core::duration suspicion::patience(core::duration silence_limit, core::duration rtt_worst,
                                    core::duration round_so_far) {
-    return std::min(silence_limit, std::max(silence_limit * 3 / 20 + 4 * rtt_worst, round_so_far / 10));
+    return std::min(silence_limit, std::max(silence_limit * 3 / 20 + 2 * rtt_worst, round_so_far / 10));
 }
 
 }  // namespace longhaul::peers

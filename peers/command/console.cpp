@@ -68,10 +68,7 @@ std::string sentence_of(const core::event& e) {
     if (e.name == "waiting") return text(e, "reason");
     if (e.name == "reach") return text(e, "reason");
     if (e.name == "peer_up") return fmt::format("{} is connected", who(e));
-    if (e.name == "peer_silent") {
-        return fmt::format("nothing was heard from {} for {:.1f} s: the round goes on without it", who(e),
-                           number(e, "seconds"));
-    }
+    if (e.name == "peer_silent") return fmt::format("nothing comes from {}: the round goes on without it", who(e));
     if (e.name == "peer_down") return fmt::format("{} is gone: {}", who(e), text(e, "reason"));
     if (e.name == "attempt_failed") {
         return fmt::format("round {}: attempt {} failed: {}", round, number(e, "attempt"), text(e, "reason"));

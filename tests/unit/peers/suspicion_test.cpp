@@ -46,9 +46,9 @@ TEST_CASE("who was itself held up accuses nobody of what it did not hear meanwhi
 
 TEST_CASE("the patience with a silent peer grows with its round trip and with the round, up to the silence limit") {
     CHECK(suspicion::patience(10s, 0ms, 0s) == 1500ms);
-    CHECK(suspicion::patience(10s, 100ms, 0s) == 1900ms);
+    CHECK(suspicion::patience(10s, 100ms, 0s) == 1700ms);
     CHECK(suspicion::patience(30s, 0ms, 0s) == 4500ms);
-    CHECK(suspicion::patience(10s, 100ms, 10s) == 1900ms);
+    CHECK(suspicion::patience(10s, 100ms, 10s) == 1700ms);
     CHECK(suspicion::patience(10s, 100ms, 40s) == 4s);
     CHECK(suspicion::patience(10s, 100ms, 1h) == 10s);
 }
