@@ -21,7 +21,7 @@ constexpr auto recovery_wait = 20s;
 constexpr auto return_deadline = 20s;
 /// How often the voters are looked at, between two changes of them too, and how long one that does not answer keeps its
 /// seat. On the way from one voter to three there are two for a moment, who survive no death: a short one.
-constexpr auto voters_look = 500ms, next_change = 20ms;
+constexpr auto voters_look = 500ms, next_change = 20ms, hurry = 1000ms;
 constexpr auto seat_kept = 10s;
 constexpr int max_admission_tries = 16;
 
@@ -36,6 +36,19 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
     std::uint64_t reported_divergence = 0;
     while (!n.finished && !n.leaving && n.log->office() == office) {
         const auto now = n.env.clock.now();
+        if (!n.departed.empty()) {
+            // Nobody dials a peer that said goodbye; it is admitted again when it comes back.
+            const auto [key, reason] = *n.departed.begin();
+            if (const auto* m = n.led().find(key); m != nullptr && m->present) {
+                depart_record r;
+                r.number = m->admitted.number;
+                r.reason = reason.substr(0, max_reason);
+                auto departed = co_await n.log->propose(std::move(r));
+                LONGHAUL_CO_TRY(departed);
+            }
+            n.departed.erase(key);
+            continue;
+        }
         if (n.wanted_phase && !n.led().open()) {
             record wanted = *n.wanted_phase;
             n.wanted_phase.reset();
@@ -142,15 +155,24 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     for (auto& a : r.addresses) {
         if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
     }
+    std::erase_if(r.addresses, [bytes = std::size_t{0}](const net::endpoint& a) mutable {
+        return (bytes += a.host.size()) > max_address_bytes;
+    });
     // Only who dials shows its token: a member that we dialled has shown it before, or was let in without one.
     if (const auto* known = n.led().find(who)) r.token_hash = known->admitted.token_hash;
     if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
     auto decided = co_await log_admission(n, r, reply);
     peer->admitting = false;
     if (!decided) {
-        // Whoever leads next has the answer.
-        peer->wants_to_join = std::move(request);
-        answer_early_joiners(n);
+        const auto code = decided.error().code;
+        if (code == errc::quorum_lost || code == errc::limit) {
+            // Whoever leads next has the answer; a log that is full for the moment, when it is asked again.
+            peer->wants_to_join = std::move(request);
+            if (!n.log->leads()) answer_early_joiners(n);
+        } else if (code != errc::cancelled) {
+            reply.reason = decided.error().message;
+            n.send(who, reply);
+        }
         co_return decided;
     }
     if (!reply.admitted) {
@@ -399,16 +421,20 @@ bool may_vote(const node& n, const net::peer_key& key) {
     return !m->revoked && m->admitted.token_hash == n.run->manifest.token_hash;
 }
 
+bool may_bring_log(const node& n, const net::peer_key& key) { return n.log_known || may_vote(n, key); }
+
 core::task<core::result<void>> keep_voters(node& n) {
     std::map<net::peer_key, core::time_point> away;  ///< voters and others that do not answer, since when
-    bool changing = false;
+    std::uint64_t office = 0;
+    core::time_point hurry_until{};
     for (;;) {
         const auto leads = [&n] { return n.log->leads() && n.coordinator; };
         auto woken = co_await core::wait_until(n.changed, leads);
         LONGHAUL_CO_TRY(woken);
-        auto slept = co_await n.env.clock.sleep_for(std::exchange(changing, false) ? next_change : voters_look);
+        auto slept = co_await n.env.clock.sleep_for(n.env.clock.now() < hurry_until ? next_change : voters_look);
         LONGHAUL_CO_TRY(slept);
         if (!leads() || n.leaving || n.finished) continue;
+        if (std::exchange(office, n.office) != n.office) away.clear();
         const auto now = n.env.clock.now();
         const auto& voters = n.led().voters();
         std::vector<voter_candidate> candidates;
@@ -432,12 +458,9 @@ core::task<core::result<void>> keep_voters(node& n) {
             candidates.push_back({key, fit, gone});
         }
         const auto change = next_voter_change(voters, candidates, n.self());
-        changing = change.has_value();
-        if (!change) continue;
-        // It may have to wait for the change before, or for a standby that is not caught up yet.
-        if (auto begun = n.log->change(*change); !begun && begun.error().code == errc::usage) {
-            n.report(begun.error(), "choosing who orders records");
-        }
+        // It may have to wait for the change before, to be committed or to be seen here, or for a standby that is not
+        // caught up yet.
+        if (change && n.log->change(*change)) hurry_until = now + hurry;
     }
 }
 

@@ -106,6 +106,9 @@ struct dispatcher {
     core::result<void> operator()(const join_reply& m) const {
         if (n.asked_to_join != key) return fail(errc::protocol, "an admission that nobody asked for");
         n.asked_to_join.reset();
+        if (m.coordinator.empty() && n.run && !may_vote(n, key)) {
+            return fail(errc::protocol, "a verdict on admission by {}, who may not coordinate this run", key.brief());
+        }
         if (m.admitted) {
             n.admitted = true;
             n.admitted_by = key;
@@ -128,6 +131,7 @@ struct dispatcher {
     core::result<void> operator()(const leader_message& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }
     core::result<void> operator()(const raft::message& m) const {
         if (!n.log) return core::ok();
+        if (n.log_known && n.led().find(key) == nullptr) return core::ok();  // admitted while we were away, perhaps
         if (!may_vote(n, key)) {
             return fail(errc::protocol, "a voter's message from {}, who may not vote in this run", key.brief());
         }
@@ -233,6 +237,8 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     }
     if (n.find(key)) co_return core::ok();  // it came back by itself meanwhile
     n.dead.insert(key);
+    // Logged by whoever coordinates, or soon will.
+    if (said_so) n.departed[key] = why;
     n.log->dead(key, rtt);
     if (!n.log->leads()) co_return core::ok();
     core::event down("peer_down");
@@ -241,12 +247,7 @@ core::task<core::result<void>> confirm_down(node& n, net::peer_key key, std::str
     n.emit(std::move(down));
     if (n.coordinator) n.coordinator->gone(number);
     n.changed.notify();
-    if (!said_so) co_return core::ok();
-    // Nobody dials a peer that said goodbye; it is admitted again when it comes back.
-    depart_record r;
-    r.number = number;
-    r.reason = why.substr(0, max_reason);
-    co_return co_await n.log->propose(std::move(r));
+    co_return core::ok();
 }
 
 core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<net::endpoint> addresses) {
@@ -366,6 +367,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     auto peer = std::make_shared<linked_peer>(link, n.env.executor);
     n.links[key] = peer;
     n.dead.erase(key);
+    n.departed.erase(key);
     n.to_dial.notify();
     core::event up("peer_up");
     up.with("peer", key.hex()).with("name", link->remote().name);
@@ -380,7 +382,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
     });
     n.send(key, greeting_of(n));
     // Before that the other end owes us no log.
-    if (n.log && (n.admitted || n.log->votes())) n.log->link_up(key);
+    if (n.log && (n.admitted || n.log->votes()) && may_bring_log(n, key)) n.log->link_up(key);
     if (n.log_known && key == n.log->leader()) repeat_standing(n);
     tell_lines(n);
     n.changed.notify();
@@ -478,7 +480,9 @@ core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::e
         if (!made) {
             if (made.error().code == errc::cancelled) co_return fail(made.error());
             for (const auto& [key, peer] : n.links) {
-                if (!peer->observer && asked.insert(key).second) co_return asked_peer{key, key.brief()};
+                // Whoever dialled us may be anybody: only who may coordinate has a say in this.
+                if (n.run && may_vote(n, key) && !peer->observer && asked.insert(key).second)
+                    co_return asked_peer{key, key.brief()};
             }
             co_return fail(made.error());
         }

@@ -93,7 +93,8 @@ struct node {
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
-    std::set<net::peer_key> dead;  ///< not linked, and one redial failed
+    std::set<net::peer_key> dead;                   ///< not linked, and one redial failed
+    std::map<net::peer_key, std::string> departed;  ///< said goodbye, and why; until that is logged or they are back
     std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
         frozen;                                    ///< the state that donors' transfers share
     std::string waiting_for;                       ///< coordinator: why no round is opened or committed now, for people
@@ -241,6 +242,8 @@ core::task<core::result<void>> watch_for_silence(node& n);
 core::task<core::result<void>> keep_voters(node& n);
 /// Whether the run lets that key order records: founders invite by a token, and in an open run nobody else may.
 bool may_vote(const node& n, const net::peer_key& key);
+/// Whether the log may be learnt from that key: who knows nothing yet believes only those who may order records.
+bool may_bring_log(const node& n, const net::peer_key& key);
 /// Admits a peer that asked to join, as coordinator.
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
 /// Peers that asked to join before this node knew the log.

@@ -88,8 +88,9 @@ bool nothing_to_send(const node& n) {
 
 core::task<core::result<void>> say_goodbye(node& n) {
     if (!n.finished) {
+        // If nobody can take over now, somebody will be elected.
         auto handed_over = co_await n.log->hand_over();
-        LONGHAUL_CO_TRY(handed_over);
+        if (!handed_over && handed_over.error().code == errc::cancelled) co_return handed_over;
     }
     if (n.finished && n.log->leads()) {
         // Whoever is a moment behind may still need the last aggregate.

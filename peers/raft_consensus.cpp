@@ -80,11 +80,17 @@ core::task<core::result<void>> raft_consensus::run() {
 /// All that waits goes in one piece: a disk that takes writes one by one could fall behind for ever.
 core::task<core::result<void>> raft_consensus::write_all() {
     for (;;) {
-        const auto wanted = [this] { return broken_ || !writes_.empty() || (wanted_ && !server_); };
+        const auto wanted = [this] { return broken_ || !writes_.empty() || (wanted_ && known_ && !server_); };
         auto woken = co_await core::wait_until(to_write_, wanted);
         LONGHAUL_CO_TRY(woken);
         if (broken_) co_return fail(*broken_);
         if (!server_) {
+            if (state_.voters().votes(o_.self)) {
+                // It has forgotten whom it voted for, and what it had acknowledged.
+                co_return fail(errc::config,
+                               "this node orders the run's records, but its log is gone: restore the folder 'raft' "
+                               "from a copy, or take part as another node, with another --state-dir");
+            }
             auto created = co_await disk_.create(o_.self, o_.run, {});
             LONGHAUL_CO_TRY(created);
             LONGHAUL_CO_TRY(begin({}));
@@ -110,7 +116,8 @@ core::task<core::result<void>> raft_consensus::keep_time() {
         if (now >= next_look) {
             next_look = now + source_patience;
             // A source that is cut off from the others, or is new itself, knows nobody who leads: another one may.
-            if (!known_ || leader_ == net::peer_key{}) choose_source(std::exchange(source_, {}));
+            const bool in_vain = source_ && !answered_;
+            if (!known_ || leader_ == net::peer_key{} || in_vain) choose_source(std::exchange(source_, {}));
         }
         asleep_until_ = server_ ? std::min(server_->wake_at(), next_look) : next_look;
         auto woken = co_await timer_changed_.wait(o_.clock, asleep_until_);
@@ -202,6 +209,7 @@ void raft_consensus::feed(const record& r) {
 void raft_consensus::replace_state(const ledger& newer) {
     state_ = newer;
     known_ = true;
+    to_write_.notify();
     for (const auto& key : followers_) tell_snapshot(key);
     if (on_applied) on_applied(nullptr);
 }
@@ -289,6 +297,7 @@ core::task<core::result<void>> raft_consensus::hand_over() {
 void raft_consensus::link_up(const net::peer_key& peer) {
     linked_.insert(peer);
     if (server_) (void)step(raft::link_up{peer});
+    if (source_ == peer) source_.reset();  // what it was asked and said is gone with the link before
     choose_source();
 }
 
@@ -328,6 +337,7 @@ void raft_consensus::choose_source(std::optional<net::peer_key> behind) {
     if (best == linked_.end()) best = std::ranges::find_if(linked_, will_do);
     if (best == linked_.end()) return;
     source_ = *best;
+    answered_ = false;
     send(*source_, log_request{known_ ? state_.index() : 0});
 }
 
@@ -365,6 +375,7 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, const log_
 
 core::result<void> raft_consensus::receive(const net::peer_key& from, const log_snapshot& m) {
     if (source_ != from) return core::ok();
+    answered_ = true;
     LONGHAUL_TRY_ASSIGN(const auto fresh, ledger::from_snapshot(m.ledger));
     // Another source may be a moment behind the one before.
     if (!known_ || fresh.index() > state_.index()) replace_state(fresh);

@@ -96,6 +96,7 @@ private:
     std::set<net::peer_key> linked_;
     std::set<net::peer_key> followers_;    ///< who follows the log by us
     std::optional<net::peer_key> source_;  ///< by whom we follow it
+    bool answered_ = false;                ///< it has brought its state
 
     core::wakeup to_write_;
     core::wakeup timer_changed_;

@@ -486,7 +486,7 @@ core::task<core::result<void>> learn_log(node& n) {
     if (n.finished) co_return core::ok();
     if (n.admitted_by && n.find(*n.admitted_by)) n.log->link_up(*n.admitted_by);
     for (const auto& [key, peer] : n.links) {
-        if (key != n.admitted_by) n.log->link_up(key);
+        if (key != n.admitted_by && may_bring_log(n, key)) n.log->link_up(key);
     }
     const auto known = [&n] { return n.log_known || n.fatal; };
     auto waited = co_await core::wait_until(n.changed, known, n.env.clock, n.env.clock.now() + 30s);

@@ -314,9 +314,9 @@ struct follower {
                                                .run = digest_of(1)});
             log->send = [this](const net::peer_key& to, message m) { sent.emplace_back(to, std::move(m)); };
             log->on_applied = [this](const record* r) { applied.push_back(r != nullptr); };
-            auto slept = co_await env.clock.sleep_for(1h);
+            auto ended = co_await log->run();
             log.reset();
-            co_return slept;
+            co_return ended;
         });
         w.run_for(1ms);
     }
@@ -407,6 +407,23 @@ TEST_CASE("a follower believes only whom it asked, and goes on by another one wh
     CHECK_FALSE(f.log->receive(b, bad));
     bad.first = ~std::uint64_t{0};
     CHECK(f.log->receive(b, bad));
+}
+
+TEST_CASE("a follower asks again by each new link, and another one when its question was lost", "[sim]") {
+    follower f;
+    f.log->link_up(a);
+    REQUIRE(f.log->receive(a, log_snapshot{ordered_ledger(3).snapshot()}));
+    REQUIRE(f.log->receive(a, leader_message{1, a}));
+    f.sent.clear();
+    f.log->link_up(a);  // the other end was first to see that the link before had ended
+    REQUIRE(f.sent.size() == 1);
+    CHECK(f.sent[0].first == a);
+    CHECK(std::holds_alternative<log_request>(f.sent[0].second));
+    f.log->link_up(b);
+    f.sent.clear();
+    f.w.run_for(5s);
+    REQUIRE_FALSE(f.sent.empty());
+    CHECK(f.sent[0].first == b);
 }
 
 TEST_CASE("a follower passes the log on, and proposes nothing", "[sim]") {
