@@ -131,7 +131,7 @@ bool strike(failover& f, moment when, core::entropy& random, const std::function
         how(victim);
     };
     // The listener stays with the node, but it strikes once.
-    victim.on_event([&f, &victim, when, armed = true, now](const core::event& e) mutable {
+    victim.on_event([&f, when, armed = true, now](const core::event& e) mutable {
         if (!armed) return;
         if (e.name == "round_committed" && when == moment::committed) {
             armed = false;
