@@ -299,10 +299,10 @@ namespace {
 
 /// A node that follows, with the messages that it sends.
 struct follower {
-    sim::world w{1};
     std::optional<raft_consensus> log;
     std::vector<std::pair<net::peer_key, message>> sent;
     std::vector<bool> applied;  ///< whether a record came with it
+    sim::world w{1};            // last: it ends what uses the others
 
     follower() {
         auto& n = w.add_node("f");
