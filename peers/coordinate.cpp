@@ -155,9 +155,8 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     for (auto& a : r.addresses) {
         if (a.host == "0.0.0.0" || a.host == "::") a.host = peer->link->remote().observed.host;
     }
-    std::erase_if(r.addresses, [bytes = std::size_t{0}](const net::endpoint& a) mutable {
-        return (bytes += a.host.size()) > max_address_bytes;
-    });
+    // Which may be longer than the one that was told.
+    if (!r.addresses.empty()) r.addresses = admissible_addresses(std::move(r.addresses), peer->link->remote().observed);
     // Only who dials shows its token: a member that we dialled has shown it before, or was let in without one.
     if (const auto* known = n.led().find(who)) r.token_hash = known->admitted.token_hash;
     if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
@@ -396,9 +395,9 @@ core::task<core::result<void>> watch_for_silence(node& n) {
         if (std::exchange(round, open) != open) opened = now;
         // First looked at, then told: what the log does about it may change the links.
         std::vector<shared_linked> back, fallen;
+        const auto limit = n.config().peers.silence_limit;
         for (const auto& [key, peer] : n.links) {
             const auto silence = watch.silence_of(key, peer->link->wire().received);
-            const auto limit = n.config().peers.silence_limit;
             if (silence < suspicion::patience(limit, 0s, 0s)) {
                 if (silent.erase(key) > 0) back.push_back(peer);
             } else if (is_member(n, key) && (took_office || !silent.contains(key)) &&
@@ -416,7 +415,8 @@ bool may_vote(const node& n, const net::peer_key& key) {
     if (key == n.run->manifest.founder) return true;
     if (!n.run->manifest.invite()) return false;
     const auto* m = n.led().find(key);
-    // A node that knows nothing yet goes by the door: in an invited run nobody passes it without the token.
+    // A node that knows nothing yet goes by the door: who dials shows the token there, and whom it dialled itself its
+    // ticket or a member named.
     if (m == nullptr) return !n.log_known;
     return !m->revoked && m->admitted.token_hash == n.run->manifest.token_hash;
 }

@@ -336,8 +336,6 @@ void log_advanced(node& n, const record* r) {
         e.with("reason", way.reason);
         n.emit(std::move(e));
     }
-    // Who hears of a member for the first time is linked with it, or is not: the next plan needs to know.
-    if (news || (r != nullptr && std::holds_alternative<admit_record>(*r))) tell_lines(n);
     if (r != nullptr) {
         if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
             core::event e("left");
@@ -358,8 +356,9 @@ void log_advanced(node& n, const record* r) {
     for (const auto& [key, peer] : n.links) consider_offers(n, peer);
     if (news || r == nullptr) repeat_standing(n);
     if (news) answer_early_joiners(n);
-    // Links that came up before were with nobody whom the log knew: without this report the coordinator would wait for
-    // ever for a pair that cannot link.
+    // Who hears of a member for the first time is linked with it, or is not: the next plan needs to know. And links
+    // that came up before were with nobody whom the log knew: without this report the coordinator would wait for ever
+    // for a pair that cannot link.
     if (news || (r != nullptr && std::holds_alternative<admit_record>(*r))) tell_lines(n);
     n.to_dial.notify();
     n.changed.notify();

@@ -46,16 +46,7 @@ private:
 };
 
 core::task<core::result<void>> performance::live(net::environment& env, std::uint32_t peer) {
-    auto saved = co_await env.storage.read("identity", 256);
-    if (!saved) {
-        const auto fresh = net::identity::generate(env.entropy).serialize();
-        std::vector<core::const_bytes> pieces;
-        pieces.emplace_back(fresh);
-        auto put = co_await env.storage.put("identity", pieces);
-        LONGHAUL_CO_TRY(put);
-        saved = fresh;
-    }
-    auto self = net::identity::parse(*saved);
+    auto self = co_await kept_identity(env);
     LONGHAUL_CO_TRY(self);
     const auto& name = scenario_.net.peers[peer].name;
     const auto& spec = scenario_.peers[peer];
@@ -290,6 +281,19 @@ core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::tra
                           o.model.kind);
     }
     return optim::make_quadratic_trainer(o, step_time);
+}
+
+core::task<core::result<net::identity>> kept_identity(net::environment& env) {
+    auto saved = co_await env.storage.read("identity", 256);
+    if (!saved) {
+        const auto fresh = net::identity::generate(env.entropy).serialize();
+        std::vector<core::const_bytes> pieces;
+        pieces.emplace_back(fresh);
+        auto put = co_await env.storage.put("identity", pieces);
+        LONGHAUL_CO_TRY(put);
+        saved = fresh;
+    }
+    co_return net::identity::parse(*saved);
 }
 
 outcome play(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer, event_listener listener) {

@@ -1,6 +1,8 @@
 #pragma once
 /// `longhaul sim S.toml`: a scenario in virtual time, with the peers' real code in a simulated world.
 
+#include "net/environment.hpp"
+#include "net/identity.hpp"
 #include "optim/trainer.hpp"
 #include "sim/outcome.hpp"
 
@@ -13,6 +15,9 @@ using timed_trainer_factory = std::function<core::result<std::unique_ptr<optim::
 /// The analytic quadratic, whatever the model: what is simulated is time and agreement.
 core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::trainer_options& o,
                                                                 core::duration step_time);
+
+/// The identity that this node's disk holds; a first one is drawn and kept there.
+core::task<core::result<net::identity>> kept_identity(net::environment& env);
 
 /// The network of a world as the scenario has it, traces included. Nodes are the scenario's peers.
 void build_network(world& w, const topology& t);

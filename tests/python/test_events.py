@@ -165,7 +165,7 @@ def test_who_takes_over_is_told_and_who_coordinates_from_the_start_is_not():
 
 
 def test_a_silent_peer_is_told():
-    view = view_of(line("a", 1.0, "peer_silent", name="c", number=3, seconds=1.5))
+    view = view_of(line("a", 1.0, "peer_silent", name="c", number=3))
     assert [h.text for h in view.happenings] == ["a hears nothing from c: the round goes on without it"]
 
 

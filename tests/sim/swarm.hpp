@@ -6,6 +6,7 @@
 #include "net/ticket.hpp"
 #include "peers/peer.hpp"
 #include "sim/checkers.hpp"
+#include "sim/play.hpp"
 #include "sim/world.hpp"
 
 namespace longhaul::sim::testing {
@@ -47,16 +48,7 @@ struct swarm {
 
     core::task<core::result<void>> live(net::environment& env, std::string name,
                                         std::optional<peers::run_config> found) {
-        auto saved = co_await env.storage.read("identity", 256);
-        if (!saved) {
-            const auto fresh = net::identity::generate(env.entropy).serialize();
-            std::vector<core::const_bytes> pieces;
-            pieces.emplace_back(fresh);
-            auto put = co_await env.storage.put("identity", pieces);
-            LONGHAUL_CO_TRY(put);
-            saved = fresh;
-        }
-        auto self = net::identity::parse(*saved);
+        auto self = co_await kept_identity(env);
         LONGHAUL_CO_TRY(self);
         peers::peer_options o{.self = *self,
                               .name = name,

@@ -638,19 +638,29 @@ TEST_CASE("a restarted peer is dead for the open round and alive for the next") 
     CHECK(t.open().members == numbers{1, 2, 3});
 }
 
+namespace {
+
+/// A member's word that it started again in the open round.
+progress_message started_again(const table& t) {
+    progress_message m;
+    m.generation = t.led.generation();
+    m.round = t.led.open()->round;
+    m.restarted = true;
+    return m;
+}
+
+}  // namespace
+
 TEST_CASE("who started again in a round tells each coordinator itself, which may be a later one than admitted it") {
     table t(3);
     t.open();
     t.now += 1s;
     t.delivered({1, 2}, {1, 2});
-    progress_message m;
-    m.generation = t.led.generation();
-    m.round = t.led.open()->round + 1;
-    m.restarted = true;
+    auto m = started_again(t);
+    ++m.round;
     t.coordinator.progress(3, m, t.now);
     CHECK(t.waits());  // another round's word
-    m.round = t.led.open()->round;
-    t.coordinator.progress(3, m, t.now);
+    t.coordinator.progress(3, started_again(t), t.now);
     const auto r = t.step<round_record>();
     CHECK(r.members == numbers{1, 2});
     CHECK(r.contributors == numbers{1, 2});
@@ -663,10 +673,7 @@ TEST_CASE("who started again in a round tells each coordinator itself, which may
 TEST_CASE("a round whose members all started again sums nothing, and they say so in vain") {
     table t(2);
     t.open();
-    progress_message m;
-    m.generation = t.led.generation();
-    m.round = t.led.open()->round;
-    m.restarted = true;
+    const auto m = started_again(t);
     for (const peer_number who : {1U, 2U}) t.coordinator.progress(who, m, t.now);
     const auto r = t.step<round_record>();
     CHECK(r.members == numbers{1, 2});
