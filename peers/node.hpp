@@ -123,6 +123,7 @@ struct node {
     round_timing timing;
     std::optional<round_plan> last_plan;  ///< as last told in an event
     exchange_plan last_way;               ///< likewise
+    std::vector<peer_number> last_members;  ///< of the open round, or between two of the one before
     std::uint64_t last_checkpoint = 0;
     bool checkpointing = false;
     std::optional<double> train_loss, eval_loss;

@@ -64,7 +64,7 @@ struct peer_row {
     std::string name;
     std::string address;
     bool alive = false;          ///< a link is up (or it is this node)
-    bool participating = false;  ///< member of the open round
+    bool participating = false;  ///< member of the open round, or between two of the one before
     bool merged = false;         ///< its payload is in the last commit
     std::uint64_t applied = 0;   ///< as last reported
     double rtt_seconds = 0;

@@ -308,6 +308,7 @@ void log_advanced(node& n, const record* r) {
     open_exchange(n);
     if (news) take_office(n);
     if (n.coordinator) n.coordinator->log_advanced(l, n.env.clock.now());
+    if (l.open()) n.last_members = l.open()->members;
     const auto [round, loss] = l.evaluation();
     if (round > n.eval_seen) {
         n.eval_seen = round;

@@ -59,6 +59,7 @@ peer_status status_of(const node& n) {
     s.coordinator = n.log->leader();
     s.coordinator_reachable = n.log->leads() || n.find(s.coordinator) != nullptr;
     const auto* last = l.commit_of(l.committed());
+    const bool in_rounds = l.open() || l.phase() == run_phase::running;
     for (const auto& [number, m] : l.members()) {
         peer_row row;
         row.key = m.admitted.key;
@@ -67,7 +68,7 @@ peer_status status_of(const node& n) {
         const auto link = n.find(m.admitted.key);
         const bool self = m.admitted.key == n.self();
         row.alive = self || link != nullptr;
-        row.participating = l.open() && std::ranges::binary_search(l.open()->members, number);
+        row.participating = in_rounds && std::ranges::binary_search(n.last_members, number);
         row.merged = last != nullptr &&
                      std::ranges::any_of(last->commit.contributions, [&](const auto& c) { return c.number == number; });
         row.applied = self ? s.applied : (link ? link->applied : 0);

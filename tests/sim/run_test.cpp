@@ -99,6 +99,24 @@ TEST_CASE("two peers train a quadratic to its end, with equal roots", "[sim]") {
     CHECK(sim::check_invariants(w).broken.empty());
 }
 
+TEST_CASE("once three take part, every node shows three that take part, between two rounds too", "[sim]") {
+    small_run r(5);
+    r.start(quadratic_run(12, 3), 3, usual_line);
+    REQUIRE(r.until_round(2));
+    REQUIRE(r.w.run_while(
+        [&r] {
+            for (const auto& [name, p] : r.s.alive) {
+                if (p->status().participating != 3) return false;
+            }
+            return newest_round(r.w["n0"]) < 11;
+        },
+        1h));
+    CHECK(newest_round(r.w["n0"]) == 11);
+    const auto problem = r.finish(12, "");
+    INFO(problem);
+    CHECK(problem.empty());
+}
+
 TEST_CASE("a joiner whose program builds another model is told the first tensor that differs", "[sim]") {
     swarm s;
     s.other_widths["b"] = 65;
