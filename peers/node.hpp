@@ -1,7 +1,8 @@
 #pragma once
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
 /// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
-/// that were missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), peer.cpp (start, stop, status).
+/// that were missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), admission.cpp,
+/// keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
 
 #include <deque>
 #include <map>
@@ -121,8 +122,8 @@ struct node {
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
-    std::optional<round_plan> last_plan;  ///< as last told in an event
-    exchange_plan last_way;               ///< likewise
+    std::optional<round_plan> last_plan;    ///< as last told in an event
+    exchange_plan last_way;                 ///< likewise
     std::vector<peer_number> last_members;  ///< of the open round, or between two of the one before
     std::uint64_t last_checkpoint = 0;
     bool checkpointing = false;
@@ -237,14 +238,20 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
 void take_office(node& n);
 /// Coordinates the run's rounds whenever this node leads the log. Runs until the run is over for this node.
 core::task<core::result<void>> coordinate_when_leading(node& n);
+
+// watch_for_silence.cpp
 /// Rounds and the log go on without members that have fallen silent.
 core::task<core::result<void>> watch_for_silence(node& n);
+
+// keep_voters.cpp
 /// While this node leads the log: chooses who orders its records. Runs until cancelled.
 core::task<core::result<void>> keep_voters(node& n);
 /// Whether the run lets that key order records: founders invite by a token, and in an open run nobody else may.
 bool may_vote(const node& n, const net::peer_key& key);
 /// Whether the log may be learnt from that key: who knows nothing yet believes only those who may order records.
 bool may_bring_log(const node& n, const net::peer_key& key);
+
+// admission.cpp
 /// Admits a peer that asked to join, as coordinator.
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
 /// Peers that asked to join before this node knew the log.

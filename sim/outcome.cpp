@@ -41,7 +41,7 @@ double median_round(const std::deque<seen_event>& events) {
 
 }  // namespace
 
-outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took) {
+outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, std::uint64_t wanted) {
     outcome out;
     out.seconds = core::to_seconds(took);
     std::vector<node_history> histories;
@@ -52,13 +52,14 @@ outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration 
     }
     const auto found = check_invariants(histories);
     out.rounds = found.newest_round;
+    out.commits = found.commits_seen;
     out.round_seconds = median_round(*ends.front().events);
     for (const auto rule : checked_invariants()) {
         const auto broken = found.first.find(std::string(rule));
         out.invariants[std::string(rule)] = broken == found.first.end() ? "ok" : broken->second;
     }
 
-    const auto wanted = static_cast<std::uint64_t>(s.expect.rounds > 0 ? s.expect.rounds : s.run.stop.rounds);
+    if (wanted == 0) wanted = static_cast<std::uint64_t>(s.expect.rounds > 0 ? s.expect.rounds : s.run.stop.rounds);
     std::string late;
     std::int64_t alive = 0;
     for (const auto& p : out.peers) {

@@ -33,6 +33,8 @@ struct outcome {
     std::map<std::string, std::string> invariants;  ///< "ok", or what broke
     std::map<std::string, std::string> expect;      ///< the same
     std::string network;                            ///< of the lab: the relay's statistics, JSON
+    std::uint64_t commits = 0;                      ///< rounds that peers applied, all together
+    std::uint64_t faults = 0;                       ///< that befell somebody, in a simulation
     bool ok = false;
 };
 
@@ -43,8 +45,9 @@ struct peer_end {
     const std::deque<seen_event>* events = nullptr;
 };
 
-/// Checks invariants and expectations. `ends` as the scenario's peers.
-outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took);
+/// Checks invariants and expectations. `ends` as the scenario's peers; `wanted` is the round that everybody who lives
+/// has to reach (sim/recovery); zero: as the scenario says.
+outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, std::uint64_t wanted);
 
 /// One line.
 std::string to_json(const outcome& o);

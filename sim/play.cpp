@@ -5,6 +5,8 @@
 
 #include "net/ticket.hpp"
 #include "peers/peer.hpp"
+#include "sim/recovery.hpp"
+#include "sim/victims.hpp"
 
 namespace longhaul::sim {
 
@@ -16,22 +18,28 @@ constexpr core::duration default_step_time = std::chrono::milliseconds(10);
 class performance {
 public:
     performance(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer, event_listener listener)
-        : scenario_(s), make_trainer_(std::move(make_trainer)), listener_(std::move(listener)), world_(seed) {}
+        : scenario_(s),
+          make_trainer_(std::move(make_trainer)),
+          listener_(std::move(listener)),
+          recovery_(s),
+          world_(seed) {}
     outcome run();
 
 private:
     node& at(std::uint32_t peer) { return *world_.nodes()[peer]; }
     void start(std::uint32_t peer);
-    void kill(std::uint32_t peer) {
-        living_.erase(peer);
-        at(peer).kill();
-    }
+    void take_out(std::uint32_t peer, fault_kind how);
+    void start_again_later(std::uint32_t peer);
     core::task<core::result<void>> live(net::environment& env, std::uint32_t peer);
     void watch(std::uint32_t peer, const core::event& e);
     void begin(const fault& f);
+    void end();
     void act(const fault& f, bool undo);
     void cut(const fault& f, bool undo);
+    void stop(std::uint32_t peer, bool undo);
     bool somebody_lives() const;
+    bool over() const;
+    std::vector<const std::deque<seen_event>*> events() const;
     outcome conclude();
 
     const scenario& scenario_;
@@ -41,8 +49,14 @@ private:
     std::set<std::uint32_t> taken_out_;
     std::map<std::uint32_t, peers::peer*> living_;  ///< while `live` runs
     std::set<const fault*> at_rounds_;
-    std::size_t starts_due_ = 0;  ///< timed steps of faults that will start somebody
-    world world_;                 // last: its tasks refer to all of the above
+    std::size_t starts_due_ = 0;  ///< timed steps that will start somebody
+    victims victims_;
+    std::map<std::pair<std::uint32_t, std::uint32_t>, int> cuts_;  ///< from, to: by how many faults
+    std::map<std::uint32_t, int> stops_;                           ///< likewise
+    std::size_t faults_left_ = 0;                                  ///< that have not ended
+    std::uint64_t struck_ = 0;
+    recovery recovery_;
+    world world_;  // last: its tasks refer to all of the above
 };
 
 core::task<core::result<void>> performance::live(net::environment& env, std::uint32_t peer) {
@@ -64,8 +78,26 @@ core::task<core::result<void>> performance::live(net::environment& env, std::uin
     peers::peer p(env, std::move(o));
     living_[peer] = &p;
     auto ended = co_await p.run();
-    living_.erase(peer);
+    // After a kill the next life may have begun.
+    if (const auto self_again = living_.find(peer); self_again != living_.end() && self_again->second == &p) {
+        living_.erase(self_again);
+        if (!ended && spec.restart_after > core::duration{}) start_again_later(peer);
+    }
     co_return ended;
+}
+
+void performance::start_again_later(std::uint32_t peer) {
+    ++starts_due_;
+    world_.after(scenario_.peers[peer].restart_after, [this, peer] {
+        --starts_due_;
+        if (!at(peer).running() && !taken_out_.contains(peer)) start(peer);
+    });
+}
+
+void performance::take_out(std::uint32_t peer, fault_kind how) {
+    living_.erase(peer);
+    taken_out_.insert(peer);
+    how == fault_kind::power ? at(peer).vanish() : at(peer).kill();
 }
 
 void performance::start(std::uint32_t peer) {
@@ -75,7 +107,7 @@ void performance::start(std::uint32_t peer) {
 
 void performance::watch(std::uint32_t peer, const core::event& e) {
     if (listener_) listener_(at(peer).name(), world_.now(), e);
-    if (e.name == "started" && peer == 0 && at(0).lives() == 1) {
+    if (e.name == "started" && peer == 0) {
         // From outside of the process that reports: everybody else joins now.
         world_.at(world_.now(), [this] {
             for (std::uint32_t i = 1; i < scenario_.peers.size(); ++i) {
@@ -83,6 +115,7 @@ void performance::watch(std::uint32_t peer, const core::event& e) {
             }
         });
     }
+    recovery_.saw(peer, e);
     if (e.name != "round_committed") return;
     const auto round = field<std::uint64_t>(e, "round").value_or(0);
     std::erase_if(at_rounds_, [&](const fault* f) {
@@ -93,14 +126,29 @@ void performance::watch(std::uint32_t peer, const core::event& e) {
 }
 
 void performance::begin(const fault& f) {
-    act(f, false);
-    if (f.lasting <= core::duration{}) return;
-    const bool starts = f.what == fault_kind::kill || f.what == fault_kind::leave;
+    ++struck_;
+    act(victims_.strike(f, events()), false);
+    if (f.lasting <= core::duration{}) {
+        end();
+        return;
+    }
+    const bool starts = f.what == fault_kind::kill || f.what == fault_kind::power || f.what == fault_kind::leave;
     if (starts) ++starts_due_;
     world_.after(f.lasting, [this, &f, starts] {
         if (starts) --starts_due_;
-        act(f, true);
+        act(victims_.struck(f), true);
+        end();
     });
+}
+
+void performance::end() {
+    if (--faults_left_ == 0) recovery_.faults_ended(world_.now());
+}
+
+std::vector<const std::deque<seen_event>*> performance::events() const {
+    std::vector<const std::deque<seen_event>*> all;
+    for (const auto& n : world_.nodes()) all.push_back(&n->events());
+    return all;
 }
 
 void performance::cut(const fault& f, bool undo) {
@@ -108,11 +156,21 @@ void performance::cut(const fault& f, bool undo) {
     for (const auto from : f.peers) {
         for (const auto to : f.others) {
             if (from == to) continue;
-            const auto set = [&](std::uint32_t a, std::uint32_t b) { undo ? n.heal(a, b) : n.set_cut(a, b); };
+            const auto set = [&](std::uint32_t a, std::uint32_t b) {
+                auto& times = cuts_[{a, b}];
+                times += undo ? -1 : 1;
+                times > 0 ? n.set_cut(a, b) : n.heal(a, b);
+            };
             set(from, to);
             if (f.what == fault_kind::partition) set(to, from);
         }
     }
+}
+
+void performance::stop(std::uint32_t peer, bool undo) {
+    auto& times = stops_[peer];
+    times += undo ? -1 : 1;
+    times > 0 ? at(peer).pause() : at(peer).resume();
 }
 
 void performance::act(const fault& f, bool undo) {
@@ -124,20 +182,20 @@ void performance::act(const fault& f, bool undo) {
         node& n = at(peer);
         switch (f.what) {
             case fault_kind::kill:
+            case fault_kind::power:
                 if (undo) {
                     if (!n.running()) start(peer);
                 } else if (n.running()) {
-                    taken_out_.insert(peer);
-                    kill(peer);
+                    take_out(peer, f.what);
                 }
                 break;
             case fault_kind::restart:
             case fault_kind::join:
                 if (undo) break;
-                if (n.running()) kill(peer);
+                if (n.running()) take_out(peer, f.what);
                 start(peer);
                 break;
-            case fault_kind::stop: undo ? n.resume() : n.pause(); break;
+            case fault_kind::stop: stop(peer, undo); break;
             case fault_kind::leave:
                 if (undo) {
                     if (!n.running()) start(peer);
@@ -169,11 +227,14 @@ bool performance::somebody_lives() const {
     return starts_due_ > 0 || std::ranges::any_of(nodes, [](const auto& n) { return n->running(); });
 }
 
+bool performance::over() const { return recovery_.over(world_.now(), taken_out_) || !somebody_lives(); }
+
 outcome performance::run() {
     build_network(world_, scenario_.net);
     for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) {
         at(i).on_event([this, i](const core::event& e) { watch(i, e); });
     }
+    faults_left_ = scenario_.faults.size();
     for (const auto& f : scenario_.faults) {
         const bool starts = f.what == fault_kind::restart || f.what == fault_kind::join;
         if (f.round > 0) {
@@ -186,8 +247,9 @@ outcome performance::run() {
             begin(f);
         });
     }
+    if (scenario_.faults.empty()) recovery_.faults_ended({});
     start(0);
-    world_.run_while([this] { return somebody_lives(); }, scenario_.expect.within);
+    world_.run_while([this] { return !over(); }, scenario_.expect.within);
     return conclude();
 }
 
@@ -207,7 +269,8 @@ outcome performance::conclude() {
         }
         ends.push_back(std::move(end));
     }
-    auto out = judge(scenario_, ends, world_.now());
+    auto out = judge(scenario_, ends, world_.now(), recovery_.wanted());
+    out.faults = struck_;
     out.seed = world_.seed();
     out.trace_hash = world_.trace_hash().hex();
     out.in_virtual_time = true;

@@ -95,6 +95,8 @@ result<void> parser::general(const config_values& values) {
     b.bind("expect.rounds", out_.expect.rounds, "committed by everybody who lives", 0, 1'000'000'000);
     b.bind("expect.alive", out_.expect.alive, "peers that live at the end, at least", 0, 10'000);
     b.bind("expect.within", out_.expect.within, "from the start");
+    b.bind("expect.recovers_within", out_.expect.recovers_within,
+           "of the last fault's end: everybody who lives has committed three more rounds, and that is the end");
     LONGHAUL_TRY(b.apply(rest));
     out_.net.mtu = static_cast<std::uint64_t>(mtu);
     LONGHAUL_TRY(check_path(path, file_ + ": [links]"));
@@ -133,6 +135,8 @@ result<void> parser::name_free(const std::string& name, const config_values& tab
         return fail(errc::config, "{}: the name \"{}\" is not made of 1 to 32 letters, digits, '_' and '-'",
                     place(table, file_), name.substr(0, 80));
     if (names_.contains(name)) return fail(errc::config, "{}: \"{}\" is named twice", place(table, file_), name);
+    if (name == "coordinator")
+        return fail(errc::config, "{}: \"coordinator\" is whoever coordinates: give another name", place(table, file_));
     return core::ok();
 }
 
@@ -173,13 +177,14 @@ result<void> parser::add_peers(const config_values& table) {
     b.bind("site", site, "whose line it shares");
     b.bind_choice("preset", f.preset, presets, "what kind of line it has");
     b.bind("step_time", spec.step_time, "of one inner step");
+    b.bind("restart_after", spec.restart_after, "a service manager starts it again when it ended by an error");
     b.bind("reachable", p.reachable, "false: a firewall lets nobody connect to it");
     f.bind(b);
     LONGHAUL_TRY(b.apply(table));
     LONGHAUL_TRY(name_free(name, table));
     LONGHAUL_TRY(finish_line(f, table));
-    if (spec.step_time > std::chrono::hours(1))
-        return fail(errc::config, "{}: a step_time is at most an hour", place(table, file_));
+    if (spec.step_time > std::chrono::hours(1) || spec.restart_after > std::chrono::hours(1))
+        return fail(errc::config, "{}: step_time and restart_after are at most an hour", place(table, file_));
     if (!site.empty()) {
         const auto at = std::ranges::find(out_.net.sites, site, &site::name);
         if (at == out_.net.sites.end()) {
@@ -274,7 +279,7 @@ result<void> parser::add_fault(const config_values& table) {
     std::string kinds;
     for (int k = 0; k <= static_cast<int>(fault_kind::leave); ++k) {
         const auto kind = static_cast<fault_kind>(k);
-        b.bind(std::string(name_of(kind)), whom[kind], "peers, groups or sites");
+        b.bind(std::string(name_of(kind)), whom[kind], "peers, groups or sites, or \"coordinator\": who is it then");
         kinds += (k == 0 ? "" : ", ") + std::string(name_of(kind));
     }
     LONGHAUL_TRY(b.apply(table));
@@ -304,6 +309,13 @@ result<void> parser::add_fault(const config_values& table) {
         if (table.find(key) != nullptr && f.what != kind)
             return fail(errc::config, "{}: {} belongs to a {} fault", where, key, name_of(kind));
     }
+    if (names == std::vector<std::string>{"coordinator"}) {
+        if (f.what == fault_kind::one_way || f.what == fault_kind::join)
+            return fail(errc::config, "{}: a {} fault names its peers", where, name_of(f.what));
+        f.coordinator = true;
+        out_.faults.push_back(std::move(f));
+        return core::ok();
+    }
     if (f.what == fault_kind::one_way) {
         if (names.size() != 2) return fail(errc::config, "{}: one_way = [\"from\", \"to\"] has two names", where);
         LONGHAUL_TRY_ASSIGN(f.others, find({names[1]}, where));
@@ -311,11 +323,7 @@ result<void> parser::add_fault(const config_values& table) {
     }
     LONGHAUL_TRY_ASSIGN(f.peers, find(names, where));
     if (f.peers.empty()) return fail(errc::config, "{}: this fault befalls nobody", where);
-    if (f.what == fault_kind::partition) {
-        for (std::uint32_t i = 0; i < out_.net.peers.size(); ++i) {
-            if (!std::ranges::binary_search(f.peers, i)) f.others.push_back(i);
-        }
-    }
+    if (f.what == fault_kind::partition) f.others = all_but(f.peers, static_cast<std::uint32_t>(out_.net.peers.size()));
     if (f.what == fault_kind::join) {
         for (const auto i : f.peers) {
             if (i == 0) return fail(errc::config, "{}: the first peer founds the run and cannot join it", where);
@@ -355,6 +363,7 @@ result<scenario> parser::parse(std::string_view text) {
 std::string_view name_of(fault_kind k) {
     switch (k) {
         case fault_kind::kill: return "kill";
+        case fault_kind::power: return "power";
         case fault_kind::restart: return "restart";
         case fault_kind::stop: return "stop";
         case fault_kind::partition: return "partition";
@@ -366,6 +375,14 @@ std::string_view name_of(fault_kind k) {
         case fault_kind::leave: return "leave";
     }
     return "";
+}
+
+std::vector<std::uint32_t> all_but(const std::vector<std::uint32_t>& some, std::uint32_t count) {
+    std::vector<std::uint32_t> others;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        if (!std::ranges::binary_search(some, i)) others.push_back(i);
+    }
+    return others;
 }
 
 result<scenario> parse_scenario(std::string_view text, const std::string& file_name, const file_reader& read) {

@@ -14,7 +14,7 @@
 
 namespace longhaul::sim {
 
-enum class fault_kind : std::uint8_t { kill, restart, stop, partition, one_way, rate, clock, disk, join, leave };
+enum class fault_kind : std::uint8_t { kill, power, restart, stop, partition, one_way, rate, clock, disk, join, leave };
 std::string_view name_of(fault_kind k);
 
 struct fault {
@@ -22,6 +22,7 @@ struct fault {
     core::duration at{};                ///< since the founder was started, or
     std::uint64_t round = 0;            ///< when somebody has committed it; 0: by time
     core::duration lasting{};           ///< then it is undone; zero: never
+    bool coordinator = false;           ///< whoever coordinates when it begins, instead of `peers`
     std::vector<std::uint32_t> peers;   ///< whom it befalls; one_way: from these
     std::vector<std::uint32_t> others;  ///< partition: all the others; one_way: to these
     double factor = 0;                  ///< rate: of the access lines' rates
@@ -30,17 +31,26 @@ struct fault {
     std::string error;                  ///< disk: "full", "fsync"
 };
 
+/// The peers from 0 to `count` - 1 that are not among `some`, which ascend.
+std::vector<std::uint32_t> all_but(const std::vector<std::uint32_t>& some, std::uint32_t count);
+
 /// What must hold at the end, beside the invariants.
 struct expectations {
     std::int64_t rounds = 0;  ///< committed by everybody who lives; 0: as [run] stop.rounds says
     std::int64_t alive = 0;   ///< peers that live at the end, at least; 0: no matter
     core::duration within = std::chrono::minutes(10);  ///< from the start: the limit of a run
+    /// So long after the last fault has ended everybody who lives has committed `recovery_rounds` more, and the
+    /// scenario ends there; zero: it goes on to the run's end.
+    core::duration recovers_within{};
+    static constexpr std::uint64_t recovery_rounds = 3;
 };
 
 /// What a peer is beside its place in the network.
 struct peer_spec {
     core::duration step_time{};  ///< of an inner step; zero: as the trainer takes
-    bool joins_later = false;    ///< a `join` fault starts it
+    core::duration
+        restart_after{};       ///< when it ended by an error, a service manager starts it again; zero: nobody does
+    bool joins_later = false;  ///< a `join` fault starts it
 };
 
 struct scenario {

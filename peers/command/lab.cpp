@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include "sim/lab/experiment.hpp"
 #include "sim/lab/network.hpp"
 #include "sim/play.hpp"
+#include "sim/swarm.hpp"
 
 namespace longhaul::peers::command {
 
@@ -19,6 +21,8 @@ struct scenario_arguments {
     std::uint64_t seed = 1;
     bool json = false;
     bool hold = false;
+    bool swarm = false;
+    std::string seeds = "1..10";
 };
 
 int show(const sim::outcome& o, bool json) {
@@ -44,7 +48,44 @@ core::result<void> make_folder(const std::string& path) {
     return core::ok();
 }
 
+core::result<std::pair<std::uint64_t, std::uint64_t>> seeds_of(const std::string& text) {
+    const auto dots = text.find("..");
+    const auto number = [&](std::string_view part) -> std::optional<std::uint64_t> {
+        std::uint64_t n = 0;
+        const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), n);
+        return error == std::errc() && end == part.data() + part.size() ? std::optional(n) : std::nullopt;
+    };
+    const auto first = number(std::string_view(text).substr(0, dots));
+    const auto last = dots == std::string::npos ? first : number(std::string_view(text).substr(dots + 2));
+    if (!first || !last || *last < *first || *last - *first >= 10'000'000)
+        return core::fail(core::errc::usage, "--seeds {} is not a range: give it like 1..400 or 17", text);
+    return std::pair(*first, *last);
+}
+
+/// Plays a drawn scenario for each seed. What fails is printed with what was drawn and the line that does it again.
+core::result<int> simulate_swarm(const scenario_arguments& a) {
+    LONGHAUL_TRY_ASSIGN(const auto seeds, seeds_of(a.seeds));
+    sim::swarm_tally tally;
+    for (auto seed = seeds.first; seed <= seeds.second; ++seed) {
+        const auto text = sim::draw_scenario(seed);
+        LONGHAUL_TRY_ASSIGN(const auto s, sim::parse_scenario(text, fmt::format("seed {}", seed), {}));
+        const auto o = sim::play(s, seed);
+        tally.add(o);
+        if (!a.json) fmt::print("{}", sim::describe_drawn(o));
+        if (!o.ok && !a.json) {
+            fmt::print("{}{}again: longhaul sim --swarm --seeds {}\n", text, sim::describe(o), seed);
+        }
+        std::fflush(stdout);
+    }
+    fmt::print("{}", a.json ? sim::to_json(tally) + "\n" : sim::describe(tally));
+    return tally.failed.empty() ? 0 : core::exit_code_of(core::errc::internal);
+}
+
 core::result<int> simulate(const scenario_arguments& a) {
+    if (a.swarm && !a.scenario.empty())
+        return core::fail(core::errc::usage, "--swarm draws its scenarios: leave out {}", a.scenario);
+    if (a.swarm) return simulate_swarm(a);
+    if (a.scenario.empty()) return core::fail(core::errc::usage, "name a scenario, or draw some with --swarm");
     LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
     if (a.folder.empty()) return show(sim::play(s, a.seed), a.json);
     std::map<std::string, std::ofstream> files;
@@ -64,6 +105,7 @@ core::result<int> simulate(const scenario_arguments& a) {
 }
 
 core::result<int> lab(const scenario_arguments& a) {
+    if (a.scenario.empty()) return core::fail(core::errc::usage, "name a scenario");
     LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
     if (a.hold) return sim::lab::hold(s, a.seed);
     sim::lab::experiment_options o;
@@ -87,8 +129,7 @@ core::result<int> lab(const scenario_arguments& a) {
 
 CLI::App* add(CLI::App& app, const char* name, const char* help, const std::shared_ptr<scenario_arguments>& a) {
     auto* command = app.add_subcommand(name, help);
-    command->add_option("SCENARIO.toml", a->scenario, "a run, machines, links, faults; sim/README.md has the keys")
-        ->required();
+    command->add_option("SCENARIO.toml", a->scenario, "a run, machines, links, faults; sim/README.md has the keys");
     command->add_option("--seed", a->seed, "of all that is drawn")->capture_default_str();
     command->add_flag("--json", a->json, "the outcome as one line of JSON");
     return command;
@@ -100,6 +141,8 @@ void add_lab(CLI::App& app, action& chosen) {
     const auto virtual_one = std::make_shared<scenario_arguments>();
     auto* simulation = add(app, "sim", "play a scenario in virtual time, with the real protocol code", virtual_one);
     simulation->add_option("--folder", virtual_one->folder, "write each peer's events.jsonl there");
+    simulation->add_flag("--swarm", virtual_one->swarm, "instead of one scenario, draw one for each of --seeds");
+    simulation->add_option("--seeds", virtual_one->seeds, "for --swarm: FIRST..LAST, or one")->capture_default_str();
     simulation->callback([virtual_one, &chosen] { chosen = [virtual_one] { return simulate(*virtual_one); }; });
 
     const auto a = std::make_shared<scenario_arguments>();

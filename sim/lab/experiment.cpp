@@ -9,6 +9,8 @@
 
 #include "sim/lab/daemons.hpp"
 #include "sim/lab/schedule.hpp"
+#include "sim/recovery.hpp"
+#include "sim/victims.hpp"
 
 namespace longhaul::sim::lab {
 
@@ -23,27 +25,42 @@ constexpr core::duration look_every = std::chrono::milliseconds(50);
 class experiment {
 public:
     experiment(const scenario& s, const experiment_options& o, network& net)
-        : scenario_(s), net_(net), daemons_(s, net, o.binary, o.folder), faults_(s.faults), seed_(o.seed) {}
+        : scenario_(s),
+          net_(net),
+          daemons_(s, net, o.binary, o.folder),
+          faults_(s.faults),
+          recovery_(s),
+          seen_(s.peers.size()),
+          seed_(o.seed) {}
     result<outcome> run();
 
 private:
-    result<void> act(const fault_step& step);
+    result<void> act(const fault_step& due);
     result<void> start_joiners();
-    bool over() const;
+    result<void> manage_services(core::duration now);
+    void see();
+    bool over(core::duration now) const;
     outcome conclude(core::duration took);
 
     const scenario& scenario_;
     network& net_;
     daemons daemons_;
     fault_schedule faults_;
+    recovery recovery_;
+    std::vector<std::size_t> seen_;                       ///< of each peer, how many of its events recovery_ saw
+    std::map<std::uint32_t, core::duration> starts_due_;  ///< of those that ended by an error
     deferred_signals signals_;
     std::uint64_t seed_;
     bool joined_ = false;
+    victims victims_;
     std::set<std::uint32_t> taken_out_;  ///< by a kill or a leave of the scenario
 };
 
-result<void> experiment::act(const fault_step& step) {
-    const fault& f = *step.what;
+result<void> experiment::act(const fault_step& due) {
+    std::vector<const std::deque<seen_event>*> events;
+    for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) events.push_back(&daemons_.events(i));
+    const fault& f = due.undo ? victims_.struck(*due.what) : victims_.strike(*due.what, events);
+    const fault_step step{&f, due.undo};
     apply_to_network(net_, step);
     for (const auto peer : f.peers) {
         const auto start = [&]() -> result<void> {
@@ -87,9 +104,33 @@ result<void> experiment::start_joiners() {
     return core::ok();
 }
 
-bool experiment::over() const {
+/// Starts those again that ended by an error, as a service manager would.
+result<void> experiment::manage_services(core::duration now) {
+    for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) {
+        const auto after = scenario_.peers[i].restart_after;
+        const auto code = daemons_.exit_code(i);
+        const bool failed = !daemons_.running(i) && code && *code != 0 && !taken_out_.contains(i);
+        if (!failed || after <= core::duration{}) {
+            starts_due_.erase(i);
+        } else if (now >= starts_due_.try_emplace(i, now + after).first->second) {
+            LONGHAUL_TRY(daemons_.start(i));
+        }
+    }
+    return core::ok();
+}
+
+void experiment::see() {
+    for (std::uint32_t i = 0; i < seen_.size(); ++i) {
+        const auto& events = daemons_.events(i);
+        while (seen_[i] < events.size()) recovery_.saw(i, events[seen_[i]++].event);
+    }
+}
+
+bool experiment::over(core::duration now) const {
+    if (recovery_.over(now, taken_out_)) return true;
     // Faults at a round that nobody reaches any more will not happen.
-    return daemons_.running() == 0 && (joined_ || daemons_.exit_code(0)) && faults_.next() == never;
+    return starts_due_.empty() && daemons_.running() == 0 && (joined_ || daemons_.exit_code(0)) &&
+           faults_.next() == never;
 }
 
 result<outcome> experiment::run() {
@@ -98,12 +139,17 @@ result<outcome> experiment::run() {
     core::duration now{};
     for (;;) {
         now = real_time() - began;
-        if (daemons_.look()) faults_.reached(daemons_.newest_round(), now);
+        if (daemons_.look()) {
+            faults_.reached(daemons_.newest_round(), now);
+            see();
+        }
+        LONGHAUL_TRY(manage_services(now));
         if (!joined_ && daemons_.founded()) LONGHAUL_TRY(start_joiners());
         if (joined_ || !daemons_.running(0)) {
             for (const auto& step : faults_.due(now)) LONGHAUL_TRY(act(step));
         }
-        if (over() || now > scenario_.expect.within) break;
+        if (faults_.empty()) recovery_.faults_ended(now);
+        if (over(now) || now > scenario_.expect.within) break;
         pollfd polled[] = {{.fd = net_.relay_fd(), .events = POLLIN, .revents = 0},
                            {.fd = signals_.fd(), .events = POLLIN, .revents = 0}};
         const int n = ::poll(polled, 2, poll_milliseconds(std::min(faults_.next(), now + look_every), now));
@@ -132,7 +178,7 @@ outcome experiment::conclude(core::duration took) {
         }
         ends.push_back(std::move(end));
     }
-    auto out = judge(scenario_, ends, took);
+    auto out = judge(scenario_, ends, took, recovery_.wanted());
     out.seed = seed_;
     return out;
 }
@@ -141,9 +187,9 @@ outcome experiment::conclude(core::duration took) {
 
 result<outcome> run_experiment(const scenario& s, const experiment_options& o) {
     for (const auto& f : s.faults) {
-        if (f.what == fault_kind::clock || f.what == fault_kind::disk) {
+        if (f.what == fault_kind::clock || f.what == fault_kind::disk || f.what == fault_kind::power) {
             return fail(errc::unsupported,
-                        "the lab has this machine's clock and disk, and cannot do a {} fault: use longhaul sim",
+                        "the lab has this machine's clock, disk and power, and cannot do a {} fault: use longhaul sim",
                         name_of(f.what));
         }
     }

@@ -25,4 +25,6 @@ for _ in range(repeat + 1):
     seconds.append(time.monotonic() - begun)
     assert tensor[0].item() == peers * (peers - 1) / 2
 if rank == 0:
-    print(json.dumps(seconds[1:]))
+    print(json.dumps(seconds[1:]), flush=True)
+# Gloo's threads sometimes abort the process at its end, when the other rank was faster.
+os._exit(0)

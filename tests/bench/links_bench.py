@@ -63,8 +63,9 @@ def eight() -> str:
 class Table:
     """Rows by name, kept between runs."""
 
-    def __init__(self, facts: str) -> None:
+    def __init__(self, facts: str, keep: bool) -> None:
         self.facts = facts
+        self.keep = keep
         self.rows: dict[str, dict] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
         self.bad = 0
 
@@ -76,6 +77,8 @@ class Table:
         row = {"floor": floor, "seconds": ours, "others": others, "note": note, "goal": goal, "measured": self.facts}
         self.rows[work] = row
         print(self.line(work), flush=True)
+        if self.keep:  # at once: a later row may fail, and minutes of measuring would be lost
+            self.save()
 
     def line(self, work: str) -> str:
         r = self.rows[work]
@@ -92,6 +95,19 @@ class Table:
     def save(self) -> None:
         KEPT.parent.mkdir(exist_ok=True)
         KEPT.write_text(json.dumps(self.rows, indent=1, ensure_ascii=False) + "\n")
+        runs = sorted({r["measured"] for r in self.rows.values()})
+        REPORT.write_text(f"""# Links and exchanges, measured
+
+Written by `scripts/bench links --save` from `docs/results/links.json`; do not edit. {processor()},
+{os.cpu_count()} cores for all machines and the emulator together, kernel {platform.release()}.
+Measured (date, commit): {"; ".join(runs)}.
+
+Real kernels' TCP over emulated links (`longhaul lab`: MTU 1500, drop-tail queue of one bandwidth-delay product),
+encryption on, bbr unless a row says cubic, until the receiver has verified the last byte. floor = bytes / (rate less
+TCP/IP headers) + one RTT for the confirmed receipt, half an RTT for the all-reduce of two. What stands under others was
+measured in the same run.
+
+{self.text()}""")
 
 
 def transfer(
@@ -334,7 +350,7 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="keep the rows, and write docs/BENCHMARKS.md")
     options = parser.parse_args()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    table = Table(f"{datetime.date.today()}, {commit.stdout.strip()}")
+    table = Table(f"{datetime.date.today()}, {commit.stdout.strip()}", options.save)
     repeat = 2 if options.quick else 5
 
     def wanted(name: str) -> bool:
@@ -343,21 +359,6 @@ def main() -> int:
     measure_transfers(table, "cubic" if options.cubic else "bbr", repeat, wanted)
     if not options.cubic:
         measure_allreduces(table, repeat, wanted)
-    if options.save:
-        table.save()
-        runs = sorted({r["measured"] for r in table.rows.values()})
-        REPORT.write_text(f"""# Links and exchanges, measured
-
-Written by `scripts/bench links --save` from `docs/results/links.json`; do not edit. {processor()},
-{os.cpu_count()} cores for all machines and the emulator together, kernel {platform.release()}.
-Measured (date, commit): {"; ".join(runs)}.
-
-Real kernels' TCP over emulated links (`longhaul lab`: MTU 1500, drop-tail queue of one bandwidth-delay product),
-encryption on, bbr unless a row says cubic, until the receiver has verified the last byte. floor = bytes / (rate less
-TCP/IP headers) + one RTT for the confirmed receipt, half an RTT for the all-reduce of two. What stands under others was
-measured in the same run.
-
-{table.text()}""")
     return 1 if table.bad else 0
 
 

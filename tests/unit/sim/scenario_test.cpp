@@ -53,6 +53,7 @@ name = "node"
 site = "paris"
 count = 3
 step_time = "20 ms"
+restart_after = "5 s"
 trace = "drop.csv"
 [[link]]
 between = ["home", "paris"]
@@ -80,9 +81,14 @@ join = "node-3"
 at = "3 s"
 clock = "home"
 offset = "-5 min"
+[[fault]]
+at = "4 s"
+for = "1 s"
+power = "coordinator"
 [expect]
 rounds = 10
 within = "3 min"
+recovers_within = "30 s"
 )";
 
 }  // namespace
@@ -106,7 +112,9 @@ TEST_CASE("a scenario says who is where, on which lines, and what goes wrong") {
     CHECK(s.net.path(2, 0).loss.rate == 0.01);
     CHECK(s.net.path(2, 0).loss.burst == 4);
     CHECK(s.net.path(2, 0).jitter == 2ms);  // of [links], which [[link]] did not change
-    REQUIRE(s.faults.size() == 6);
+    CHECK(s.peers[0].restart_after == 0s);
+    CHECK(s.peers[1].restart_after == 5s);
+    REQUIRE(s.faults.size() == 7);
     CHECK(s.faults[0].peers == std::vector<std::uint32_t>{2});
     CHECK(s.faults[0].lasting == 5s);
     CHECK(s.faults[1].round == 3);
@@ -114,7 +122,11 @@ TEST_CASE("a scenario says who is where, on which lines, and what goes wrong") {
     CHECK(s.faults[1].others == std::vector<std::uint32_t>{0});
     CHECK(s.faults[2].others == std::vector<std::uint32_t>{0});
     CHECK(s.faults[5].offset == -5min);
+    CHECK(s.faults[6].what == sim::fault_kind::power);
+    CHECK(s.faults[6].coordinator);
+    CHECK(s.faults[6].peers.empty());
     CHECK(s.expect.within == 3min);
+    CHECK(s.expect.recovers_within == 30s);
 }
 
 TEST_CASE("all presets have a rate, a delay and a source") {
@@ -149,6 +161,9 @@ TEST_CASE("a refusal names the place, and the nearest thing that exists") {
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nrate = \"anna\"\n"), Contains("factor"));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nkill = \"anna\"\nfactor = 2\n"), Contains("belongs to"));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\njoin = \"anna\"\n"), Contains("founds"));
+    CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\njoin = \"coordinator\"\n"), Contains("names its peers"));
+    CHECK_THAT(refusal(peers + "[[peer]]\nname = \"coordinator\"\n"), Contains("another name"));
+    CHECK_THAT(refusal("[[peer]]\nname = \"a\"\nrestart_after = \"2 h\"\n"), Contains("an hour"));
     CHECK_THAT(refusal("[[peer]]\nname = \"a\"\ncount = 10001\n"), Contains("10000"));
     CHECK_THAT(refusal("[[peer]]\nname = \"a\"\ndelay = \"2 min\"\n"), Contains("minute"));
 }

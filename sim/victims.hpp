@@ -1,0 +1,28 @@
+#pragma once
+/// Whom a fault befalls: the peers that it names, or whoever coordinates when it begins.
+
+#include <map>
+#include <optional>
+#include <span>
+
+#include "sim/node.hpp"
+#include "sim/scenario.hpp"
+
+namespace longhaul::sim {
+
+/// The peer that last said that it coordinates, by the events of all, as the scenario's peers. Nothing before the
+/// first.
+std::optional<std::uint32_t> who_coordinates(std::span<const std::deque<seen_event>* const> events);
+
+class victims {
+public:
+    /// The fault, with its victims, that begins now.
+    const fault& strike(const fault& f, std::span<const std::deque<seen_event>* const> events);
+    /// The same one, when it ends.
+    const fault& struck(const fault& f) const;
+
+private:
+    std::map<const fault*, fault> at_the_time_;  ///< of those that befell a coordinator
+};
+
+}  // namespace longhaul::sim
