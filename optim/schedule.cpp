@@ -1,6 +1,7 @@
 #include "optim/schedule.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/result.hpp"
 
@@ -37,6 +38,30 @@ std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64
                            std::uint64_t own_steps) {
     LONGHAUL_ENSURE(own_steps > 0, "a round has at least one inner step");
     return committed + j * round_steps / own_steps;
+}
+
+std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
+                                          std::span<const std::uint64_t> before) {
+    std::vector<std::uint64_t> out(step_seconds.size(), round_steps);
+    std::vector<double> known;
+    for (const double s : step_seconds) {
+        if (s > 0) known.push_back(s);
+    }
+    if (known.empty()) return out;
+    // Of an even number the slower one: of two peers it is the faster that does more.
+    std::ranges::nth_element(known, known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2));
+    const double middle = known[known.size() / 2];
+    const double H = static_cast<double>(round_steps);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        if (!(step_seconds[i] > 0)) continue;
+        const double fits =
+            std::clamp(H * middle / step_seconds[i], H / 8, static_cast<double>(most_own_steps(round_steps)));
+        const double usual = before[i] > 0 ? static_cast<double>(before[i]) : H;
+        out[i] = std::abs(fits - usual) <= 0.1 * usual
+                     ? static_cast<std::uint64_t>(usual)
+                     : std::max<std::uint64_t>(1, static_cast<std::uint64_t>(fits + 0.5));
+    }
+    return out;
 }
 
 double ramp(std::uint64_t since_reset) {

@@ -3,7 +3,9 @@
 /// rate stands. Waiting and agreeing are in peers/.
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "compress/codec.hpp"
 #include "optim/config.hpp"
@@ -30,6 +32,16 @@ round_plan fixed_plan(const inner_config& inner, const outer_config& outer, cons
 /// `committed` = s_r counts the steps of committed rounds, so that a late or slow peer keeps the run's learning rate.
 std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
                            std::uint64_t own_steps);
+
+/// H_i for peers whose inner steps take so many seconds (0: unknown): those in the middle do `round_steps` = H, and the
+/// others what they can do in the same time, so that nobody waits for the slowest; never less than an eighth, nor more
+/// than `most_own_steps`. Who is within a tenth of what it did `before` (0: nothing) goes on with that, or measurements
+/// would change the plan every round.
+std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
+                                          std::span<const std::uint64_t> before);
+/// Twice H: a peer's share of a round stays its own, and its replica does not drift further than two rounds would let
+/// it.
+constexpr std::uint64_t most_own_steps(std::uint64_t round_steps) { return 2 * round_steps; }
 
 /// Inner steps over which a joiner or returner, whose optimizer state starts at zero, ramps up.
 inline constexpr std::uint64_t ramp_steps = 20;

@@ -172,6 +172,8 @@ core::task<core::result<void>> download_state(node& n) {
             .with("bytes", std::uint64_t{bytes->size()});
         e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
         n.emit(std::move(e));
+        // From now on this node holds a copy of the run, whatever becomes of the others.
+        if (!n.last_checkpoint) start_checkpoint(n);
         applied_message report;
         report.generation = generation;
         report.round = n.state->round;

@@ -141,7 +141,10 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     // Nobody who is back holds the last commit: go on from the newest state that is left.
     auto newest = co_await newest_state_of_others(n, n.state);
     LONGHAUL_CO_TRY(newest);
-    const auto best = *newest;
+    auto best = *newest;
+    const auto every = static_cast<std::uint64_t>(n.config().checkpoint.every);
+    // Before the second checkpoint is due, none may have reached a disk: the run begins again.
+    if (!best && (every == 0 || n.led().committed() < 2 * every)) best = first_state(n);
     if (!best) {
         co_return fail(errc::quorum_lost,
                        "no checkpoint of this run can be read and no peer holds its state: restore one of the "
@@ -170,6 +173,7 @@ round_rules rules_of(const node& n) {
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
     const auto codec = compress::find_codec(c.exchange.codec).value();
+    rules.own_pace = c.peers.pace == "own";
     rules.plan = optim::fixed_plan(c.inner, c.outer, *codec);
     rules.exchange = {chunk_grid::of(n.tensors().elements(), *codec).count(), payload_bytes(n.tensors(), *codec),
                       codec->fits_sums(), c.exchange.mode};

@@ -86,7 +86,7 @@ bool ledger::apply_one(const round_record& r) {
     // All attempts of a round train the same steps under the same plan, and none sums anybody whom the one before had
     // left out: payloads are immutable until settled, and who was left out may have begun something else.
     if (!subset(r.contributors, open_ ? open_->contributors : r.members)) return false;
-    if (open_ && open_->plan != r.plan) return false;
+    if (open_ && (open_->plan != r.plan || open_->own_steps != r.own_steps)) return false;
     // Nor are payloads cut anew: a shard may get another owner, never another size.
     const auto as_large = [](const shard_share& a, const shard_share& b) { return a.chunks == b.chunks; };
     if (open_ && !std::ranges::equal(open_->exchange.shards, r.exchange.shards, as_large)) return false;

@@ -322,6 +322,7 @@ void tell_lines(node& n) {
     m.up = n.line_up.with(n.held.sent());
     m.down = n.line_down.with(n.held.received());
     m.room = n.room;
+    m.step_seconds = n.step_seconds;
     const bool no_exchange_yet = m.up == 0 && m.down == 0;
     for (const auto& [number, member] : n.led().members()) {
         const auto peer = n.find(number);

@@ -92,13 +92,13 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
     const auto write = [&trainer, &start] { trainer.write(start->anchor); };
     auto written = co_await n.env.workers.run(write, 0s);
     LONGHAUL_CO_TRY(written);
-    const auto H = open.plan.inner_steps;
+    const auto H = open.plan.inner_steps, own = open.steps_of(n.number);
     const auto begun = n.env.clock.now();
     auto last_progress = begun;
     n.steps_done = 0;
-    while (done.steps < H && still_wanted(n, generation, open.round)) {
+    while (done.steps < own && still_wanted(n, generation, open.round)) {
         optim::step_context at;
-        at.position = optim::run_position(open.position, done.steps, H, H);
+        at.position = optim::run_position(open.position, done.steps, H, own);
         at.lr = optim::learning_rate(n.config().inner, at.position, n.config().total_steps());
         if (n.trainer_is_cold) at.lr *= optim::ramp(n.steps_since_reset++);
         core::result<optim::step_report> report;
@@ -146,6 +146,7 @@ core::task<core::result<void>> train(node& n) {
     n.timing.compute = n.env.clock.now() - n.timing.started;
     if (done->steps == 0) co_return core::ok();
     n.train_loss = done->loss_sum / done->steps;
+    n.step_seconds = core::to_seconds(n.timing.compute) / done->steps;
     core::event inner("inner");
     inner.with("round", open.round).with("steps", std::uint64_t{done->steps}).with("tokens", done->tokens);
     inner.with("loss", *n.train_loss).with("seconds", core::to_seconds(n.timing.compute));

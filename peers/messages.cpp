@@ -107,6 +107,10 @@ core::result<message> from(const wire::Lines& p) {
     if (!(m.up >= 0 && m.up <= fastest && m.down >= 0 && m.down <= fastest)) {
         return fail(errc::malformed, "a line of {} and {} bytes per second", m.up, m.down);
     }
+    m.step_seconds = p.step_seconds();
+    if (!(m.step_seconds >= 0 && m.step_seconds < 1e9)) {
+        return fail(errc::malformed, "an inner step of {} seconds", m.step_seconds);
+    }
     if (p.links_size() > static_cast<int>(max_members)) return fail(errc::limit, "{} links", p.links_size());
     for (const auto& l : p.links()) {
         if (!m.links.empty() && l.peer() <= m.links.back().peer) return fail(errc::malformed, "links are not sorted");
@@ -219,6 +223,7 @@ core::byte_vector serialize(const message& m) {
                        r->set_up(x.up);
                        r->set_down(x.down);
                        r->set_room(x.room);
+                       r->set_step_seconds(x.step_seconds);
                        for (const auto& l : x.links) {
                            auto* link = r->add_links();
                            link->set_peer(l.peer);

@@ -96,6 +96,7 @@ struct lines_message {
     double down = 0;
     std::vector<line_report> links;  ///< sorted
     std::uint64_t room = 0;          ///< bytes that it has for the streams of exchanges; 0: it does not count them
+    double step_seconds = 0;         ///< of an inner step; 0: it has not trained yet
 };
 struct status_request {};
 struct status_reply {

@@ -122,11 +122,13 @@ struct node {
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
-    std::optional<round_plan> last_plan;    ///< as last told in an event
-    exchange_plan last_way;                 ///< likewise
-    std::vector<peer_number> last_members;  ///< of the open round, or between two of the one before
-    std::uint64_t last_checkpoint = 0;
+    std::optional<round_plan> last_plan;           ///< as last told in an event
+    exchange_plan last_way;                        ///< likewise
+    std::uint64_t last_own_steps = 0;              ///< likewise
+    std::vector<peer_number> last_members;         ///< of the open round, or between two of the one before
+    std::optional<std::uint64_t> last_checkpoint;  ///< its round
     bool checkpointing = false;
+    double step_seconds = 0;  ///< of an inner step, in the last round; 0: not yet
     std::optional<double> train_loss, eval_loss;
     std::uint64_t eval_seen = 0;
     std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone
@@ -171,6 +173,8 @@ struct node {
 /// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
 core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
+/// What a run begins with: the parameters that this node's trainer was made with.
+shared_state first_state(const node& n);
 /// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.
 void log_advanced(node& n, const record* r);
 /// Another node coordinates, or none, or this one.

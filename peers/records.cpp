@@ -4,6 +4,11 @@
 
 namespace longhaul::peers {
 
+std::uint64_t round_record::steps_of(peer_number who) const {
+    const auto own = std::ranges::lower_bound(own_steps, who, {}, &peer_steps::peer);
+    return own != own_steps.end() && own->peer == who ? own->steps : plan.inner_steps;
+}
+
 using core::errc;
 using core::fail;
 

@@ -67,6 +67,12 @@ struct exchange_plan {
     }
 };
 inline constexpr std::size_t max_relays = 16 * 1024;
+/// H_i of a contributor whose speed is another than most members'.
+struct peer_steps {
+    peer_number peer = 0;
+    std::uint32_t steps = 0;
+    bool operator==(const peer_steps&) const = default;
+};
 /// Opens round `round`, or its next attempt. Sorted numbers; payloads are summed in the order of `contributors`.
 struct round_record {
     std::uint64_t round = 0;
@@ -76,10 +82,13 @@ struct round_record {
     std::vector<peer_number> contributors;
     round_plan plan;
     exchange_plan exchange;
-    std::uint64_t eval_round = 0;  ///< latest evaluated round (0: none) and its held-out loss
+    std::vector<peer_steps> own_steps;  ///< sorted; everybody else does plan.inner_steps
+    std::uint64_t eval_round = 0;       ///< latest evaluated round (0: none) and its held-out loss
     double eval_loss = 0;
     std::string reason;  ///< why this attempt, for people
     bool operator==(const round_record&) const = default;
+    /// H_i: the inner steps of that peer in this round.
+    std::uint64_t steps_of(peer_number who) const;
 };
 /// One payload of a commit.
 struct contribution {

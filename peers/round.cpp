@@ -65,6 +65,7 @@ void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std
 
 void round_coordinator::gone(peer_number who) {
     planner_.gone(who);
+    step_seconds_.erase(who);
     peers_.erase(who);
     awaited_.erase(who);
 }
@@ -169,7 +170,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         // for it. But nobody holds or signs anything for an attempt that sums nothing.
         if (l.open() && l.open()->contributors.empty()) lost_.clear();
     }
-    if (l.open()) last_mode_ = l.open()->plan.mode;
+    if (l.open()) {
+        last_mode_ = l.open()->plan.mode;
+        last_steps_ = l.open()->own_steps;
+    }
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
     open_contributors_ = l.open() ? l.open()->contributors : std::vector<peer_number>{};
     if (first) {
@@ -214,11 +218,30 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
     auto choice = planner_.plan(r.members, r.contributors, now, last_mode_);
     r.plan.mode = std::move(choice.mode);
     r.exchange = std::move(choice.plan);
+    if (rules_.own_pace) r.own_steps = own_steps(r.contributors);
     r.eval_round = eval_round_;
     r.eval_loss = eval_loss_;
     round_decision d;
     d.propose = std::move(r);
     return d;
+}
+
+std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors) const {
+    std::vector<double> seconds;
+    std::vector<std::uint64_t> before;
+    for (const auto who : contributors) {
+        const auto said = step_seconds_.find(who);
+        seconds.push_back(said == step_seconds_.end() ? 0 : said->second);
+        const auto last = std::ranges::find(last_steps_, who, &peer_steps::peer);
+        before.push_back(last == last_steps_.end() ? 0 : last->steps);
+    }
+    const auto H = rules_.plan.inner_steps;
+    const auto steps = optim::balanced_steps(H, seconds, before);
+    std::vector<peer_steps> out;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        if (steps[i] != H) out.push_back({contributors[i], static_cast<std::uint32_t>(steps[i])});
+    }
+    return out;
 }
 
 const ready_message* round_coordinator::ready_of(peer_number who) const {

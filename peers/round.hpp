@@ -19,6 +19,7 @@ struct round_rules {
     std::size_t min_members = 1;  ///< before the first round
     core::duration grace{};
     core::duration first_deadline{};
+    bool own_pace = true;  ///< H_i follows the members' speeds
     round_plan plan;
     exchange_planner::model exchange;
 };
@@ -48,7 +49,10 @@ public:
     void restarted(peer_number who);
     void progress(peer_number who, const progress_message& m, core::time_point now);
     /// What a member has measured of its line: for the next plan.
-    void lines(peer_number who, const lines_message& m, core::time_point now) { planner_.heard(who, m, now); }
+    void lines(peer_number who, const lines_message& m, core::time_point now) {
+        planner_.heard(who, m, now);
+        step_seconds_[who] = m.step_seconds;
+    }
     void ready(peer_number who, const ready_message& m, core::time_point now);
     /// Ignored unless the round is committed and the loss finite.
     void evaluated(std::uint64_t round, double loss);
@@ -107,6 +111,8 @@ private:
     bool arrived(const round_record& open, peer_number author) const;
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
+    /// H_i of those contributors that do not do H.
+    std::vector<peer_steps> own_steps(const std::vector<peer_number>& contributors) const;
     core::duration allowance() const;
     /// When anybody last made or received something of the open round; long ago: nobody yet.
     core::time_point last_moved() const;
@@ -115,6 +121,8 @@ private:
     peer_number self_;
     exchange_planner planner_;
     std::string last_mode_;
+    std::map<peer_number, double> step_seconds_;  ///< as last reported; 0: not yet
+    std::vector<peer_steps> last_steps_;          ///< of the last round
     std::map<peer_number, standing> peers_;
     std::uint64_t committed_ = 0;
     std::uint64_t eval_round_ = 0;

@@ -80,6 +80,8 @@ void bind(core::config_binder& b, run_config& c) {
                   "invite: the ticket carries the run's secret; open: an address is enough");
     b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);
     b.bind("peers.max", c.peers.max, "members at the same time", 1, 10'000);
+    b.bind_choice("peers.pace", c.peers.pace, {"own", "equal"},
+                  "own: inner steps by each peer's speed, so that nobody waits for the slowest; equal: inner.steps");
     b.bind("peers.silence_limit", c.peers.silence_limit, "a peer that is silent for so long is taken for dead");
     b.bind("peers.grace", c.peers.grace, "added to every deadline that history predicts");
     b.bind("peers.first_deadline", c.peers.first_deadline, "of a round, while there is no history");

@@ -287,6 +287,15 @@ core::task<core::result<void>> prepare_joiner(node& n) {
 
 }  // namespace
 
+shared_state first_state(const node& n) {
+    auto first = std::make_shared<model_state>();
+    first->anchor.resize(n.tensors().elements());
+    first->momentum.resize(n.tensors().elements());
+    n.trainer->read(first->anchor);
+    first->root = root_of(*first);
+    return first;
+}
+
 void log_advanced(node& n, const record* r) {
     const auto& l = n.led();
     const bool news = !n.log_known;
@@ -318,12 +327,15 @@ void log_advanced(node& n, const record* r) {
         n.emit(std::move(e));
     }
     const auto& way = l.open() ? l.open()->exchange : n.last_way;
-    if (l.open() &&
-        (n.last_plan != l.open()->plan || n.last_way.shards != way.shards || n.last_way.relays != way.relays)) {
+    if (l.open() && (n.last_plan != l.open()->plan || n.last_way.shards != way.shards ||
+                     n.last_way.relays != way.relays || n.last_own_steps != l.open()->steps_of(n.number))) {
         n.last_plan = l.open()->plan;
         n.last_way = way;
+        n.last_own_steps = l.open()->steps_of(n.number);
         core::event e("plan");
-        e.with("H", std::uint64_t{n.last_plan->inner_steps}).with("tau_steps", std::uint64_t{0});
+        e.with("H", std::uint64_t{n.last_plan->inner_steps})
+            .with("own_H", n.last_own_steps)
+            .with("tau_steps", std::uint64_t{0});
         e.with("tau_rounds", std::uint64_t{0}).with("codec", n.last_plan->codec).with("density", 1.0);
         e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
         e.with("outer_momentum", double{n.last_plan->outer_momentum});
@@ -496,13 +508,9 @@ core::task<core::result<void>> learn_log(node& n) {
 }
 
 /// A new run begins with the founder's own state.
-void make_first_state(node& n) {
-    auto first = std::make_shared<model_state>();
-    first->anchor.resize(n.tensors().elements());
-    first->momentum.resize(n.tensors().elements());
-    n.trainer->read(first->anchor);
-    first->root = root_of(*first);
-    n.state = std::move(first);
+void begin_run(node& n) {
+    n.state = first_state(n);
+    start_checkpoint(n);
     if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
 }
 
@@ -521,7 +529,7 @@ core::task<core::result<void>> start_founder(node& n) {
     LONGHAUL_CO_TRY(admitted);
     auto known = co_await learn_log(n);
     LONGHAUL_CO_TRY(known);
-    if (!n.state && !n.finished && n.led().committed() == 0 && n.led().generation() == 1) make_first_state(n);
+    if (!n.state && !n.finished && n.led().committed() == 0 && n.led().generation() == 1) begin_run(n);
     co_return core::ok();
 }
 

@@ -169,6 +169,11 @@ wire::Round to_proto(const round_record& r) {
     p.set_reason(r.reason);
     p.set_predicted_seconds(r.exchange.predicted_seconds);
     p.set_plan_reason(r.exchange.reason);
+    for (const auto& s : r.own_steps) {
+        auto* own = p.add_own_steps();
+        own->set_peer(s.peer);
+        own->set_steps(s.steps);
+    }
     for (const auto& s : r.exchange.shards) {
         auto* share = p.add_shards();
         share->set_owner(s.owner);
@@ -216,6 +221,19 @@ core::result<exchange_plan> exchange_from(const wire::Round& p, const round_reco
     return out;
 }
 
+core::result<std::vector<peer_steps>> own_steps_from(const wire::Round& p, const round_record& r) {
+    std::vector<peer_steps> out;
+    const auto most = optim::most_own_steps(r.plan.inner_steps);
+    for (const auto& s : p.own_steps()) {
+        const bool sorted = out.empty() || out.back().peer < s.peer();
+        if (!sorted || !std::ranges::binary_search(r.members, s.peer()) || s.steps() == 0 || s.steps() > most) {
+            return fail(errc::malformed, "ROUND {} cannot have {} steps of peer {}", r.round, s.steps(), s.peer());
+        }
+        out.push_back({s.peer(), s.steps()});
+    }
+    return out;
+}
+
 }  // namespace
 
 core::result<round_record> from(const wire::Round& p) {
@@ -233,6 +251,7 @@ core::result<round_record> from(const wire::Round& p) {
         return fail(errc::malformed, "ROUND {} attempt {} has a field out of range", r.round, r.attempt);
     }
     LONGHAUL_TRY_ASSIGN(r.exchange, exchange_from(p, r));
+    LONGHAUL_TRY_ASSIGN(r.own_steps, own_steps_from(p, r));
     return r;
 }
 

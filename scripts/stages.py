@@ -226,6 +226,41 @@ def release() -> Count:
     return ctest("release", "-L", "torch|e2e")
 
 
+def swarm(preset: str = "release", seeds: int = 400) -> Count:
+    """Scenarios drawn from seeds, in virtual time, with everything that can go wrong: invariants and recovery."""
+    if not build(preset, "longhaul", unity=True):
+        return check("swarm: build", False)
+    share = seeds // JOBS
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        counts = pool.map(lambda i: play_drawn(preset, 1 + i * share, (i + 1) * share), range(JOBS))
+    return sum(counts, start=Count())
+
+
+def swarm_tenth() -> Count:
+    """A tenth of them, with the sanitizers of dev."""
+    return swarm("dev", 40)
+
+
+def play_drawn(preset: str, first: int, last: int) -> Count:
+    words = [f"build/{preset}/longhaul", "sim", "--swarm", "--seeds", f"{first}..{last}", "--json"]
+    print("$", *words, flush=True)
+    done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    try:
+        tally = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        print(*done.stderr.splitlines()[-60:], sep="\n", flush=True)
+        return check(f"swarm: seeds {first} to {last} ended with {done.returncode}", False)
+    hours, rounds, faults = tally["virtual_hours"], tally["rounds"], tally["faults"]
+    print(f"seeds {first} to {last}: {hours:.1f} virtual hours, {rounds} rounds, {faults} faults", flush=True)
+    failures = [f"swarm: seed {f['seed']}: {'; '.join(f['broken'])}" for f in tally["failed"]]
+    return Count(passed=tally["seeds"] - len(failures), failed=len(failures), failures=failures)
+
+
+def planted() -> Count:
+    """Bugs planted one at a time: the simulation must find each (tests/planted)."""
+    return check("planted bugs: all found", run(sys.executable, "tests/planted/hunt.py"))
+
+
 def clang() -> Count:
     """The same unit tests and simulations under clang-19: other coroutine code, other sanitizers."""
     if not build("clang", unity=True):
@@ -275,8 +310,8 @@ def run_fuzzer(fuzzer: Fuzzer, seconds: int) -> Count:
 
 
 def nightly() -> Count:
-    """Each fuzzer for a minute."""
-    return fuzz(60)
+    """Each fuzzer for a minute, and the planted bugs."""
+    return fuzz(60) + planted()
 
 
 def corpus() -> Count:
@@ -306,20 +341,20 @@ def python() -> Count:
     return second_look(once(), lambda: once("--last-failed"))
 
 
-EVERYTHING = (tidy, dev, headers, release, python, clang, clang_tidy, tsan, fuzz)
-BY_NAME = (nightly, corpus)
+EVERYTHING = (tidy, dev, headers, release, python, swarm, clang, clang_tidy, tsan, fuzz)
+BY_NAME = (nightly, corpus, planted, swarm_tenth)
 STAGES: dict[str, Callable[[], Count]] = {s.__name__.replace("_", "-"): s for s in (*EVERYTHING, *BY_NAME)}
-QUICK = ["tidy", "dev"]
+QUICK = ["tidy", "dev", "swarm-tenth"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
         description="Sets up, builds and runs the tests: all stages but "
-        f"{' and '.join(s.__name__ for s in BY_NAME)}, unless some are named.",
+        f"{', '.join(list(STAGES)[len(EVERYTHING):])}, unless some are named.",
         epilog="stages: " + "; ".join(f"{n}: {(f.__doc__ or n).splitlines()[0]}" for n, f in STAGES.items()),
     )
-    quick_help = f"only {' and '.join(QUICK)} (under 5 minutes with a warm ccache)"
+    quick_help = f"only {', '.join(QUICK)} (under 5 minutes with a warm ccache)"
     parser.add_argument("--quick", action="store_true", help=quick_help)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these")
     options = parser.parse_args()

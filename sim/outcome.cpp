@@ -14,6 +14,10 @@ peer_outcome read(const std::string& name, const peer_end& end) {
     out.ended = end.ended;
     double computed = 0, passed = 0;
     for (const auto& [at, e] : *end.events) {
+        if (e.name == "catch_up") {
+            out.applied = field<std::uint64_t>(e, "round").value_or(out.applied);
+            out.root = field<std::string>(e, "root").value_or(out.root);
+        }
         if (e.name != "round_committed") continue;
         out.applied = field<std::uint64_t>(e, "round").value_or(out.applied);
         out.root = field<std::string>(e, "root").value_or(out.root);

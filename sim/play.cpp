@@ -31,6 +31,7 @@ private:
     void take_out(std::uint32_t peer, fault_kind how);
     void start_again_later(std::uint32_t peer);
     core::task<core::result<void>> live(net::environment& env, std::uint32_t peer);
+    core::task<core::result<void>> live_managed(net::environment& env, std::uint32_t peer);
     void watch(std::uint32_t peer, const core::event& e);
     void begin(const fault& f);
     void end();
@@ -81,8 +82,15 @@ core::task<core::result<void>> performance::live(net::environment& env, std::uin
     // After a kill the next life may have begun.
     if (const auto self_again = living_.find(peer); self_again != living_.end() && self_again->second == &p) {
         living_.erase(self_again);
-        if (!ended && spec.restart_after > core::duration{}) start_again_later(peer);
     }
+    co_return ended;
+}
+
+core::task<core::result<void>> performance::live_managed(net::environment& env, std::uint32_t peer) {
+    const auto life = at(peer).lives();
+    auto ended = co_await live(env, peer);
+    const bool killed = !at(peer).running() || at(peer).lives() != life;
+    if (!ended && !killed && scenario_.peers[peer].restart_after > core::duration{}) start_again_later(peer);
     co_return ended;
 }
 
@@ -102,7 +110,7 @@ void performance::take_out(std::uint32_t peer, fault_kind how) {
 
 void performance::start(std::uint32_t peer) {
     taken_out_.erase(peer);
-    at(peer).start([this, peer](net::environment& env) { return live(env, peer); });
+    at(peer).start([this, peer](net::environment& env) { return live_managed(env, peer); });
 }
 
 void performance::watch(std::uint32_t peer, const core::event& e) {

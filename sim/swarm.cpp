@@ -55,7 +55,7 @@ std::string drawer::draw() {
     late_ = chance(50) ? between(1, 2) : 0;
     late_ = std::min(late_, peers_ - 3);
     steps_ = one_of(3u, 5u, 10u);
-    step_milliseconds_ = one_of(50u, 500u, 2000u, 5000u);
+    step_milliseconds_ = one_of(50u, 500u, 10000u, 20000u);
     // Some tens of rounds, whatever they take.
     span_ = between(20, 60) * (steps_ * step_milliseconds_ / 1000 + 2);
     run();
@@ -82,8 +82,10 @@ void drawer::run() {
     const bool sums = codec->fits_sums();
     line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\" }}", codec->name(),
          sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"), codec->wants_feedback() ? "ef" : "none");
+    // Who trains for minutes listens for minutes, and costs less to simulate.
+    const bool slow = step_milliseconds_ >= 10'000;
     line("peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\" }}", between(1, 2),
-         one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u));
+         slow ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u));
     line("checkpoint = {{ every = {}, keep = {} }}", one_of(1u, 3u, 10u), between(1, 3));
     line("eval.every = {}", between(0, 1));
 }

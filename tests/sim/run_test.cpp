@@ -178,6 +178,35 @@ std::optional<std::pair<bool, std::string>> last_reach(const sim::node& n) {
 
 }  // namespace
 
+TEST_CASE("who is slow does fewer inner steps, so that nobody waits, and gives less weight", "[sim]") {
+    const auto play = [](const std::string& pace) {
+        auto c = quadratic_run(12, 3);
+        c.inner.steps = 12;
+        c.peers.pace = pace;
+        small_run r(4);
+        r.s.step_times = {{"n0", 50ms}, {"n1", 50ms}, {"n2", 150ms}};
+        r.start(c, 3, usual_line);
+        const auto problem = r.finish(12, "");
+        INFO(problem);
+        REQUIRE(problem.empty());
+        double seconds = 0;
+        std::uint64_t steps = 0;
+        for (const auto& [at, e] : r.w["n0"].events()) {
+            if (e.name == "round_committed") seconds = std::get<double>(*e.find("seconds"));
+        }
+        for (const auto& [at, e] : r.w["n2"].events()) {
+            if (e.name == "inner") steps = std::get<std::uint64_t>(*e.find("steps"));
+        }
+        return std::pair(seconds, steps);
+    };
+    // 12 steps of 50 ms are 0.6 s, and of 150 ms 1.8 s.
+    const auto equal = play("equal"), own = play("own");
+    CHECK(equal.second == 12);
+    CHECK(equal.first > 1.8);
+    CHECK(own.second == 4);
+    CHECK(own.first < 0.9);
+}
+
 TEST_CASE("in mode shard a peer, mostly an owner, is killed at any moment: the run goes on with equal roots", "[sim]") {
     for (std::uint64_t seed = 1; seed <= 8; ++seed) {
         INFO("seed " << seed);

@@ -36,6 +36,7 @@ struct swarm {
     std::string ticket;                          ///< by which nodes join: first the founder's
     std::map<std::string, std::string> tickets;  ///< what each node said of itself when it was ready
     core::duration step_time{};
+    std::map<std::string, core::duration> step_times;  ///< of nodes with a speed of their own
     std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
     std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
     std::map<std::string, const peers::peer*> alive;
@@ -63,7 +64,7 @@ struct swarm {
                                   },
                               .data_path = {},
                               .on_ready = {}};
-        o.step_time = step_time;
+        o.step_time = step_times.contains(name) ? step_times.at(name) : step_time;
         o.on_ready = [this, name](const peers::ready_report& r) {
             if (ticket.empty()) ticket = r.ticket;
             tickets[name] = r.ticket;

@@ -39,3 +39,23 @@ TEST_CASE("plain SGD is plain: without outer.momentum there is none, and with it
     outer.optimizer = "nesterov";
     CHECK(plan_of(outer, "topk-64/4096").nesterov);
 }
+
+TEST_CASE("whoever is slower does fewer inner steps in the time of most, and whoever is faster more") {
+    using list = std::vector<std::uint64_t>;
+    const auto steps = [](std::vector<double> seconds, list before = {}) {
+        before.resize(seconds.size());
+        return optim::balanced_steps(30, seconds, before);
+    };
+    CHECK(steps({}).empty());
+    CHECK(steps({0, 0, 0}) == list{30, 30, 30});
+    CHECK(steps({0.1, 0.1, 0.3}) == list{30, 30, 10});
+    CHECK(steps({0.1, 0.2, 0.1, 0.05}) == list{30, 15, 30, 60});
+    // Of two, the slower one does H, and the faster one more: nobody does less than was asked for.
+    CHECK(steps({0.1, 0.15}) == list{45, 30});
+    // At most twice, at least an eighth; who has not trained yet does H.
+    CHECK(steps({0.1, 0.001, 9, 0.1, 0}) == list{30, 60, 4, 30, 30});
+    // Small differences change nothing, whatever was done before.
+    CHECK(steps({0.1, 0.109, 0.092}) == list{30, 30, 30});
+    CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 16}) == list{30, 30, 16});
+    CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 18}) == list{30, 30, 15});
+}

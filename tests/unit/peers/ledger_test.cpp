@@ -155,6 +155,10 @@ TEST_CASE("a round that does not follow is ignored") {
     r.attempt = 2;
     r.plan.inner_steps = 11;  // payloads are immutable until settled
     CHECK(ignored(l, r));
+    r = good;
+    r.attempt = 2;
+    r.own_steps = {{1, 5}};
+    CHECK(ignored(l, r));
 }
 
 TEST_CASE("an attempt sums nobody whom the one before had left out") {

@@ -348,6 +348,13 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused_round([](round_record& r) { r.attempt = 0; }));
     CHECK(refused_round([](round_record& r) { r.members.clear(); }));
     CHECK(refused_round([](round_record& r) { r.eval_loss = no_number; }));
+    CHECK_FALSE(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 1}}; }));
+    CHECK(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 0}}; }));
+    CHECK(refused_round([](round_record& r) { r.own_steps = {{9999, 1}}; }));
+    CHECK(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 1}, {r.members.front(), 1}}; }));
+    CHECK(refused_round([](round_record& r) {
+        r.own_steps = {{r.members.front(), static_cast<std::uint32_t>(2 * r.plan.inner_steps + 1)}};
+    }));
     CHECK(refused_round([](round_record& r) { r.plan.inner_steps = 0; }));
     CHECK(refused_round([](round_record& r) { r.plan.inner_steps = 10'000'001; }));
     CHECK(refused_round([](round_record& r) { r.plan.outer_lr = std::numeric_limits<float>::infinity(); }));

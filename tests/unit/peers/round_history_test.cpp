@@ -176,3 +176,31 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
     CHECK(empty > 100);
     CHECK(empty < rounds / 2);
 }
+
+TEST_CASE("a round is planned by how fast its members are, and its attempts keep to that") {
+    table t(3);
+    const auto say = [&t](peer_number who, double step_seconds) {
+        lines_message m;
+        m.step_seconds = step_seconds;
+        t.coordinator.lines(who, m, t.now);
+    };
+    CHECK(t.open().own_steps.empty());  // nobody has trained yet
+    t.delivered({1, 2, 3}, {1, 2, 3});
+    for (const auto m : {1U, 2U, 3U}) t.ready(m);
+    t.step<commit_record>();
+    say(1, 0.1);
+    say(2, 0.1);
+    say(3, 0.2);
+    const auto open = t.open();
+    CHECK(open.own_steps == std::vector<peer_steps>{{3, 5}});
+    CHECK(open.steps_of(3) == 5);
+    CHECK(open.steps_of(2) == 10);
+    // Another attempt has the same payloads, whatever was said meanwhile.
+    say(3, 0.1);
+    t.coordinator.gone(2);
+    CHECK(t.step<round_record>().own_steps == std::vector<peer_steps>{{3, 5}});
+    for (const auto m : {1U, 3U}) t.ready(m);
+    t.now += 1h;
+    t.step<commit_record>();
+    CHECK(t.open().own_steps.empty());
+}
