@@ -35,7 +35,7 @@ std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64
 
 /// H_i for peers whose inner steps take so many seconds (0: unknown): those in the middle do `round_steps` = H, and the
 /// others what they can do in the same time, so that nobody waits for the slowest; never less than an eighth, nor more
-/// than `most_own_steps`. Who is within a tenth of what it did `before` (0: nothing) goes on with that, or measurements
+/// than `most_own_steps`. Who is within a fifth of what it did `before` (0: nothing) goes on with that, or measurements
 /// would change the plan every round.
 std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
                                           std::span<const std::uint64_t> before);

@@ -127,6 +127,16 @@ core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::
     co_return done;
 }
 
+/// The median of a few rounds: a machine that was busy once is not slow.
+void note_step_time(node& n, double seconds) {
+    constexpr std::size_t rounds = 5;
+    n.step_times.push_back(seconds);
+    if (n.step_times.size() > rounds) n.step_times.pop_front();
+    std::vector<double> sorted(n.step_times.begin(), n.step_times.end());
+    std::ranges::sort(sorted);
+    n.step_seconds = sorted[sorted.size() / 2];
+}
+
 /// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
 std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
 
@@ -146,7 +156,7 @@ core::task<core::result<void>> train(node& n) {
     n.timing.compute = n.env.clock.now() - n.timing.started;
     if (done->steps == 0) co_return core::ok();
     n.train_loss = done->loss_sum / done->steps;
-    n.step_seconds = core::to_seconds(n.timing.compute) / done->steps;
+    note_step_time(n, core::to_seconds(n.timing.compute) / done->steps);
     core::event inner("inner");
     inner.with("round", open.round).with("steps", std::uint64_t{done->steps}).with("tokens", done->tokens);
     inner.with("loss", *n.train_loss).with("seconds", core::to_seconds(n.timing.compute));

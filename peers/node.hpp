@@ -128,7 +128,8 @@ struct node {
     std::vector<peer_number> last_members;         ///< of the open round, or between two of the one before
     std::optional<std::uint64_t> last_checkpoint;  ///< its round
     bool checkpointing = false;
-    double step_seconds = 0;  ///< of an inner step, in the last round; 0: not yet
+    std::deque<double> step_times;  ///< of the last rounds
+    double step_seconds = 0;        ///< of an inner step, their median; 0: not yet
     std::optional<double> train_loss, eval_loss;
     std::uint64_t eval_seen = 0;
     std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone

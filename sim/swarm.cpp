@@ -41,6 +41,7 @@ private:
     /// Who it befalls: whoever coordinates, or anybody.
     std::string victim() { return chance(30) ? "coordinator" : name(random_.below(peers_)); }
     std::string name(std::uint64_t peer) const { return fmt::format("p{}", peer); }
+    bool slow() const { return step_milliseconds_ >= 10'000; }
     bool late(std::uint64_t peer) const { return peer >= peers_ - late_; }
 
     core::seeded_entropy random_;
@@ -55,9 +56,10 @@ std::string drawer::draw() {
     late_ = chance(50) ? between(1, 2) : 0;
     late_ = std::min(late_, peers_ - 3);
     steps_ = one_of(3u, 5u, 10u);
-    step_milliseconds_ = one_of(50u, 500u, 10000u, 20000u);
+    step_milliseconds_ = one_of(50u, 500u, 10000u, 20000u, 20000u);
     // Some tens of rounds, whatever they take.
-    span_ = between(20, 60) * (steps_ * step_milliseconds_ / 1000 + 2);
+    const auto rounds = slow() ? between(15, 35) : between(20, 60);
+    span_ = rounds * (steps_ * step_milliseconds_ / 1000 + 2);
     run();
     network();
     peers();
@@ -83,9 +85,8 @@ void drawer::run() {
     line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\" }}", codec->name(),
          sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"), codec->wants_feedback() ? "ef" : "none");
     // Who trains for minutes listens for minutes, and costs less to simulate.
-    const bool slow = step_milliseconds_ >= 10'000;
     line("peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\" }}", between(1, 2),
-         slow ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u));
+         slow() ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u));
     line("checkpoint = {{ every = {}, keep = {} }}", one_of(1u, 3u, 10u), between(1, 3));
     line("eval.every = {}", between(0, 1));
 }

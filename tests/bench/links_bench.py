@@ -157,7 +157,13 @@ def cc_words(cc: str) -> list[str]:
 def default_to(lab: Lab, cc: str) -> None:
     """The congestion control of connections that may not choose another one, in this lab's machines."""
     for peer in lab.network.peers:
-        lab.administer(peer, "sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={cc}")
+        try:
+            lab.administer(peer, "sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={cc}")
+        except subprocess.CalledProcessError:
+            raise SystemExit(
+                f"bench: namespaces may not use {cc} here; as root: "
+                f'sysctl -w net.ipv4.tcp_allowed_congestion_control="reno bbr cubic"'
+            ) from None
 
 
 def flows_of_iperf3(lab: Lab, rate: float, cc: str, counts: tuple[int, ...] = (1, 4, 8, 16), *more: str) -> str:

@@ -61,3 +61,11 @@ def test_faults_with_real_daemons(tmp_path):
     peers = outcome["peers"]
     assert peers["m-4"]["ended"] == "taken out by the scenario"
     assert {peers[name]["applied"] for name in ("founder", "m-1", "m-2", "m-3")} == {40}
+
+
+def test_chaos_with_real_daemons(tmp_path):
+    outcome = play("lab", "chaos", tmp_path)
+    assert all(peer["alive"] for peer in outcome["peers"].values())
+    events = [json.loads(line) for path in tmp_path.glob("lab/*/events.jsonl") for line in path.open()]
+    coordinators = {e["node"] for e in events if e["event"] == "coordinator" and e["self"]}
+    assert len(coordinators) > 2, "whoever coordinated was killed, stopped and cut off"

@@ -281,6 +281,55 @@ TEST_CASE("every coordinator is killed, one after another: five go on, and a new
     }
 }
 
+TEST_CASE("a voter that lost its log may not vote again: as itself it refuses, as a newcomer it is welcome", "[sim]") {
+    // What of its disk is gone: its log, all of it, or what it wrote since a copy was made.
+    enum class loss { log, all, newest };
+    const auto lost = [](std::uint64_t seed, loss what) {
+        failover f(seed, 5, 60);
+        outcome out;
+        if (!f.begin()) out.problem = "the run did not begin\n";
+        const auto victim = f.coordinator();
+        auto& node = f.w[victim];
+        const auto copy = node.disk().files();
+        if (!f.goes_on(3)) out.problem += "no rounds before it died\n";
+        node.kill();
+        if (!f.goes_on()) out.problem += "no round committed without it\n";
+        const auto files = node.disk().files();
+        for (const auto& [path, content] : files) {
+            const bool of_log = path.starts_with("raft/");
+            if (what == loss::all || of_log) node.disk().erase(path);
+        }
+        if (what == loss::newest) {
+            for (const auto& [path, content] : copy) {
+                if (path.starts_with("raft/")) node.disk().write(path, content);
+            }
+        }
+        node.restart();
+        const auto ended = [&] { return node.outcome().has_value(); };
+        if (what == loss::all) {
+            const auto joined = [&] { return newest_round(node) + 1 >= f.newest() && node.running(); };
+            if (!f.until(joined, soon)) out.problem += "without a disk it was not admitted anew\n";
+        } else if (what == loss::log) {
+            if (!f.until(ended, soon)) {
+                out.problem += "it goes on without its log\n";
+            } else if (*node.outcome() || node.outcome()->error().code != core::errc::config) {
+                out.problem += "it ended with another error\n";
+            }
+        }
+        if (!f.goes_on()) out.problem += "no round committed when it was back\n";
+        for (const auto& sentence : sim::check_invariants(f.w).broken) out.problem += sentence + "\n";
+        if (!out.problem.empty()) out.problem += story(f.w);
+        out.trace = f.w.trace_hash();
+        return out;
+    };
+    std::uint64_t seed = 0;
+    for (const auto what : {loss::log, loss::all, loss::newest}) {
+        ++seed;
+        INFO("seed " << seed << ", loss " << static_cast<int>(what));
+        play_twice(seed, [&] { return lost(seed, what); });
+    }
+}
+
 TEST_CASE("a minority with the coordinator is cut off: the majority goes on, nobody forks, and they meet again",
           "[sim]") {
     const auto split = [](std::uint64_t seed, bool one_way) {
