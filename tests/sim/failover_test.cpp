@@ -304,7 +304,15 @@ TEST_CASE("a voter that lost its log may not vote again: as itself it refuses, a
                 if (path.starts_with("raft/")) node.disk().write(path, content);
             }
         }
-        node.restart();
+        if (what == loss::all) {
+            // What it was is gone, that it founded the run too: it joins by a ticket.
+            for (const auto& n : f.w.nodes()) {
+                if (n->running()) f.s.ticket = f.s.tickets.at(n->name());
+            }
+            node.start(f.s.main_of(victim, std::nullopt));
+        } else {
+            node.restart();
+        }
         const auto ended = [&] { return node.outcome().has_value(); };
         if (what == loss::all) {
             const auto joined = [&] { return newest_round(node) + 1 >= f.newest() && node.running(); };
