@@ -47,7 +47,7 @@ std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<c
     for (const double s : step_seconds) {
         if (s > 0) known.push_back(s);
     }
-    if (known.empty()) return out;
+    if (known.empty() || round_steps < fewest_shared_steps) return out;
     // Of an even number the slower one: of two peers it is the faster that does more.
     std::ranges::nth_element(known, known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2));
     const double middle = known[known.size() / 2];

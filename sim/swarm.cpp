@@ -52,11 +52,12 @@ private:
 };
 
 std::string drawer::draw() {
-    peers_ = one_of(3u, 3u, 4u, 5u, 5u, 6u, 7u, 8u);
+    steps_ = one_of(3u, 8u, 10u);
+    step_milliseconds_ = one_of(50u, 500u, 10000u, 20000u, 20000u);
+    // Long runs are of few peers, and runs of many short ones: what is simulated costs by the pair and the second.
+    peers_ = slow() ? one_of(3u, 3u, 4u, 4u, 5u) : one_of(4u, 5u, 5u, 6u, 7u, 8u);
     late_ = chance(50) ? between(1, 2) : 0;
     late_ = std::min(late_, peers_ - 3);
-    steps_ = one_of(3u, 5u, 10u);
-    step_milliseconds_ = one_of(50u, 500u, 10000u, 20000u, 20000u);
     // Some tens of rounds, whatever they take.
     const auto rounds = slow() ? between(15, 35) : between(20, 60);
     span_ = rounds * (steps_ * step_milliseconds_ / 1000 + 2);

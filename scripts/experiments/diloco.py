@@ -49,6 +49,7 @@ momentum = 0.8
 codec = "bf16"
 [peers]
 min = {peers}
+pace = "equal"
 [eval]
 every = 5
 [stop]

@@ -54,6 +54,7 @@ TEST_CASE("whoever is slower does fewer inner steps in the time of most, and who
     CHECK(steps({0.1, 0.15}) == list{45, 30});
     // At most twice, at least an eighth; who has not trained yet does H.
     CHECK(steps({0.1, 0.001, 9, 0.1, 0}) == list{30, 60, 4, 30, 30});
+    CHECK(optim::balanced_steps(1, std::vector{0.1, 0.1, 0.9}, list(3)) == list{1, 1, 1});
     // Small differences change nothing, whatever was done before.
     CHECK(steps({0.1, 0.109, 0.092}) == list{30, 30, 30});
     CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 16}) == list{30, 30, 16});
