@@ -224,9 +224,10 @@ core::result<exchange_plan> exchange_from(const wire::Round& p, const round_reco
 core::result<std::vector<peer_steps>> own_steps_from(const wire::Round& p, const round_record& r) {
     std::vector<peer_steps> out;
     const auto most = optim::most_own_steps(r.plan.inner_steps);
+    // Of peers that left the round, too: its attempts keep to what the first one said.
     for (const auto& s : p.own_steps()) {
-        const bool sorted = out.empty() || out.back().peer < s.peer();
-        if (!sorted || !std::ranges::binary_search(r.members, s.peer()) || s.steps() == 0 || s.steps() > most) {
+        const bool sorted = s.peer() > (out.empty() ? 0 : out.back().peer) && s.peer() <= max_members;
+        if (!sorted || s.steps() == 0 || s.steps() > most) {
             return fail(errc::malformed, "ROUND {} cannot have {} steps of peer {}", r.round, s.steps(), s.peer());
         }
         out.push_back({s.peer(), s.steps()});

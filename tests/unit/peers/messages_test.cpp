@@ -350,7 +350,8 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused_round([](round_record& r) { r.eval_loss = no_number; }));
     CHECK_FALSE(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 1}}; }));
     CHECK(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 0}}; }));
-    CHECK(refused_round([](round_record& r) { r.own_steps = {{9999, 1}}; }));
+    CHECK(refused_round([](round_record& r) { r.own_steps = {{0, 1}}; }));
+    CHECK(refused_round([](round_record& r) { r.own_steps = {{max_members + 1, 1}}; }));
     CHECK(refused_round([](round_record& r) { r.own_steps = {{r.members.front(), 1}, {r.members.front(), 1}}; }));
     CHECK(refused_round([](round_record& r) {
         r.own_steps = {{r.members.front(), static_cast<std::uint32_t>(2 * r.plan.inner_steps + 1)}};
