@@ -67,5 +67,5 @@ def test_chaos_with_real_daemons(tmp_path):
     outcome = play("lab", "chaos", tmp_path)
     assert all(peer["alive"] for peer in outcome["peers"].values())
     events = [json.loads(line) for path in tmp_path.glob("lab/*/events.jsonl") for line in path.open()]
-    coordinators = {e["node"] for e in events if e["event"] == "coordinator" and e["self"]}
-    assert len(coordinators) > 2, "whoever coordinated was killed, stopped and cut off"
+    offices = [e["node"] for e in events if e["event"] == "coordinator" and e["self"]]
+    assert len(offices) > 3, "whoever coordinated was killed, stopped and cut off, and each time another one took over"
