@@ -59,7 +59,7 @@ std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<c
         const double usual = before[i] > 0 ? static_cast<double>(before[i]) : H;
         out[i] = std::abs(fits - usual) <= 0.2 * usual
                      ? static_cast<std::uint64_t>(usual)
-                     : std::max<std::uint64_t>(1, static_cast<std::uint64_t>(fits + 0.5));
+                     : std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::lround(fits)));
     }
     return out;
 }

@@ -104,7 +104,8 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_reply& m) const {
-        if (n.asked_to_join != key) return fail(errc::protocol, "an admission that nobody asked for");
+        // Late, perhaps, by a partition: meanwhile another one was asked.
+        if (n.asked_to_join != key) return core::ok();
         n.asked_to_join.reset();
         if (m.coordinator.empty() && n.run && !may_vote(n, key)) {
             return fail(errc::protocol, "a verdict on admission by {}, who may not coordinate this run", key.brief());

@@ -219,7 +219,9 @@ void raft_consensus::replace_state(const ledger& newer) {
 void raft_consensus::notice_leader() {
     const auto before = std::pair(office_, leader_);
     const bool in_office = server_ && server_->role() == raft::role::leader;
-    const bool settled = server_ && server_->log().term_of(server_->applied()) == server_->term();
+    // A standby that was stopped before its first entry came has a log with nothing in it, and knows nothing.
+    const bool empty = machine_.voters().voters.empty();
+    const bool settled = server_ && !empty && server_->log().term_of(server_->applied()) == server_->term();
     office_ = in_office && settled ? server_->term() : 0;
     if (!in_office) fail_proposals();
     if (settled && (!known_ || state_.index() < machine_.index())) replace_state(machine_);

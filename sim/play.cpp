@@ -28,6 +28,7 @@ public:
 private:
     node& at(std::uint32_t peer) { return *world_.nodes()[peer]; }
     void start(std::uint32_t peer);
+    std::string somebodys_ticket(std::uint32_t joiner) const;
     void take_out(std::uint32_t peer, fault_kind how);
     void start_again_later(std::uint32_t peer);
     core::task<core::result<void>> live(net::environment& env, std::uint32_t peer);
@@ -46,8 +47,9 @@ private:
     const scenario& scenario_;
     timed_trainer_factory make_trainer_;
     event_listener listener_;
-    std::string ticket_;
+    std::map<std::uint32_t, std::string> tickets_;  ///< of everybody who was ready once
     std::set<std::uint32_t> taken_out_;
+    std::set<std::uint32_t> returning_;             ///< as soon as they have left
     std::map<std::uint32_t, peers::peer*> living_;  ///< while `live` runs
     std::set<const fault*> at_rounds_;
     std::size_t starts_due_ = 0;  ///< timed steps that will start somebody
@@ -68,11 +70,11 @@ core::task<core::result<void>> performance::live(net::environment& env, std::uin
     const auto step_time = spec.step_time > core::duration{} ? spec.step_time : default_step_time;
     peers::peer_options o{.self = *self, .name = name, .listen = {name, usual_port}};
     o.make_trainer = [this, step_time](const optim::trainer_options& t) { return make_trainer_(t, step_time); };
+    o.on_ready = [this, peer](const peers::ready_report& r) { tickets_[peer] = r.ticket; };
     if (peer == 0) {
         o.found = peers::founding{scenario_.run};
-        o.on_ready = [this](const peers::ready_report& r) { ticket_ = r.ticket; };
     } else {
-        auto parsed = net::parse_ticket(ticket_);
+        auto parsed = net::parse_ticket(somebodys_ticket(peer));
         LONGHAUL_CO_TRY(parsed);
         o.join = peers::joining{*parsed, std::nullopt};
     }
@@ -90,8 +92,22 @@ core::task<core::result<void>> performance::live_managed(net::environment& env, 
     const auto life = at(peer).lives();
     auto ended = co_await live(env, peer);
     const bool killed = !at(peer).running() || at(peer).lives() != life;
-    if (!ended && !killed && scenario_.peers[peer].restart_after > core::duration{}) start_again_later(peer);
+    if (killed) co_return ended;
+    if (returning_.erase(peer) > 0) {
+        world_.at(world_.now(), [this, peer] { start(peer); });
+    } else if (!ended && scenario_.peers[peer].restart_after > core::duration{}) {
+        start_again_later(peer);
+    }
     co_return ended;
+}
+
+/// A person asks whoever takes part for a ticket; the founder, if nobody does.
+std::string performance::somebodys_ticket(std::uint32_t joiner) const {
+    for (const auto& [peer, ticket] : tickets_) {
+        if (peer != joiner && living_.contains(peer)) return ticket;
+    }
+    const auto founders = tickets_.find(0);
+    return founders == tickets_.end() ? std::string() : founders->second;
 }
 
 void performance::start_again_later(std::uint32_t peer) {
@@ -206,7 +222,11 @@ void performance::act(const fault& f, bool undo) {
             case fault_kind::stop: stop(peer, undo); break;
             case fault_kind::leave:
                 if (undo) {
-                    if (!n.running()) start(peer);
+                    // It may still be saying goodbye.
+                    if (!n.running())
+                        start(peer);
+                    else if (taken_out_.contains(peer))
+                        returning_.insert(peer);
                 } else if (const auto p = living_.find(peer); p != living_.end()) {
                     taken_out_.insert(peer);
                     p->second->leave("the scenario says so");

@@ -21,7 +21,7 @@ std::optional<std::uint32_t> who_coordinates(std::span<const std::deque<seen_eve
     return who;
 }
 
-const fault& victims::strike(const fault& f, std::span<const std::deque<seen_event>* const> events) {
+fault victims::strike(const fault& f, std::span<const std::deque<seen_event>* const> events) {
     if (!f.coordinator) return f;
     auto& now = at_the_time_[&f] = f;
     const auto who = who_coordinates(events);
@@ -31,7 +31,7 @@ const fault& victims::strike(const fault& f, std::span<const std::deque<seen_eve
     return now;
 }
 
-const fault& victims::struck(const fault& f) const {
+fault victims::struck(const fault& f) const {
     const auto found = at_the_time_.find(&f);
     return found == at_the_time_.end() ? f : found->second;
 }

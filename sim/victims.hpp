@@ -17,9 +17,9 @@ std::optional<std::uint32_t> who_coordinates(std::span<const std::deque<seen_eve
 class victims {
 public:
     /// The fault, with its victims, that begins now.
-    const fault& strike(const fault& f, std::span<const std::deque<seen_event>* const> events);
+    fault strike(const fault& f, std::span<const std::deque<seen_event>* const> events);
     /// The same one, when it ends.
-    const fault& struck(const fault& f) const;
+    fault struck(const fault& f) const;
 
 private:
     std::map<const fault*, fault> at_the_time_;  ///< of those that befell a coordinator

@@ -59,7 +59,7 @@ private:
 result<void> experiment::act(const fault_step& due) {
     std::vector<const std::deque<seen_event>*> events;
     for (std::uint32_t i = 0; i < scenario_.peers.size(); ++i) events.push_back(&daemons_.events(i));
-    const fault& f = due.undo ? victims_.struck(*due.what) : victims_.strike(*due.what, events);
+    const fault f = due.undo ? victims_.struck(*due.what) : victims_.strike(*due.what, events);
     const fault_step step{&f, due.undo};
     apply_to_network(net_, step);
     for (const auto peer : f.peers) {
