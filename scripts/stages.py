@@ -230,10 +230,10 @@ def swarm(preset: str = "release", seeds: int = 160) -> Count:
     """Scenarios drawn from seeds, in virtual time, with everything that can go wrong: invariants and recovery."""
     if not build(preset, "longhaul", unity=True):
         return check("swarm: build", False)
-    share = seeds // JOBS
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        counts = pool.map(lambda i: play_drawn(preset, 1 + i * share, (i + 1) * share), range(JOBS))
-    return sum(counts, start=Count())
+    jobs = min(JOBS, seeds)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        shares = [(1 + seeds * i // jobs, seeds * (i + 1) // jobs) for i in range(jobs)]
+        return sum(pool.map(lambda share: play_drawn(preset, *share), shares), start=Count())
 
 
 def swarm_few() -> Count:
@@ -244,7 +244,11 @@ def swarm_few() -> Count:
 def play_drawn(preset: str, first: int, last: int) -> Count:
     words = [f"build/{preset}/longhaul", "sim", "--swarm", "--seeds", f"{first}..{last}", "--json"]
     print("$", *words, flush=True)
-    done = subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    try:
+        done = subprocess.run(words, cwd=ROOT, text=True, timeout=1800, **pipes)
+    except subprocess.TimeoutExpired:
+        return check(f"swarm: seeds {first} to {last} did not end within half an hour", False)
     try:
         tally = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

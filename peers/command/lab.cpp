@@ -82,8 +82,6 @@ core::result<int> simulate_swarm(const scenario_arguments& a) {
 }
 
 core::result<int> simulate(const scenario_arguments& a) {
-    if (a.swarm && !a.scenario.empty())
-        return core::fail(core::errc::usage, "--swarm draws its scenarios: leave out {}", a.scenario);
     if (a.swarm) return simulate_swarm(a);
     if (a.scenario.empty()) return core::fail(core::errc::usage, "name a scenario, or draw some with --swarm");
     LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
@@ -105,7 +103,6 @@ core::result<int> simulate(const scenario_arguments& a) {
 }
 
 core::result<int> lab(const scenario_arguments& a) {
-    if (a.scenario.empty()) return core::fail(core::errc::usage, "name a scenario");
     LONGHAUL_TRY_ASSIGN(const auto s, sim::load_scenario(a.scenario));
     if (a.hold) return sim::lab::hold(s, a.seed);
     sim::lab::experiment_options o;
@@ -141,13 +138,18 @@ void add_lab(CLI::App& app, action& chosen) {
     const auto virtual_one = std::make_shared<scenario_arguments>();
     auto* simulation = add(app, "sim", "play a scenario in virtual time, with the real protocol code", virtual_one);
     simulation->add_option("--folder", virtual_one->folder, "write each peer's events.jsonl there");
-    simulation->add_flag("--swarm", virtual_one->swarm, "instead of one scenario, draw one for each of --seeds");
-    simulation->add_option("--seeds", virtual_one->seeds, "for --swarm: FIRST..LAST, or one")->capture_default_str();
+    auto* swarm =
+        simulation->add_flag("--swarm", virtual_one->swarm, "instead of one scenario, draw one for each of --seeds");
+    swarm->excludes("SCENARIO.toml")->excludes("--seed")->excludes("--folder");
+    simulation->add_option("--seeds", virtual_one->seeds, "for --swarm: FIRST..LAST, or one")
+        ->capture_default_str()
+        ->needs(swarm);
     simulation->callback([virtual_one, &chosen] { chosen = [virtual_one] { return simulate(*virtual_one); }; });
 
     const auto a = std::make_shared<scenario_arguments>();
     auto* command =
         add(app, "lab", "run a scenario with real daemons on this machine, in namespaces joined by emulated links", a);
+    command->get_option("SCENARIO.toml")->required();
     command->add_option("--folder", a->folder, "keep what the daemons write there; default: a temporary folder");
     command->add_flag("--hold", a->hold,
                       "start no daemons: print one line of JSON that says how to enter each machine, and hold the "

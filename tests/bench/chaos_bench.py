@@ -22,7 +22,7 @@ import tempfile
 
 import lab
 
-SCENARIO = """
+RUN = """
 [run]
 name = "chaos"
 inner = {{ optimizer = "sgd", lr = 0.02, weight_decay = 0.0, steps = 20, warmup = 0, schedule = "constant" }}
@@ -31,13 +31,8 @@ peers = {{ min = 6, silence_limit = "3 s" }}
 checkpoint = {{ every = 5 }}
 eval.every = 0
 stop.rounds = 1000000
-[links]
-rtt = "100 ms"
-[[peer]]
-name = "peer"
-count = 6
-up = "100 Mbit/s"
-down = "100 Mbit/s"
+"""
+SERVICES = """
 step_time = "50 ms"
 restart_after = "1 s"
 [expect]
@@ -111,7 +106,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="longhaul-chaos-") as temporary:
         folder = options.folder or pathlib.Path(temporary)
         text, counted = faults(options.seconds, options.kill_every, options.partition_every, options.seed)
-        scenario = SCENARIO.format(width=options.width, limit=BEGIN + options.seconds + 300)
+        run, services = RUN.format(width=options.width), SERVICES.format(limit=BEGIN + options.seconds + 300)
+        scenario = run + lab.SIX_PEERS + services
         found = play(f"{scenario}{text}", folder / "chaos", options.seed)
         quiet_for = max(30, options.seconds // 4)
         calm = f'[[fault]]\nat = "{BEGIN + quiet_for} s"\nrestart = "peer-6"\n'

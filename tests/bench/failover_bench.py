@@ -24,15 +24,6 @@ import time
 import lab
 
 PEERS = 6
-LINKS = """
-[links]
-rtt = "100 ms"
-[[peer]]
-name = "peer"
-count = 6
-up = "100 Mbit/s"
-down = "100 Mbit/s"
-"""
 RUN = """
 name = "failover"
 [model]
@@ -134,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     drawn = random.Random(1)
     delays: dict[str, list[float]] = {"member": [], "coordinator": []}
-    with lab.Lab(LINKS) as machines:
+    with lab.Lab(lab.SIX_PEERS) as machines:
         config = pathlib.Path(machines.folder.name) / "run.toml"
         config.write_text(RUN.format(width=options.width))
         daemons = [Daemon(machines, f"peer-{i + 1}") for i in range(PEERS)]

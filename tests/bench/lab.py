@@ -16,6 +16,18 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from longhaul import lab  # noqa: E402
 
 
+# Of the benchmarks of deaths: more keys of the peers may follow.
+SIX_PEERS = """
+[links]
+rtt = "100 ms"
+[[peer]]
+name = "peer"
+count = 6
+up = "100 Mbit/s"
+down = "100 Mbit/s"
+"""
+
+
 class Lab:
     """A scenario's network for as long as the `with` lasts; what was started in it ends with it."""
 

@@ -78,7 +78,11 @@ def unit_tests() -> list[str]:
 
 def play(first: int) -> dict:
     seeds = f"{first}..{first + SEEDS_AT_ONCE - 1}"
-    done = subprocess.run([PROGRAM, "sim", "--swarm", "--seeds", seeds, "--json"], capture_output=True, text=True)
+    words = [PROGRAM, "sim", "--swarm", "--seeds", seeds, "--json"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired:
+        return {"failed": [{"seed": first, "broken": ["hangs: this seed or one of the next four did not end"]}]}
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):  # it crashed: an assertion of production found it

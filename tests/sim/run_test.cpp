@@ -178,6 +178,19 @@ std::optional<std::pair<bool, std::string>> last_reach(const sim::node& n) {
 
 }  // namespace
 
+TEST_CASE("everybody dies before the first checkpoint is due: the run goes on", "[sim]") {
+    small_run r(6);
+    r.start(quadratic_run(12, 3), 3, usual_line);  // a checkpoint every 20 rounds
+    REQUIRE(r.until_ordered_by(3));
+    REQUIRE(r.until_round(3));
+    for (const auto* name : {"n0", "n1", "n2"}) r.w[name].kill();
+    r.w.run_for(1s);
+    for (const auto* name : {"n0", "n1", "n2"}) r.w[name].restart();
+    const auto problem = r.finish(12, "");
+    INFO(problem);
+    CHECK(problem.empty());
+}
+
 TEST_CASE("who is slow does fewer inner steps, so that nobody waits, and gives less weight", "[sim]") {
     const auto play = [](const std::string& pace) {
         auto c = quadratic_run(12, 3);

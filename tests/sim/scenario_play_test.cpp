@@ -58,7 +58,8 @@ TEST_CASE("a site's line is shared, and every payload crosses it once", "[sim]")
 }
 
 TEST_CASE("drawn scenarios recover, and the same seed gives the same trace", "[sim]") {
-    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    // In 182 a standby is killed before its first entry of the log came.
+    for (const std::uint64_t seed : {1, 2, 3, 182}) {
         const auto text = sim::draw_scenario(seed);
         INFO(text);
         const auto s = sim::parse_scenario(text, "drawn", {});
