@@ -358,7 +358,7 @@ def main() -> int:
         f"{', '.join(list(STAGES)[len(EVERYTHING):])}, unless some are named.",
         epilog="stages: " + "; ".join(f"{n}: {(f.__doc__ or n).splitlines()[0]}" for n, f in STAGES.items()),
     )
-    quick_help = f"only {', '.join(QUICK)} (under 5 minutes with a warm ccache)"
+    quick_help = f"only {', '.join(QUICK)} (about 5 minutes with a warm ccache)"
     parser.add_argument("--quick", action="store_true", help=quick_help)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these")
     options = parser.parse_args()
