@@ -12,7 +12,7 @@ enum class channel_record : std::uint8_t {
     link = first_channel_record_type,  ///< control: a message of net/wire.proto
     message = 17,                      ///< control: a piece of an application's message
     segment = 18,                      ///< bulk: data records of a segment follow
-    idle = 19,                         ///< bulk: nothing, to show that the connection works
+    idle = 19,                         ///< bulk: nothing, to show that the connection works or to warm it
 };
 constexpr std::uint8_t code(channel_record type) { return static_cast<std::uint8_t>(type); }
 /// Flag of `channel_record::message`: more pieces of the same message follow.

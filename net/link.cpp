@@ -50,6 +50,7 @@ stripe_options link_impl::options_for_stripes() {
     stripe_options o;
     o.silence_limit = setup_.silence_limit;
     o.streams = setup_.streams;
+    o.warm = setup_.warm;
     if (setup_.mine == side::initiator) o.dial = std::move(setup_.dial_bulk);
     o.ask = [this](unsigned count) { say(wire::streams_wanted{count}); };
     o.on_bytes = [this](std::uint64_t n) { measure_down(n); };
@@ -57,6 +58,11 @@ stripe_options link_impl::options_for_stripes() {
         if (!done) return to_report_.notify();
         say(wire::transfer_done{done->id});
         measure_down(0);
+    };
+    o.on_warmed = [this](std::uint64_t bytes, double seconds) {
+        core::event e("link_warmed");
+        e.with("peer", setup_.remote.key.hex()).with("bytes", bytes).with("seconds", seconds);
+        env_.events.emit(e.with("streams", std::uint64_t{stripes_.in_use()}));
     };
     o.on_crime = [this](const core::error& why) {
         (void)down(why.within(fmt::format("{} broke the protocol", name())));
@@ -177,15 +183,15 @@ void link_impl::send_heartbeat() {
 /// Bulk must not delay control (DESIGN §4): whoever sends it looks.
 task<result<void>> link_impl::probe_round_trips() {
     while (!ended_) {
-        if (outgoing_.active() == 0) {
+        if (!stripes_.sending()) {
             auto woken = co_await sending_.wait();
             LONGHAUL_CO_TRY(woken);
-            if (outgoing_.active() == 0) continue;
+            if (!stripes_.sending()) continue;
         }
         // First the pause: what is over by then has delayed nobody.
         auto slept = co_await env_.clock.sleep_for(std::max<core::duration>(probe_often, rtt_least_.least() / 2));
         LONGHAUL_CO_TRY(slept);
-        if (!ended_ && outgoing_.active() > 0) send_heartbeat();
+        if (!ended_ && stripes_.sending()) send_heartbeat();
     }
     co_return stopped();
 }
@@ -359,6 +365,7 @@ result<void> link_impl::on(const wire::heartbeat_echo& m) {
     beats_.pop_front();
     rtt_least_.add(env_.clock.now(), rtt_last_);
     rtts_.add(core::to_seconds(rtt_last_));
+    if (round_trip_handler_) round_trip_handler_(rtt_last_);
     stripes_.round_trip(rtt_last_, rtt_least_.least());
     return ok();
 }
@@ -439,7 +446,7 @@ task<result<void>> link_impl::send_transfer(std::string tag, std::shared_ptr<con
 void link_impl::data_ready() {
     measure_up();
     stripes_.changed();
-    if (outgoing_.active() > 0) sending_.notify();
+    if (stripes_.sending()) sending_.notify();
 }
 
 /// The event of a transfer that is complete, from its first byte on: it may have been offered long before there was

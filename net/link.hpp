@@ -125,6 +125,9 @@ public:
     virtual void abandon_transfer(const std::string& tag) = 0;
 
     virtual link_stats stats() const = 0;
+    /// Called on the I/O thread with each round trip of control that is measured. One handler.
+    using round_trip_handler = std::function<void(core::duration)>;
+    virtual void on_round_trip(round_trip_handler handler) = 0;
     /// Of them, the bytes given to sockets and taken from them: a node asks for these often.
     virtual wire_count wire() const = 0;
     /// Says goodbye (an authenticated end) and closes. The other side sees an orderly end with `reason`.

@@ -17,6 +17,7 @@ struct link_setup {
     core::byte_vector preface;  ///< sealed records that go out before anything else (the responder's verdict)
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< bulk connections; 0: found by measurement
+    bool warm = true;      ///< pads new connections while a transfer waits for its bytes
     /// Initiator: opens bulk connection `number`. Called only while `run` runs.
     std::function<core::task<core::result<std::unique_ptr<channel>>>(std::uint32_t number)> dial_bulk;
 };
@@ -64,6 +65,7 @@ public:
     void withdraw_transfer(const std::string& tag) override;
     void abandon_transfer(const std::string& tag) override;
     link_stats stats() const override;
+    void on_round_trip(round_trip_handler handler) override { round_trip_handler_ = std::move(handler); }
     wire_count wire() const override;
     void close(std::string reason) override;
 
@@ -135,6 +137,7 @@ private:
     core::duration rtt_last_{};
     least_round_trip rtt_least_;
     quantiles rtts_;
+    round_trip_handler round_trip_handler_;
 
     outgoing_transfers outgoing_;
     incoming_transfers incoming_;

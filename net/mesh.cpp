@@ -118,6 +118,7 @@ std::shared_ptr<link_impl> mesh::impl::add(link_setup setup) {
     const auto session = session_of(setup.exporter);
     setup.silence_limit = options.silence_limit;
     setup.streams = options.streams;
+    setup.warm = options.warm;
     auto made = std::make_shared<link_impl>(env, std::move(setup));
     if (const auto old = links.find(key); old != links.end()) {
         old->second->fail({errc::closed, "a newer connection of the same peer replaced this one"});

@@ -27,6 +27,7 @@ struct mesh_options {
     /// Silence on control after which a link is down; heartbeats are sent at a third of it. EOF is noticed at once.
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< bulk connections a link, at most 64; 0: found by measurement
+    bool warm = true;      ///< pads new bulk connections while a transfer waits for its bytes
     /// Who is a member of the run: for members, slots are kept free. Empty: whoever is admitted counts as one.
     std::function<bool(const peer_key&)> is_member;
     std::size_t max_links = 512;  ///< with members

@@ -42,6 +42,8 @@ public:
     unsigned wanted() const { return wanted_; }
     /// Of them, those that carry while transfers of so many bytes are under way.
     unsigned carrying(std::uint64_t offered) const;
+    /// Whether the wire has been full once, so that it is known what it carries.
+    bool filled() const { return filled_; }
     /// Goodput at this number, bytes per second; 0: not measured yet.
     double goodput() const { return base_; }
 

@@ -29,6 +29,9 @@ constexpr auto stalled_least = std::chrono::milliseconds(500);
 constexpr int stalled_round_trips = 4;
 /// While bulk flows, measurements are made so often (or each half round trip, if that is longer).
 constexpr auto look_often = std::chrono::milliseconds(25);
+/// Padding may cost this share of the transfers that wait for their bytes, and small ones gain nothing by it.
+constexpr std::uint64_t padding_share = 8;
+constexpr std::uint64_t worth_warming = 1024 * 1024;
 /// Connection numbers that are remembered behind the greatest.
 constexpr std::uint32_t remembered = 1024;
 
@@ -79,10 +82,28 @@ void stripes::asked(unsigned count) {
     to_dial_.notify();
 }
 
+/// A transfer will go as soon as its bytes are made, and nobody knows yet what the path carries.
+bool stripes::warming() const {
+    if (closed_ || !options_.warm || count_.filled() || guard_.limit() > 0 || outgoing_.backlog()) return false;
+    const auto awaited = outgoing_.awaited_bytes();
+    return awaited >= worth_warming && padding_sent_ < awaited / padding_share;
+}
+
+void stripes::notice_warmth() {
+    if (warming()) {
+        if (warming_since_) return;
+        warming_since_ = env_.clock.now();
+        to_send_.notify();
+    } else if (warming_since_) {
+        if (padding_sent_ > 0) options_.on_warmed(padding_sent_, core::to_seconds(env_.clock.now() - *warming_since_));
+        warming_since_.reset();
+    }
+}
+
 /// Most of what happens to transfers gives nobody here something to do, and a link has many who would look.
 void stripes::changed() {
     if (outgoing_.backlog()) to_send_.notify();
-    if (outgoing_.active() > 0) to_measure_.notify();
+    if (sending()) to_measure_.notify();
     if (env_.clock.now() - since_ < settled) to_dial_.notify();
 }
 
@@ -206,7 +227,7 @@ void stripes::round_trip(core::duration last, core::duration least) {
     rtt_least_ = least;
     guard_.round_trip(now, last, least);
     pace();
-    if (outgoing_.active() == 0) look();
+    if (!sending()) look();
 }
 
 void stripes::look() {
@@ -218,7 +239,7 @@ void stripes::look() {
     stream_sample sample;
     sample.now = env_.clock.now();
     sample.delivered = delivered_bytes(sums);
-    sample.flowing = sample.saturated = outgoing_.backlog();
+    sample.flowing = sample.saturated = outgoing_.backlog() || warming();
     if (!sample.saturated && !open_.empty()) {
         // On a thin line the last segment is taken early, and most of a transfer's time is behind that.
         const auto more = [](const auto& entry) { return entry.second->last.unsent_bytes > 0; };
@@ -231,7 +252,7 @@ void stripes::look() {
     sample.rtt = rtt_least_;
     sample.queueing = guard_.queueing() || guard_.limit() > 0;
     sample.window = sums.window_limit;
-    if (outgoing_.active() > 0) {
+    if (sending()) {
         guard_.delivered(sample.now, sample.delivered);
     } else {
         guard_.idle();
@@ -247,7 +268,8 @@ task<result<void>> stripes::measure() {
     while (!closed_) {
         look();
         pace();
-        if (outgoing_.active() == 0) {
+        notice_warmth();
+        if (!sending()) {
             auto woken = co_await to_measure_.wait();
             LONGHAUL_CO_TRY(woken);
         } else {
@@ -366,6 +388,12 @@ task<result<void>> stripes::write(stripe& s) {
                 continue;
             }
         }
+        if (may_send(s) && warming()) {
+            auto written = co_await write_padding(s);
+            LONGHAUL_CO_TRY(written);
+            next_idle = env_.clock.now() + interval;
+            continue;
+        }
         if (env_.clock.now() >= next_idle) {
             auto written = co_await write_idle(s);
             LONGHAUL_CO_TRY(written);
@@ -379,11 +407,20 @@ task<result<void>> stripes::write(stripe& s) {
     }
 }
 
-task<result<void>> stripes::write_idle(stripe& s) {
-    std::array<std::byte, record_overhead> out{};
-    const auto n = s.connection->sealer.seal(code(channel_record::idle), 0, {}, out);
+task<result<void>> stripes::write_idle(stripe& s, core::const_bytes padding) {
+    core::byte_vector out(padding.size() + record_overhead);
+    const auto n = s.connection->sealer.seal(code(channel_record::idle), 0, padding, out);
     LONGHAUL_CO_TRY(n);
     co_return co_await s.connection->write(core::const_bytes(out).first(*n));
+}
+
+task<result<void>> stripes::write_padding(stripe& s) {
+    static constexpr std::array<std::byte, data_piece> nothing{};
+    auto wants = co_await s.connection->stream->writable();
+    LONGHAUL_CO_TRY(wants);
+    if (!warming()) co_return ok();
+    padding_sent_ += nothing.size();
+    co_return co_await write_idle(s, nothing);
 }
 
 /// Writes the announcement and the data records of a segment, sealed piece by piece.
@@ -415,7 +452,7 @@ task<result<void>> stripes::read(stripe& s) {
         auto next = co_await s.connection->next_record();
         LONGHAUL_CO_TRY(next);
         if (next->is(record_type::end)) co_return core::fail(errc::closed, "the bulk connection ended");
-        if (next->type == code(channel_record::idle) && next->payload.empty()) continue;
+        if (next->type == code(channel_record::idle)) continue;
         if (next->type != code(channel_record::segment)) {
             co_return core::fail(errc::protocol, "a record of type {} with {} bytes came on a bulk connection",
                                  next->type, next->payload.size());

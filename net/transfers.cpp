@@ -80,6 +80,12 @@ std::uint64_t outgoing_transfers::offered_bytes() const {
     return sum;
 }
 
+std::uint64_t outgoing_transfers::awaited_bytes() const {
+    std::uint64_t sum = 0;
+    for (const auto& [id, t] : open_) sum += t->accepted && t->credit > 0 && t->sendable() == 0 ? t->data->size() : 0;
+    return sum;
+}
+
 void outgoing_transfers::fail_all(const core::error& why) {
     while (!open_.empty()) end(*open_.begin()->second, fail(why));
 }

@@ -130,6 +130,8 @@ public:
     bool backlog() const;
     /// The sizes of all accepted transfers that are not over.
     std::uint64_t offered_bytes() const;
+    /// The sizes of the accepted transfers of which nothing may go yet: their bytes are still being made.
+    std::uint64_t awaited_bytes() const;
     /// Bytes of all transfers, past ones included, that receivers confirmed.
     std::uint64_t confirmed_bytes() const { return confirmed_bytes_; }
 

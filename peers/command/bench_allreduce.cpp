@@ -27,6 +27,7 @@ struct allreduce_flags {
     std::string size = "64 MiB";
     std::string codec = "f32";
     std::string mode = "auto";
+    std::string congestion_control = "bbr";
     std::int64_t peers = 2;
     std::int64_t repeat = 5;
     bool as_json = false;
@@ -70,6 +71,7 @@ core::result<int> bench(const allreduce_flags& w) {
     }
     LONGHAUL_TRY_ASSIGN(a.listen, net::parse_listen_endpoint(w.listen.empty() ? ":7400" : w.listen));
     visitor here;
+    here.host().network.set_congestion_control(w.congestion_control);
     const auto told = [&](const net::endpoint& at) {
         if (!a.join.empty()) return;
         if (w.as_json) {
@@ -103,6 +105,8 @@ void add_bench_allreduce(CLI::App& bench_command, action& chosen) {
         ->check(CLI::IsMember({"auto", "gather", "shard"}));
     command->add_option("--repeat", w->repeat, "host: all-reduces; default 5")
         ->check(CLI::Range(std::int64_t{1}, std::int64_t{10'000}));
+    command->add_option("--congestion-control", w->congestion_control,
+                        "of this machine's bulk connections, where the kernel offers it; default bbr");
     command->add_flag("--json", w->as_json, "for programs");
     command->callback([w, &chosen] { chosen = [w] { return bench(*w); }; });
 }

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/hash.hpp"
 #include "core/json.hpp"
 #include "net/mesh.hpp"
 #include "net/paced_network.hpp"
+#include "net/telemetry.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/world.hpp"
 
@@ -43,7 +45,7 @@ struct wishes {
     std::string up_limit, down_limit;
     std::string congestion_control = "bbr";
     std::int64_t repeat = 5;
-    bool serve = false, both = false, down = false, as_json = false;
+    bool serve = false, both = false, down = false, cold = false, as_json = false;
     // Checked:
     std::uint64_t bytes = 0;
     unsigned stream_count = 0;
@@ -55,6 +57,7 @@ net::mesh_options options_for(const wishes& w) {
     o.run = core::hash(core::as_bytes("longhaul bench transfer"));
     o.name = "bench";
     o.streams = w.stream_count;
+    o.warm = !w.cold;
     return o;
 }
 
@@ -144,8 +147,8 @@ task<result<void>> say(net::link& l, std::string words) {
     co_return co_await std::move(saying);
 }
 
-/// Sends what the other end asks for: after "announce TAG BYTES" it is offered, after "send TAG" its bytes go. "hashes"
-/// is answered by the hashes of what came last and of what went.
+/// Sends what the other end asks for: after "announce TAG BYTES" it is offered, after "send TAG" its bytes go. "report"
+/// is answered by the hashes of what came last and of what went, and by the connections that carry what this end sends.
 task<result<void>> serve_requests(net::environment& env, receiver& r) {
     sender s(env.executor);
     for (;;) {
@@ -160,10 +163,10 @@ task<result<void>> serve_requests(net::environment& env, receiver& r) {
             announce(s, r.on, words.substr(space + 1, second - space - 1));
         } else if (words.starts_with("send ") && s.ready) {
             go(s, *r.on);
-        } else if (words == "hashes") {
+        } else if (words == "report") {
             const auto went = s.data ? core::const_bytes(*s.data) : core::const_bytes{};
-            auto hashes = hash_of(core::const_bytes(r.buffer).first(r.arrived)) + hash_of(went);
-            auto telling = say(*r.on, std::move(hashes));
+            const auto came = hash_of(core::const_bytes(r.buffer).first(r.arrived));
+            auto telling = say(*r.on, fmt::format("{} {} {}", came, hash_of(went), r.on->stats().streams_used));
             auto told = co_await std::move(telling);
             if (!told) break;
         }
@@ -219,7 +222,9 @@ task<result<void>> serve(net::environment& env, const wishes& w) {
 
 struct measured {
     std::vector<double> seconds, up, down;
+    net::quantiles round_trips{1 << 20};  ///< of control, all of them, in seconds
     net::link_stats stats;
+    unsigned streams_used_there = 0;
 };
 
 task<result<void>> arrives(receiver& r, std::string tag) {
@@ -299,9 +304,9 @@ task<result<void>> connections_open(net::environment& env, net::link& l) {
     }
 }
 
-/// Both ends have the same bytes at the end, whatever happened on the way.
-task<result<void>> compare_hashes(net::environment& env, receiver& r, const sender& s, const wishes& w) {
-    auto asked = co_await say(*r.on, "hashes");
+/// Both ends have the same bytes at the end, whatever happened on the way. Connections that the other end sends on.
+task<result<unsigned>> compare_ends(net::environment& env, receiver& r, const sender& s, const wishes& w) {
+    auto asked = co_await say(*r.on, "report");
     LONGHAUL_CO_TRY(asked);
     auto waiting = r.on->receive();
     auto answer = co_await core::with_deadline(env.clock, std::move(waiting), env.clock.now() + hashing_limit);
@@ -309,10 +314,16 @@ task<result<void>> compare_hashes(net::environment& env, receiver& r, const send
     const bool sends = !w.down || w.both, takes = w.down || w.both;
     const auto came = sends ? hash_of(*s.data) : hash_of({});
     const auto went = takes ? hash_of(core::const_bytes(r.buffer).first(r.arrived)) : hash_of({});
-    if (core::as_text(*answer) != came + went) {
+    std::istringstream words{std::string(core::as_text(*answer))};
+    std::string their_came, their_went;
+    unsigned streams = 0;
+    if (!(words >> their_came >> their_went >> streams)) {
+        co_return core::fail(errc::protocol, "the other end's report does not parse: is it of the same version?");
+    }
+    if (their_came != came || their_went != went) {
         co_return core::fail(errc::internal, "the ends hold different bytes after the transfer: please report it");
     }
-    co_return ok();
+    co_return streams;
 }
 
 task<result<void>> measure_link(net::environment& env, shared_link l, const wishes& w, measured& out) {
@@ -324,6 +335,7 @@ task<result<void>> measure_link(net::environment& env, shared_link l, const wish
     std::optional<core::error> failed;
     auto open = co_await connections_open(env, *l);
     LONGHAUL_CO_TRY(open);
+    l->on_round_trip([&out](core::duration d) { out.round_trips.add(core::to_seconds(d)); });
     for (std::int64_t i = 0; i < w.repeat; ++i) {
         const auto tag = fmt::format("t{}", i);
         auto done = co_await prepare(env, r, s, w, tag);
@@ -336,10 +348,12 @@ task<result<void>> measure_link(net::environment& env, shared_link l, const wish
         break;
     }
     out.stats = l->stats();
+    l->on_round_trip({});
     if (!failed) {
-        auto comparing = compare_hashes(env, r, s, w);
-        auto same = co_await std::move(comparing);
-        if (!same) failed = same.error();
+        auto comparing = compare_ends(env, r, s, w);
+        auto streams = co_await std::move(comparing);
+        if (!streams) failed = streams.error();
+        out.streams_used_there = streams.value_or(0);
     }
     if (failed) l->close("the measurement failed");
     l->on_offer({});
@@ -393,8 +407,9 @@ void print(const wishes& w, const measured& m) {
         j["seconds_up"] = m.up;
         j["seconds_down"] = m.down;
     }
-    j["streams_used"] = m.stats.streams_used;
-    j["rtt_p99_seconds"] = core::to_seconds(m.stats.rtt_p99);
+    j["streams_used"] = w.down && !w.both ? m.streams_used_there : m.stats.streams_used;
+    if (w.both) j["streams_used_down"] = m.streams_used_there;
+    j["rtt_p99_seconds"] = m.round_trips.at(0.99);
     j["loss"] = m.stats.loss;
     j["resent"] = m.stats.resent;
     j["pace"] = 8 * m.stats.pace;
@@ -461,6 +476,7 @@ void add_bench_transfer(CLI::App& bench_command, action& chosen) {
     command->add_option("--pause", w->pause, "silence between transfers");
     command->add_flag("--down", w->down, "the other end sends");
     command->add_flag("--both", w->both, "both ends send at once");
+    command->add_flag("--cold", w->cold, "this end does not warm new connections while a transfer waits to begin");
     command->add_option("--up-limit", w->up_limit, "most that this end sends, like 50 Mbit/s");
     command->add_option("--down-limit", w->down_limit, "most that this end receives");
     command->add_option("--congestion-control", w->congestion_control,

@@ -74,6 +74,17 @@ class Lab:
         words = [*self.network.peers[peer]["enter_as_administrator"], *map(str, command)]
         return subprocess.run(words, text=True, stdout=subprocess.PIPE, check=True).stdout
 
+    def prefer(self, congestion_control: str) -> None:
+        """Of all connections in these machines that do not choose another one, or may not."""
+        for peer in self.network.peers:
+            try:
+                self.administer(peer, "sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={congestion_control}")
+            except subprocess.CalledProcessError:
+                raise SystemExit(
+                    f"bench: namespaces may not use {congestion_control} here; as root: "
+                    f'sysctl -w net.ipv4.tcp_allowed_congestion_control="reno bbr cubic"'
+                ) from None
+
     def sent_bytes(self) -> dict[str, int]:
         """What each machine sent since the last question, headers included."""
         return dict(zip(self.network.peers, self.network.stats()["sent_bytes"]))

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import pathlib
-import platform
 import re
 import shutil
 import statistics
@@ -28,11 +26,11 @@ from collections.abc import Callable
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lab import LONGHAUL, PYTHON, ROOT, Lab  # noqa: E402
+from links_table import Measured, Table  # noqa: E402
 
-KEPT = ROOT / "docs" / "results" / "links.json"
-REPORT = ROOT / "docs" / "BENCHMARKS.md"
 NULL_CIPHER = ROOT / "build" / "null-cipher" / "longhaul"
 MIB = 1 << 20
+FLOWS = (1, 4, 8, 16)
 # IPv4 and TCP with time stamps leave 1448 of 1500 bytes.
 PAYLOAD_SHARE = 1448 / 1500
 
@@ -58,58 +56,6 @@ def eight() -> str:
         text += f'[[peer]]\nname = "p{i}"\nup = "{up} Mbit/s"\ndown = "{down} Mbit/s"\n'
         text += f'delay = "{delay} ms"\nloss = "{loss} %"\n'
     return text
-
-
-class Table:
-    """Rows by name, kept between runs."""
-
-    def __init__(self, facts: str, keep: bool) -> None:
-        self.facts = facts
-        self.keep = keep
-        self.rows: dict[str, dict] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-        self.bad = 0
-
-    def row(self, work: str, floor: float, ours: list[float], others: str, lab: Lab, note: str = "", goal: float = 0):
-        """`goal`, like the others in seconds; 0: none is set."""
-        if not lab.kept_up():
-            self.bad += 1
-            note = (note + "; " if note else "") + "the emulator did not keep up"
-        row = {"floor": floor, "seconds": ours, "others": others, "note": note, "goal": goal, "measured": self.facts}
-        self.rows[work] = row
-        print(self.line(work), flush=True)
-        if self.keep:  # at once: a later row may fail, and minutes of measuring would be lost
-            self.save()
-
-    def line(self, work: str) -> str:
-        r = self.rows[work]
-        median = statistics.median(r["seconds"])
-        spread = f"{min(r['seconds']):.2f}–{max(r['seconds']):.2f}, n = {len(r['seconds'])}"
-        goal = f"{r['goal']:.2f} s" + ("" if median <= r["goal"] else ", **missed**") if r["goal"] else ""
-        if goal and "did not keep up" in r["note"]:
-            goal += " (this machine cannot tell)"
-        cells = [work, f"{r['floor']:.2f} s", f"**{median:.2f} s** ({spread})", f"{median / r['floor']:.2f}", goal]
-        return "| " + " | ".join([*cells, r["others"], r["note"]]) + " |"
-
-    def text(self) -> str:
-        head = "| work | floor | longhaul, median (least–most) | × floor | goal | others | |\n"
-        return head + "|---" * 7 + "|\n" + "\n".join(map(self.line, self.rows)) + "\n"
-
-    def save(self) -> None:
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps(self.rows, indent=1, ensure_ascii=False) + "\n")
-        runs = sorted({r["measured"] for r in self.rows.values()})
-        REPORT.write_text(f"""# Links and exchanges, measured
-
-Written by `scripts/bench links --save` from `docs/results/links.json`; do not edit. {processor()},
-{os.cpu_count()} cores for all machines and the emulator together, kernel {platform.release()}.
-Measured (date, commit): {"; ".join(runs)}.
-
-Real kernels' TCP over emulated links (`longhaul lab`: MTU 1500, drop-tail queue of one bandwidth-delay product),
-encryption on, bbr unless a row says cubic, until the receiver has verified the last byte. floor = bytes / (rate less
-TCP/IP headers) + one RTT for the confirmed receipt, half an RTT for the all-reduce of two. What stands under others was
-measured in the same run.
-
-{self.text()}""")
 
 
 def transfer(
@@ -140,42 +86,53 @@ def transfer(
         server.wait()
 
 
-def iperf3(lab: Lab, flows: int, cc: str, *more: str) -> list[float]:
-    """Received bits per second of payload over ten seconds, in each direction that was asked for."""
+def iperf3(lab: Lab, flows: int, cc: str, *more: object) -> dict:
+    """What it says of the end."""
     server = lab.start("b", "iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
     time.sleep(1)
-    out = lab.run("a", "iperf3", "-c", lab.address("b"), "-P", flows, "-t", 10, *cc_words(cc), "-J", *more)
+    # cubic is the machines' default then (Lab.prefer): not every user may choose it.
+    chosen = ["-C", cc] if cc == "bbr" else []
+    out = lab.run("a", "iperf3", "-c", lab.address("b"), "-P", flows, *chosen, "-J", *more)
     server.wait(30)
-    end = json.loads(out)["end"]
-    sums = [end[key] for key in ("sum_received", "sum_received_bidir_reverse") if key in end]
-    return [float(s["bits_per_second"]) for s in sums]
+    return json.loads(out)["end"]
 
 
-def cc_words(cc: str) -> list[str]:
-    # cubic is the machines' default then (see `default_to`): not every user may choose it.
-    return ["-C", cc] if cc == "bbr" else []
-
-
-def default_to(lab: Lab, cc: str) -> None:
-    """The congestion control of connections that may not choose another one, in this lab's machines."""
-    for peer in lab.network.peers:
-        try:
-            lab.administer(peer, "sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={cc}")
-        except subprocess.CalledProcessError:
-            raise SystemExit(
-                f"bench: namespaces may not use {cc} here; as root: "
-                f'sysctl -w net.ipv4.tcp_allowed_congestion_control="reno bbr cubic"'
-            ) from None
-
-
-def flows_of_iperf3(lab: Lab, rate: float, cc: str, counts: tuple[int, ...] = (1, 4, 8, 16), *more: str) -> str:
+def beside_iperf3(lab: Lab, cc: str, what: str, tell: Callable[[dict], str], *more: object) -> str:
+    """`tell` makes words of what iperf3 says, for each number of flows."""
     if not shutil.which("iperf3"):
         return "iperf3 is not installed"
-    shares = []
-    for n in counts:
-        found = " and ".join(f"{got / rate:.0%}" for got in iperf3(lab, n, cc, *more))
-        shares.append(f"{n}: {found}" + ("" if lab.kept_up() else " (the emulator did not keep up)"))
-    return "iperf3 flows" + " ".join(("", *more)) + ", share of the rate over 10 s: " + ", ".join(shares)
+    told = []
+    for flows in FLOWS:
+        words = tell(iperf3(lab, flows, cc, *more))
+        told.append(f"{flows}: {words}" + ("" if lab.kept_up() else " (the emulator did not keep up)"))
+    return f"iperf3 flows, {what}: " + ", ".join(told)
+
+
+def shares(lab: Lab, rate: float, cc: str, *more: str) -> str:
+    """Of the rate, received in each direction that was asked for."""
+
+    def tell(end: dict) -> str:
+        sums = [end[key] for key in ("sum_received", "sum_received_bidir_reverse") if key in end]
+        return " and ".join(f"{s['bits_per_second'] / rate:.0%}" for s in sums)
+
+    return beside_iperf3(lab, cc, " ".join([*more, "share of the rate over 10 s"]), tell, "-t", 10, *more)
+
+
+def cold_seconds(lab: Lab, size: int, cc: str) -> str:
+    def tell(end: dict) -> str:
+        received = end["sum_received"]
+        return f"{size * received['seconds'] / received['bytes']:.2f} s"
+
+    return beside_iperf3(lab, cc, "cold", tell, "-n", size)
+
+
+def inner_round_trips(lab: Lab, cc: str) -> str:
+    """What a message would meet on the very connections that carry bulk."""
+
+    def tell(end: dict) -> str:
+        return f"{max(s['sender']['max_rtt'] for s in end['streams']) / 1e6:.2f} s"
+
+    return beside_iperf3(lab, cc, "longest round trip inside of them", tell, "-t", 10)
 
 
 def kill_one_a_second(lab: Lab, over: threading.Event) -> None:
@@ -201,173 +158,191 @@ def gloo(lab: Lab, peers: list[str], size: int, repeat: int) -> str:
     return f"Gloo {statistics.median(seconds):.2f} s"
 
 
-def allreduce(lab: Lab, peers: list[str], size: int, repeat: int) -> dict:
+def allreduce(lab: Lab, peers: list[str], size: int, cc: str, repeat: int, program: pathlib.Path = LONGHAUL) -> dict:
     """Warm: connections that have carried data and a plan from what was measured, so the first two do not count."""
-    host = lab.start(peers[0], LONGHAUL, "bench", "allreduce", "--peers", len(peers), "--size", f"{size} B",
-                     "--repeat", repeat + 2, "--json", stdout=subprocess.PIPE)  # fmt: skip
+    chosen = ("--congestion-control", cc)
+    host = lab.start(peers[0], program, "bench", "allreduce", "--peers", len(peers), "--size", f"{size} B",
+                     "--repeat", repeat + 2, "--json", *chosen, stdout=subprocess.PIPE)  # fmt: skip
     time.sleep(1)
-    for p in peers[1:]:
-        lab.start(p, LONGHAUL, "bench", "allreduce", lab.address(peers[0]), stdout=subprocess.DEVNULL)
+    guests = [
+        lab.start(p, program, "bench", "allreduce", lab.address(peers[0]), *chosen, stdout=subprocess.DEVNULL)
+        for p in peers[1:]
+    ]
     out, _ = host.communicate(timeout=600)
+    for guest in guests:
+        guest.wait(60)
     found = json.loads(out.strip().splitlines()[-1])
     found["first"], found["seconds"] = found["seconds"][0], found["seconds"][2:]
     found["note"] = f"{found['mode']}; the first, before anything was measured: {found['first']:.1f} s"
     return found
 
 
-def measure_transfers(table: Table, cc: str, repeat: int, wanted: Callable[[str], bool]) -> None:
+def floor_of(size: int, rate: float, rtt: float) -> float:
+    return size * 8 / (rate * PAYLOAD_SHARE) + rtt
+
+
+def measure_transfers(table: Table, cc: str, repeat: int) -> None:
     with_cc = "" if cc == "bbr" else f", {cc}"
-    ours = cc == "bbr"
+    # Goals are set for bbr.
+    goals = 1 if cc == "bbr" else 0
     gigabit = pair("1 Gbit/s", "100 ms")
-    name = "256 MiB, 1 Gbit/s × 100 ms"
-    floor = 256 * MIB * 8 / (1e9 * PAYLOAD_SHARE) + 0.1
-    for direction, flag in (("up", ()), ("down", ("--down",))):
-        if wanted(f"{name}, {direction}"):
-            with Lab(gigabit) as lab:
-                default_to(lab, cc)
-                others = flows_of_iperf3(lab, 1e9, cc) if direction == "up" else ""
-                lab.kept_up()
-                found = transfer(lab, 256 * MIB, cc, repeat + 1, *flag)
-                # Which end sends knows how many connections it uses.
-                note = f"k = {found['streams_used']}" if direction == "up" else ""
-                goal = 1.05 * floor if ours else 0
-                table.row(f"{name}, {direction}{with_cc}, warm", floor, found["seconds"][1:], others, lab, note, goal)
-    if wanted(f"{name}, both ways at once"):
-        with Lab(gigabit) as lab:
-            default_to(lab, cc)
-            others = flows_of_iperf3(lab, 1e9, cc, (8,), "--bidir")
-            lab.kept_up()
-            found = transfer(lab, 256 * MIB, cc, repeat + 1, "--both")
-            note, goal = f"the slower of the two; k = {found['streams_used']}", 1.08 * floor if ours else 0
-            work = f"{name}, both ways at once{with_cc}, warm"
-            table.row(work, floor, found["seconds"][1:], others, lab, note, goal)
-    name = "64 MiB, 1 Gbit/s × 100 ms"
-    floor = 64 * MIB * 8 / (1e9 * PAYLOAD_SHARE) + 0.1
-    if wanted(f"{name}, the first"):
-        with Lab(gigabit) as lab:
-            default_to(lab, cc)
-            first = []
-            for _ in range(repeat):
-                first += transfer(lab, 64 * MIB, cc, 1)["seconds"]
-            table.row(f"{name}{with_cc}, the first", floor, first, "", lab, goal=1.3 if ours else 0)
-    if wanted(f"{name}, from the second on"):
-        with Lab(gigabit) as lab:
-            default_to(lab, cc)
-            found = transfer(lab, 64 * MIB, cc, repeat + 1)
-            work = f"{name}{with_cc}, from the second on"
-            table.row(work, floor, found["seconds"][1:], "", lab, goal=0.70 if ours else 0)
-    if wanted(f"{name}, after 30 s of silence"):
-        with Lab(gigabit) as lab:
-            default_to(lab, cc)
-            found = transfer(lab, 64 * MIB, cc, repeat + 1, "--pause", "30 s")
-            work = f"{name}{with_cc}, after 30 s of silence"
-            table.row(work, floor, found["seconds"][1:], "", lab, goal=0.70 if ours else 0)
-    name = "64 MiB, 200 Mbit/s × 200 ms, 0.05 % loss"
-    if wanted(name):
-        with Lab(pair("200 Mbit/s", "200 ms", "0.05 %")) as lab:
-            default_to(lab, cc)
-            others = flows_of_iperf3(lab, 200e6, cc)
-            floor = 64 * MIB * 8 / (200e6 * PAYLOAD_SHARE) + 0.2
-            lab.kept_up()
-            found = transfer(lab, 64 * MIB, cc, repeat + 1)
-            note, goal = f"k = {found['streams_used']}", 1.07 * floor if ours else 0
-            table.row(f"{name}{with_cc}, warm", floor, found["seconds"][1:], others, lab, note, goal)
-    name = "control round trip while bulk fills 10 Mbit/s × 100 ms"
-    if wanted(name):
-        with Lab(pair("10 Mbit/s", "100 ms")) as lab:
-            default_to(lab, cc)
-            runs = [transfer(lab, 16 * MIB, cc, 2) for _ in range(repeat)]
-            found, p99 = runs[-1], [run["rtt_p99_seconds"] for run in runs]
-            note, goal = f"k = {found['streams_used']}", 0.16 if ours else 0
-            table.row(f"{name}{with_cc}, 99th percentile", 0.1, p99, "", lab, note, goal)
-    if not ours:
-        return
-    name = "64 MiB, 200 Mbit/s × 50 ms, a bulk connection killed every second"
-    if wanted(name):
-        with Lab(pair("200 Mbit/s", "50 ms")) as lab:
-            floor = 64 * MIB * 8 / (200e6 * PAYLOAD_SHARE) + 0.05
-            whole = statistics.median(transfer(lab, 64 * MIB, cc, repeat + 1)["seconds"][1:])
-            lab.kept_up()
-            found = transfer(lab, 64 * MIB, cc, repeat + 1, meanwhile=lambda over: kill_one_a_second(lab, over))
-            lost = statistics.median(found["seconds"][1:]) - whole
-            note = f"{whole:.2f} s without kills: {lost * 1000:.0f} ms lost"
-            table.row(name, floor, found["seconds"][1:], "", lab, note)
-    for word, option in (("sends", "--up-limit"), ("receives", "--down-limit")):
-        name = f"40 MiB, 200 Mbit/s × 50 ms, a node that {word} 50 Mbit/s at most"
-        if wanted(name):
-            with Lab(pair("200 Mbit/s", "50 ms")) as lab:
-                floor = 40 * MIB * 8 / (50e6 * PAYLOAD_SHARE) + 0.05
-                direction = ("--down",) if word == "receives" else ()
-                lab.sent_bytes()
-                found = transfer(lab, 40 * MIB, cc, repeat, option, "50 Mbit/s", *direction)
-                sent = lab.sent_bytes()["b" if direction else "a"]
-                wire = 8 * sent / sum(found["seconds"])
-                note = f"on the wire, control and headers included: {wire / 50e6:.1%} of the limit"
-                table.row(name, floor, found["seconds"], "", lab, note, 1.03 * floor)
-    name = "256 MiB, 1 Gbit/s × 100 ms, encrypted, beside a build with a null cipher"
-    if wanted(name):
-        if not NULL_CIPHER.exists():
-            print(f"{name}: left out; cmake --preset null-cipher && cmake --build build/null-cipher", file=sys.stderr)
-        else:
-            with Lab(gigabit) as lab:
-                times: dict[pathlib.Path, list[float]] = {LONGHAUL: [], NULL_CIPHER: []}
-                for _ in range(2):
-                    for program, seconds in times.items():
-                        seconds += transfer(lab, 256 * MIB, cc, repeat + 1, program=program)["seconds"][1:]
-                null = statistics.median(times[NULL_CIPHER])
-                cost = statistics.median(times[LONGHAUL]) / null - 1
-                note = f"{null:.3f} s without encryption: it costs {cost:.1%}"
-                floor = 256 * MIB * 8 / (1e9 * PAYLOAD_SHARE) + 0.1
-                table.row(name, floor, times[LONGHAUL], "", lab, note, 1.02 * null)
 
+    def moved(lab: Lab, others: str, size: int, *more: object, skip: int = 1) -> Measured:
+        """Without the first ones, which warm the connections."""
+        lab.kept_up()
+        found = transfer(lab, size, cc, repeat + skip, *more)
+        note = f"k = {found['streams_used']}"
+        if "streams_used_down" in found:
+            note = f"the slower of the two; {note} and {found['streams_used_down']}"
+        return Measured(found["seconds"][skip:], others, note)
 
-def measure_allreduces(table: Table, repeat: int, wanted: Callable[[str], bool]) -> None:
-    for size, rate, bits, rtt, loss, half, goal in (
-        (64, "1 Gbit/s", 1e9, "100 ms", "0 %", 0.05, 0.72),
-        (16, "100 Mbit/s", 100e6, "100 ms", "0.1 %", 0.05, 1.65),
+    name, floor = "256 MiB, 1 Gbit/s × 100 ms", floor_of(256 * MIB, 1e9, 0.1)
+    for direction, flags, theirs, most in (
+        ("up", (), (), 1.05),
+        ("down", ("--down",), ("-R",), 1.05),
+        ("both ways at once", ("--both",), ("--bidir",), 1.08),
     ):
-        name = f"all-reduce {size} MiB f32, 2 peers, {rate} × {rtt}" + ("" if loss == "0 %" else f", {loss} loss")
-        if wanted(name):
-            with Lab(pair(rate, rtt, loss)) as lab:
-                others = gloo(lab, ["a", "b"], size * MIB, repeat)
-                floor = size * MIB * 8 / (bits * PAYLOAD_SHARE) + half
-                lab.kept_up()
-                found = allreduce(lab, ["a", "b"], size * MIB, repeat)
-                table.row(name, floor, found["seconds"], others, lab, found["note"], goal)
-    name = "all-reduce 16 MiB f32, 8 unequal peers"
-    if wanted(name):
-        with Lab(eight()) as lab:
-            peers = [f"p{i}" for i in range(len(UNEQUAL))]
-            others = gloo(lab, peers, 16 * MIB, repeat)
-            thinnest = min(up for up, *_ in UNEQUAL) * 1e6
-            lab.kept_up()
-            found = allreduce(lab, peers, 16 * MIB, repeat)
-            floor = 16 * MIB * 8 / (thinnest * PAYLOAD_SHARE) + 0.075
-            table.row(name, floor, found["seconds"], others, lab, found["note"], 3.3)
+
+        def measure(lab: Lab, flags=flags, theirs=theirs) -> Measured:
+            return moved(lab, shares(lab, 1e9, cc, *theirs), 256 * MIB, *flags)
+
+        table.row(f"{name}, {direction}{with_cc}, warm", floor, most * floor * goals, gigabit, cc, measure)
+
+    name, floor = f"64 MiB, 1 Gbit/s × 100 ms{with_cc}", floor_of(64 * MIB, 1e9, 0.1)
+
+    def first(lab: Lab, others: str, *more: object) -> Measured:
+        lab.kept_up()
+        return Measured([transfer(lab, 64 * MIB, cc, 1, *more)["seconds"][0] for _ in range(repeat)], others)
+
+    def cold(lab: Lab) -> Measured:
+        return first(lab, cold_seconds(lab, 64 * MIB, cc), "--cold")
+
+    def warmed(lab: Lab) -> Measured:
+        return first(lab, "", "--pause", "2 s")
+
+    def again(lab: Lab) -> Measured:
+        return moved(lab, "", 64 * MIB)
+
+    def after_silence(lab: Lab) -> Measured:
+        return moved(lab, "", 64 * MIB, "--pause", "30 s")
+
+    table.row(f"{name}, the first, connections open but not warmed", floor, 1.3 * goals, gigabit, cc, cold)
+    table.row(f"{name}, the first, offered 2 s before its bytes are there", floor, 1.3 * goals, gigabit, cc, warmed)
+    table.row(f"{name}, from the second on", floor, 0.70 * goals, gigabit, cc, again)
+    table.row(f"{name}, after 30 s of silence", floor, 0.70 * goals, gigabit, cc, after_silence)
+
+    def lossy(lab: Lab) -> Measured:
+        return moved(lab, shares(lab, 200e6, cc), 64 * MIB)
+
+    floor = floor_of(64 * MIB, 200e6, 0.2)
+    work = f"64 MiB, 200 Mbit/s × 200 ms, 0.05 % loss{with_cc}, warm"
+    table.row(work, floor, 1.07 * floor * goals, pair("200 Mbit/s", "200 ms", "0.05 %"), cc, lossy)
+
+    def control(lab: Lab) -> Measured:
+        others = inner_round_trips(lab, cc)
+        lab.kept_up()
+        runs = [transfer(lab, 16 * MIB, cc, 2) for _ in range(repeat)]
+        return Measured([r["rtt_p99_seconds"] for r in runs], others, f"k = {runs[-1]['streams_used']}")
+
+    work = f"control round trip while bulk fills 10 Mbit/s × 100 ms{with_cc}, 99th percentile of all"
+    table.row(work, 0.1, 0.16 * goals, pair("10 Mbit/s", "100 ms"), cc, control)
 
 
-def processor() -> str:
-    with open("/proc/cpuinfo") as file:
-        return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+def measure_faults_and_limits(table: Table, repeat: int) -> None:
+    cc, network = "bbr", pair("200 Mbit/s", "50 ms")
+
+    def killed(lab: Lab) -> Measured:
+        whole = statistics.median(transfer(lab, 64 * MIB, cc, repeat + 1)["seconds"][1:])
+        lab.kept_up()
+        found = transfer(lab, 64 * MIB, cc, repeat + 1, meanwhile=lambda over: kill_one_a_second(lab, over))
+        seconds = found["seconds"][1:]
+        lost = statistics.median(seconds) - whole
+        return Measured(seconds, "", f"{whole:.2f} s without kills: {lost * 1000:.0f} ms lost")
+
+    work = "64 MiB, 200 Mbit/s × 50 ms, a bulk connection killed every second"
+    table.row(work, floor_of(64 * MIB, 200e6, 0.05), 0, network, cc, killed)
+
+    floor = floor_of(40 * MIB, 50e6, 0.05)
+    for word, option, direction in (("sends", "--up-limit", ()), ("receives", "--down-limit", ("--down",))):
+
+        def limited(lab: Lab, option=option, direction=direction) -> Measured:
+            lab.sent_bytes()
+            found = transfer(lab, 40 * MIB, cc, repeat, option, "50 Mbit/s", *direction)
+            sent = lab.sent_bytes()["b" if direction else "a"]
+            wire = 8 * sent / sum(found["seconds"])
+            note = f"on the wire, control and headers included: {wire / 50e6:.1%} of the limit"
+            return Measured(found["seconds"], "", note)
+
+        work = f"40 MiB, 200 Mbit/s × 50 ms, a node that {word} 50 Mbit/s at most"
+        table.row(work, floor, 1.03 * floor, network, cc, limited)
+
+
+def measure_encryption(table: Table, cc: str, repeat: int) -> None:
+    if not NULL_CIPHER.exists():
+        print("encryption: left out; cmake --preset null-cipher && cmake --build build/null-cipher", file=sys.stderr)
+        return
+    with_cc = "" if cc == "bbr" else f", {cc}"
+
+    def in_turn(measure: Callable[[pathlib.Path], list[float]]) -> Measured:
+        times: dict[pathlib.Path, list[float]] = {LONGHAUL: [], NULL_CIPHER: []}
+        for _ in range(3):
+            for program, seconds in times.items():
+                seconds += measure(program)
+        null = statistics.median(times[NULL_CIPHER])
+        cost = statistics.median(times[LONGHAUL]) / null - 1
+        note = f"{null:.3f} s without encryption: it costs {cost:.1%}"
+        return Measured(times[LONGHAUL], "", note, 1.02 * null if cc == "bbr" else 0)
+
+    def transfers(lab: Lab) -> Measured:
+        return in_turn(lambda program: transfer(lab, 256 * MIB, cc, repeat + 1, program=program)["seconds"][1:])
+
+    def sums(lab: Lab) -> Measured:
+        return in_turn(lambda program: allreduce(lab, ["a", "b"], 64 * MIB, cc, repeat, program)["seconds"])
+
+    network, tail = pair("1 Gbit/s", "100 ms"), f"{with_cc}, encrypted, beside a build with a null cipher"
+    table.row(f"256 MiB, 1 Gbit/s × 100 ms{tail}", floor_of(256 * MIB, 1e9, 0.1), 0, network, cc, transfers)
+    work = f"all-reduce 64 MiB f32, 2 peers, 1 Gbit/s × 100 ms{tail}"
+    table.row(work, floor_of(64 * MIB, 1e9, 0.05), 0, network, cc, sums)
+
+
+def measure_allreduces(table: Table, cc: str, repeat: int) -> None:
+    with_cc = "" if cc == "bbr" else f", {cc}"
+    goals = 1 if cc == "bbr" else 0
+
+    def summed(lab: Lab, size: int) -> Measured:
+        peers = list(lab.network.peers)
+        others = gloo(lab, peers, size * MIB, repeat)
+        lab.kept_up()
+        found = allreduce(lab, peers, size * MIB, cc, repeat)
+        return Measured(found["seconds"], others, found["note"])
+
+    for size, rate, bits, loss, goal in (
+        (64, "1 Gbit/s", 1e9, "0 %", 0.72),
+        (16, "100 Mbit/s", 100e6, "0.1 %", 1.65),
+    ):
+        work = f"all-reduce {size} MiB f32, 2 peers, {rate} × 100 ms" + ("" if loss == "0 %" else f", {loss} loss")
+        floor, network = floor_of(size * MIB, bits, 0.05), pair(rate, "100 ms", loss)
+        table.row(work + with_cc, floor, goal * goals, network, cc, lambda lab, size=size: summed(lab, size))
+    floor = floor_of(16 * MIB, min(up for up, *_ in UNEQUAL) * 1e6, 0.075)
+    work = f"all-reduce 16 MiB f32, 8 unequal peers{with_cc}"
+    table.row(work, floor, 3.3 * goals, eight(), cc, lambda lab: summed(lab, 16))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench links", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two repetitions instead of five")
     parser.add_argument("--only", default="", help="rows whose name contains this")
-    parser.add_argument("--cubic", action="store_true", help="transfers with cubic instead of bbr")
+    parser.add_argument("--cubic", action="store_true", help="with cubic instead of bbr")
     parser.add_argument("--save", action="store_true", help="keep the rows, and write docs/BENCHMARKS.md")
     options = parser.parse_args()
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    table = Table(f"{datetime.date.today()}, {commit.stdout.strip()}", options.save)
-    repeat = 2 if options.quick else 5
-
-    def wanted(name: str) -> bool:
-        return options.only in name
-
-    measure_transfers(table, "cubic" if options.cubic else "bbr", repeat, wanted)
+    table = Table(f"{datetime.date.today()}, {commit.stdout.strip()}", options.save, options.only)
+    repeat, cc = 2 if options.quick else 5, "cubic" if options.cubic else "bbr"
+    measure_transfers(table, cc, repeat)
     if not options.cubic:
-        measure_allreduces(table, repeat, wanted)
+        measure_faults_and_limits(table, repeat)
+    measure_encryption(table, cc, repeat)
+    measure_allreduces(table, cc, repeat)
     return 1 if table.bad else 0
 
 

@@ -98,7 +98,6 @@ std::vector<crime> crimes() {
     all.push_back(on_control("connections asked for by their dialler", wire::streams_wanted{2}));
     all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
     all.push_back({"control record on bulk", true, message_type, 0, {}});
-    all.push_back({"idle with payload", true, idle_type, 0, byte_vector(1)});
     all.push_back({"short header", true, segment_type, 0, byte_vector(19)});
     all.push_back({"segment of the unknown", true, segment_type, 0, segment_header(9, 0, 100)});
     all.push_back({"segment before accepted", true, segment_type, 0, segment_header(2, 0, 10)});

@@ -149,4 +149,59 @@ LINK_TEST("a connection on which nothing passes any more does not stall a transf
     co_return co_await with_stripes(w, 3, 1, body);
 }
 
+LINK_TEST("new connections are warmed while a transfer waits for its bytes: once, for an eighth of them at most") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        constexpr std::size_t size = 16 << 20;
+        const auto warmed = [&s] { return std::ranges::count(s.a.events.seen, "link_warmed", &core::event::name); };
+        for (int i = 0; i < 2; ++i) {
+            const auto tag = fmt::format("late {}", i);
+            const auto data = std::make_shared<const byte_vector>(pattern(size, 1));
+            const auto ready = std::make_shared<std::uint64_t>(0);
+            byte_vector into(size);
+            core::scope all(in.env.executor);
+            s.ba->on_offer([&](const std::string& offered, std::uint64_t) {
+                all.spawn("take", s.ba->receive_transfer(offered, into));
+            });
+            const auto before = s.ab->stats().wire_sent;
+            all.spawn("give", s.ab->send_transfer(tag, data, ready));
+            if (i == 0) MUST(co_await eventually(in, [&] { return warmed() == 1; }));
+            auto slept = co_await in.env.clock.sleep_for(300ms);
+            MUST(slept);
+            const auto padded = s.ab->stats().wire_sent - before;
+            CHECK(padded < (i == 0 ? size / 8 + (size >> 6) : 64 * 1024));
+            if (i == 0) CHECK(padded > 64 * 1024);
+            *ready = size;
+            s.ab->data_ready();
+            MUST(co_await all.join());
+            CHECK(into == *data);
+        }
+        CHECK(warmed() == 1);
+        CHECK(std::ranges::count(s.b.events.seen, "link_warmed", &core::event::name) == 0);
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 0, 0, body);
+}
+
+LINK_TEST("a small transfer is not worth padding") {
+    auto body = [](world& in, striped& s) -> task<result<void>> {
+        const auto data = std::make_shared<const byte_vector>(pattern(512 * 1024, 1));
+        const auto ready = std::make_shared<std::uint64_t>(0);
+        byte_vector into(data->size());
+        core::scope all(in.env.executor);
+        s.ba->on_offer([&](const std::string& tag, std::uint64_t) {
+            all.spawn("take", s.ba->receive_transfer(tag, into));
+        });
+        const auto before = s.ab->stats().wire_sent;
+        all.spawn("give", s.ab->send_transfer("small", data, ready));
+        auto slept = co_await in.env.clock.sleep_for(300ms);
+        MUST(slept);
+        CHECK(s.ab->stats().wire_sent - before < 16 * 1024);
+        *ready = data->size();
+        s.ab->data_ready();
+        MUST(co_await all.join());
+        co_return ok();
+    };
+    co_return co_await with_stripes(w, 0, 0, body);
+}
+
 }  // namespace longhaul::net::testing
