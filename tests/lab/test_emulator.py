@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import pathlib
 import signal
 import subprocess
 import time
 
 import pytest
+from longhaul import lab as emulated
 from nodes import PATIENCE, wait_for
 from pace import exit_code, pace
 
@@ -170,6 +172,25 @@ def test_loss_is_within_its_binomial_bounds(lab):
     lost = sent - got["packets"] - overflowed(held, "b")
     assert stats["dropped_loss"] == lost, "losses other than the emulator's"
     assert abs(lost - sent * share) < 4 * math.sqrt(sent * share * (1 - share))
+
+
+def test_it_says_when_it_did_not_keep_up(lab):
+    held = lab(TWO.format(rtt="40 ms", loss="0 %", queue="10 MB", rate="1 Gbit/s"))
+    children = pathlib.Path(f"/proc/{held.holder.pid}/task/{held.holder.pid}/children").read_text().split()
+    emulated.Lab.stats(held)
+    sender = held.run("a", SEND, held.peers["b"]["address"], 1000, 100, 1000)
+    time.sleep(0.4)
+    for pid in children:
+        os.kill(int(pid), signal.SIGSTOP)
+    time.sleep(0.3)
+    for pid in children:
+        os.kill(int(pid), signal.SIGCONT)
+    sender.wait()
+    time.sleep(0.2)
+    stats = emulated.Lab.stats(held)
+    assert not stats["kept_up"]
+    assert stats["late_share"] > 0.01
+    assert stats["lag_worst_seconds"] > 0.1
 
 
 def test_a_firewall_lets_nobody_in_but_everybody_out(lab):
