@@ -66,16 +66,18 @@ def transfer(
     *more: object,
     program: pathlib.Path = LONGHAUL,
     meanwhile: Callable[[threading.Event], None] | None = None,
+    to: str = "b",
 ) -> dict:
-    """`meanwhile` is called with an event that tells the end of the measurement, on a thread of its own."""
-    server = lab.start("b", program, "bench", "transfer", "--serve", "--congestion-control", cc,
+    """Between machine a and `to`; a itself: over loopback. `meanwhile` is called with an event that tells the end of
+    the measurement, on a thread of its own."""
+    server = lab.start(to, program, "bench", "transfer", "--serve", "--congestion-control", cc,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     time.sleep(1)
     over = threading.Event()
     beside = threading.Thread(target=meanwhile, args=(over,)) if meanwhile else None
     if beside:
         beside.start()
-    words = ("bench", "transfer", lab.address("b"), "--size", f"{size} B", "--repeat", repeat, "--json")
+    words = ("bench", "transfer", lab.address(to), "--size", f"{size} B", "--repeat", repeat, "--json")
     try:
         return json.loads(lab.run("a", program, *words, "--congestion-control", cc, *more))
     finally:
@@ -299,10 +301,19 @@ def measure_encryption(table: Table, cc: str, repeat: int) -> None:
     def sums(lab: Lab) -> Measured:
         return in_turn(lambda program: allreduce(lab, ["a", "b"], 64 * MIB, cc, repeat, program)["seconds"])
 
+    def loopback(lab: Lab) -> Measured:
+        size = 512 * MIB
+        found = in_turn(lambda program: transfer(lab, size, cc, repeat + 1, program=program, to="a")["seconds"][1:])
+        rate = size * 8 / statistics.median(found.seconds)
+        return Measured(found.seconds, "", f"{rate / 1e9:.1f} Gbit/s; {found.note}")
+
     network, tail = pair("1 Gbit/s", "100 ms"), f"{with_cc}, encrypted, beside a build with a null cipher"
     table.row(f"256 MiB, 1 Gbit/s × 100 ms{tail}", floor_of(256 * MIB, 1e9, 0.1), 0, network, cc, transfers)
     work = f"all-reduce 64 MiB f32, 2 peers, 1 Gbit/s × 100 ms{tail}"
     table.row(work, floor_of(64 * MIB, 1e9, 0.05), 0, network, cc, sums)
+    if cc == "bbr":
+        work = "512 MiB over loopback, what two cores carry, encrypted, beside a build with a null cipher"
+        table.row(work, 0, 0, network, cc, loopback)
 
 
 def measure_allreduces(table: Table, cc: str, repeat: int) -> None:

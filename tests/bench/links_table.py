@@ -76,7 +76,8 @@ class Table:
         goal = f"{r['goal']:.2f} s" + ("" if median <= r["goal"] else ", **missed**") if r["goal"] else ""
         if goal and "did not keep up" in r["note"]:
             goal += " (this machine cannot tell)"
-        cells = [work, f"{r['floor']:.2f} s", f"**{median:.2f} s** ({spread})", f"{median / r['floor']:.2f}", goal]
+        floor = [f"{r['floor']:.2f} s", f"{median / r['floor']:.2f}"] if r["floor"] else ["", ""]
+        cells = [work, floor[0], f"**{median:.2f} s** ({spread})", floor[1], goal]
         return "| " + " | ".join([*cells, r["others"], r["note"]]) + " |"
 
     def text(self) -> str:
