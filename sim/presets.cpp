@@ -45,7 +45,8 @@ const std::vector<line_preset>& line_presets() {
          "the gigabit jack of a university's office (med.stanford.edu/irt/infrastructure/networking/performance.html); "
          "the millisecond across a campus is ours"},
         {"datacentre", line(mbit(10'000), mbit(10'000), 67us, 20us, {0, 1}),
-         "a 10 Gbit/s port; round trips of 268 us are the median between pods of one data centre (Guo et al., Pingmesh, "
+         "a 10 Gbit/s port; round trips of 268 us are the median between pods of one data centre (Guo et al., "
+         "Pingmesh, "
          "SIGCOMM 2015, section 4)"},
     };
     return presets;

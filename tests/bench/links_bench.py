@@ -305,7 +305,7 @@ def measure_encryption(table: Table, cc: str, repeat: int) -> None:
         size = 512 * MIB
         found = in_turn(lambda program: transfer(lab, size, cc, repeat + 1, program=program, to="a")["seconds"][1:])
         rate = size * 8 / statistics.median(found.seconds)
-        return Measured(found.seconds, "", f"{rate / 1e9:.1f} Gbit/s; {found.note}")
+        return Measured(found.seconds, note=f"{rate / 1e9:.1f} Gbit/s; {found.note}")
 
     network, tail = pair("1 Gbit/s", "100 ms"), f"{with_cc}, encrypted, beside a build with a null cipher"
     table.row(f"256 MiB, 1 Gbit/s × 100 ms{tail}", floor_of(256 * MIB, 1e9, 0.1), 0, network, cc, transfers)

@@ -188,9 +188,8 @@ LINK_TEST("a small transfer is not worth padding") {
         const auto ready = std::make_shared<std::uint64_t>(0);
         byte_vector into(data->size());
         core::scope all(in.env.executor);
-        s.ba->on_offer([&](const std::string& tag, std::uint64_t) {
-            all.spawn("take", s.ba->receive_transfer(tag, into));
-        });
+        s.ba->on_offer(
+            [&](const std::string& tag, std::uint64_t) { all.spawn("take", s.ba->receive_transfer(tag, into)); });
         const auto before = s.ab->stats().wire_sent;
         all.spawn("give", s.ab->send_transfer("small", data, ready));
         auto slept = co_await in.env.clock.sleep_for(300ms);
