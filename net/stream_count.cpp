@@ -85,9 +85,9 @@ void stream_count::hold(const stream_sample& s) {
 
 void stream_count::step(const stream_sample& s) {
     const auto last = std::exchange(last_, s);
-    if (fixed_ != 0 || s.rtt <= core::duration{}) return;
+    if (s.rtt <= core::duration{}) return;
     const double rtt = core::to_seconds(s.rtt);
-    if (!guessed_) {
+    if (!guessed_ && fixed_ == 0) {
         wanted_ = bounded(hoped_for * rtt / window_of(s), most_unmeasured);
         guessed_ = true;
         ramp_ = ramp_cold * rtt;
@@ -97,6 +97,7 @@ void stream_count::step(const stream_sample& s) {
     // The kernel counts segments: when the path's MTU falls, all that it ever delivered shrinks.
     const auto delivered = s.delivered > last.delivered ? static_cast<double>(s.delivered - last.delivered) : 0;
     if (!filled_ && s.flowing && last.flowing) watch_startup(elapsed, delivered, s);
+    if (fixed_ != 0) return;
     if (!s.saturated || !last.saturated) {
         ramp_ = std::max(ramp_, ramp_warm * rtt);
         return;
@@ -140,7 +141,7 @@ void stream_count::watch_startup(double elapsed, double delivered, const stream_
     if (++flat_ < flat_windows || fastest_ <= 0) return;
     fill(s.offered);
     const unsigned enough = enough_for(fastest_, s);
-    if (wanted_ <= enough) return;
+    if (fixed_ != 0 || wanted_ <= enough) return;
     base_ = fastest_;
     set(enough, phase::reducing, clear_loss * base_, s);
 }

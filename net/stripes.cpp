@@ -90,13 +90,13 @@ bool stripes::warming() const {
 }
 
 void stripes::notice_warmth() {
+    const auto now = env_.clock.now();
     if (warming()) {
-        if (warming_since_) return;
-        warming_since_ = env_.clock.now();
+        if (!warming_since_) warming_since_ = {now, padding_sent_};
         to_send_.notify();
-    } else if (warming_since_) {
-        if (padding_sent_ > 0) options_.on_warmed(padding_sent_, core::to_seconds(env_.clock.now() - *warming_since_));
-        warming_since_.reset();
+    } else if (const auto begun = std::exchange(warming_since_, {})) {
+        const auto padded = padding_sent_ - begun->second;
+        if (padded > 0) options_.on_warmed(padded, core::to_seconds(now - begun->first));
     }
 }
 

@@ -35,7 +35,8 @@ struct stripe_options {
     std::function<void(std::uint64_t bytes)> on_bytes;
     /// A segment is complete; with it the transfer, unless that is null.
     std::function<void(std::shared_ptr<incoming_transfer>)> on_segment;
-    /// Padding has filled the path, or has gone on for as long as it may: so many bytes in so many seconds.
+    /// Padding has ended, so many bytes in so many seconds: the path is full, or it has cost as much as it may, or
+    /// there is something else to send.
     std::function<void(std::uint64_t bytes, double seconds)> on_warmed;
     /// The other end broke the protocol.
     std::function<void(core::error)> on_crime;
@@ -146,7 +147,7 @@ private:
     std::optional<core::time_point> surplus_since_;
     stripe_totals past_;
     std::uint64_t padding_sent_ = 0;
-    std::optional<core::time_point> warming_since_;
+    std::optional<std::pair<core::time_point, std::uint64_t>> warming_since_;  ///< and the padding sent before
 
     stream_count count_;
     delay_guard guard_;

@@ -46,7 +46,9 @@ core::task<core::result<void>> report_links(node& n) {
             e.with("peer", key.hex()).with("rtt_seconds", core::to_seconds(s.rtt_last));
             e.with("goodput_up", s.goodput_up * 8).with("goodput_down", s.goodput_down * 8);
             e.with("goodput_up_p25", s.goodput_up_cautious * 8).with("goodput_down_p25", s.goodput_down_cautious * 8);
-            e.with("rtt_min_seconds", core::to_seconds(s.rtt_min)).with("rtt_p99_seconds", core::to_seconds(s.rtt_p99));
+            e.with("rtt_min_seconds", core::to_seconds(s.rtt_min));
+            e.with("rtt_median_seconds", core::to_seconds(s.rtt_median));
+            e.with("rtt_p99_seconds", core::to_seconds(s.rtt_p99));
             e.with("loss", s.loss).with("window", s.window).with("pace", s.pace * 8).with("resent", s.resent);
             e.with("streams", std::uint64_t{s.streams}).with("streams_used", std::uint64_t{s.streams_used});
             e.with("wire_sent", s.wire_sent).with("wire_received", s.wire_received);

@@ -141,6 +141,10 @@ void go(sender& s, net::link& to) {
 /// What an end holds, for the other one to compare.
 std::string hash_of(core::const_bytes bytes) { return bytes.empty() ? "nothing" : core::hash(bytes).hex(); }
 
+/// Connections that carry a large transfer from this end; `streams_used` is of what is offered now, which may be
+/// nothing.
+unsigned carrying(const net::link_stats& s) { return std::min(s.streams, s.streams_wanted); }
+
 task<result<void>> say(net::link& l, std::string words) {
     const auto bytes = core::as_bytes(words);
     auto saying = l.send(core::byte_vector(bytes.begin(), bytes.end()));
@@ -166,7 +170,7 @@ task<result<void>> serve_requests(net::environment& env, receiver& r) {
         } else if (words == "report") {
             const auto went = s.data ? core::const_bytes(*s.data) : core::const_bytes{};
             const auto came = hash_of(core::const_bytes(r.buffer).first(r.arrived));
-            auto telling = say(*r.on, fmt::format("{} {} {}", came, hash_of(went), r.on->stats().streams_used));
+            auto telling = say(*r.on, fmt::format("{} {} {}", came, hash_of(went), carrying(r.on->stats())));
             auto told = co_await std::move(telling);
             if (!told) break;
         }
@@ -407,7 +411,7 @@ void print(const wishes& w, const measured& m) {
         j["seconds_up"] = m.up;
         j["seconds_down"] = m.down;
     }
-    j["streams_used"] = w.down && !w.both ? m.streams_used_there : m.stats.streams_used;
+    j["streams_used"] = w.down && !w.both ? m.streams_used_there : carrying(m.stats);
     if (w.both) j["streams_used_down"] = m.streams_used_there;
     j["rtt_p99_seconds"] = m.round_trips.at(0.99);
     j["loss"] = m.stats.loss;

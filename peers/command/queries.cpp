@@ -68,6 +68,13 @@ std::string size(const json& j, const char* key) {
     return it != j.end() && it->is_number_unsigned() ? core::format_bytes(it->get<std::uint64_t>()) : "-";
 }
 
+/// A number in other units; "-" when it is not known.
+std::string measured(const json& j, const char* key, fmt::format_string<double> words, double factor) {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_number() && it->get<double>() > 0 ? fmt::format(words, it->get<double>() * factor)
+                                                                     : "-";
+}
+
 std::string loss(const json& j, const char* key) {
     const auto it = j.find(key);
     return it != j.end() && it->is_number() ? fmt::format("{:.4f}", it->get<double>()) : "-";
@@ -109,19 +116,19 @@ core::result<int> peers(const query& q) {
         std::puts(core::json_text(rows).c_str());
         return 0;
     }
-    fmt::print("{:<16} {:<8} {:<22} {:<5} {:<13} {:<6} {:>7} {:>8} {:>10} {:>10}\n", "name", "key", "address", "alive",
-               "participating", "merged", "applied", "rtt", "sent", "received");
+    constexpr auto line =
+        "{:<16} {:<8} {:<22} {:<5} {:<13} {:<6} {:>7} {:>8} {:>13} {:>13} {:>6} {:>2} {:>10} {:>10}\n";
+    fmt::print(line, "name", "key", "address", "alive", "participating", "merged", "applied", "rtt", "to it", "from it",
+               "loss", "k", "sent", "received");
     for (const auto& p : rows) {
         if (!p.is_object()) continue;
-        const auto rtt = p.find("rtt_seconds");
         const auto yes = [&](const char* key) { return flag(p, key) ? "yes" : "no"; };
-        fmt::print("{:<16} {:<8} {:<22} {:<5} {:<13} {:<6} {:>7} {:>8} {:>10} {:>10}\n", field(p, "name"),
-                   short_key(p, "key"), field(p, "address"), yes("alive"), yes("participating"), yes("merged"),
-                   field(p, "applied"),
-                   rtt != p.end() && rtt->is_number() && rtt->get<double>() > 0
-                       ? fmt::format("{:.1f} ms", rtt->get<double>() * 1e3)
-                       : "-",
-                   size(p, "wire_sent"), size(p, "wire_received"));
+        const auto link = p.value("link", json::object());
+        fmt::print(line, field(p, "name"), short_key(p, "key"), field(p, "address"), yes("alive"), yes("participating"),
+                   yes("merged"), field(p, "applied"), measured(p, "rtt_seconds", "{:.1f} ms", 1e3),
+                   measured(link, "goodput_up", "{:.1f} Mbit/s", 1e-6),
+                   measured(link, "goodput_down", "{:.1f} Mbit/s", 1e-6), measured(link, "loss", "{:.2f} %", 100),
+                   field(link, "streams_used"), size(p, "wire_sent"), size(p, "wire_received"));
     }
     return 0;
 }

@@ -40,6 +40,7 @@ class Lab:
             env=environment,
             process_group=0,
         )
+        self._kept_up = True  # in all that `stats` was told since `kept_up` was asked
         line = self._line()
         if not line:
             raise self._failure()
@@ -71,12 +72,17 @@ class Lab:
         with contextlib.suppress(OSError, ValueError):
             self.holder.stdin.write("\n")
             self.holder.stdin.flush()
-            return json.loads(self._line())
+            stats = json.loads(self._line())
+            self._kept_up = self._kept_up and bool(stats["kept_up"])
+            return stats
+        self._kept_up = False
         return {}
 
     def kept_up(self) -> bool:
         """Whether the emulator kept to its times since the last question: otherwise figures mean nothing."""
-        return bool(self.stats().get("kept_up"))
+        self.stats()
+        kept_up, self._kept_up = self._kept_up, True
+        return kept_up
 
     def close(self) -> None:
         assert self.holder.stdin is not None

@@ -70,7 +70,8 @@ def transfer(
 ) -> dict:
     """Between machine a and `to`; a itself: over loopback. `meanwhile` is called with an event that tells the end of
     the measurement, on a thread of its own."""
-    server = lab.start(to, program, "bench", "transfer", "--serve", "--congestion-control", cc,
+    cold = ["--cold"] if "--cold" in more else []
+    server = lab.start(to, program, "bench", "transfer", "--serve", "--congestion-control", cc, *cold,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     time.sleep(1)
     over = threading.Event()
@@ -88,6 +89,10 @@ def transfer(
         server.wait()
 
 
+def flag(lab: Lab) -> str:
+    return "" if lab.kept_up() else " (the emulator did not keep up)"
+
+
 def iperf3(lab: Lab, flows: int, cc: str, *more: object) -> dict:
     """What it says of the end."""
     server = lab.start("b", "iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
@@ -100,13 +105,12 @@ def iperf3(lab: Lab, flows: int, cc: str, *more: object) -> dict:
 
 
 def beside_iperf3(lab: Lab, cc: str, what: str, tell: Callable[[dict], str], *more: object) -> str:
-    """`tell` makes words of what iperf3 says, for each number of flows."""
+    """`tell` makes words of what iperf3 says, for each number of flows, once."""
     if not shutil.which("iperf3"):
         return "iperf3 is not installed"
     told = []
     for flows in FLOWS:
-        words = tell(iperf3(lab, flows, cc, *more))
-        told.append(f"{flows}: {words}" + ("" if lab.kept_up() else " (the emulator did not keep up)"))
+        told.append(f"{flows}: {tell(iperf3(lab, flows, cc, *more))}{flag(lab)}")
     return f"iperf3 flows, {what}: " + ", ".join(told)
 
 
@@ -122,14 +126,13 @@ def shares(lab: Lab, rate: float, cc: str, *more: str) -> str:
 
 def cold_seconds(lab: Lab, size: int, cc: str) -> str:
     def tell(end: dict) -> str:
-        received = end["sum_received"]
-        return f"{size * received['seconds'] / received['bytes']:.2f} s"
+        return f"{size * end['sum_sent']['seconds'] / end['sum_sent']['bytes']:.2f} s"
 
-    return beside_iperf3(lab, cc, "cold", tell, "-n", size)
+    return beside_iperf3(lab, cc, "cold, until all was given to the kernel", tell, "-n", size)
 
 
 def inner_round_trips(lab: Lab, cc: str) -> str:
-    """What a message would meet on the very connections that carry bulk."""
+    """What a message would meet on the very connections that carry bulk, and it would wait for unsent bytes, too."""
 
     def tell(end: dict) -> str:
         return f"{max(s['sender']['max_rtt'] for s in end['streams']) / 1e6:.2f} s"
@@ -137,8 +140,8 @@ def inner_round_trips(lab: Lab, cc: str) -> str:
     return beside_iperf3(lab, cc, "longest round trip inside of them", tell, "-t", 10)
 
 
-def kill_one_a_second(lab: Lab, over: threading.Event) -> None:
-    """Resets the bulk connection that has carried most, again and again, until it is over."""
+def kill_one_a_second(lab: Lab, over: threading.Event, kills: list[str]) -> None:
+    """Resets the bulk connection that has carried most, again and again, until it is over; `kills` are their ports."""
     while not over.wait(1):
         busiest, most = "", 1 << 20
         words = ("ss", "-tinHO", "dst", lab.address("b"))
@@ -148,6 +151,7 @@ def kill_one_a_second(lab: Lab, over: threading.Event) -> None:
                 busiest, most = line.split()[3].rsplit(":", 1)[1], int(acked[1])
         if busiest:
             lab.administer("a", "ss", "-tK", "sport", "=", f":{busiest}")
+            kills.append(busiest)
 
 
 def gloo(lab: Lab, peers: list[str], size: int, repeat: int) -> str:
@@ -171,8 +175,9 @@ def allreduce(lab: Lab, peers: list[str], size: int, cc: str, repeat: int, progr
         for p in peers[1:]
     ]
     out, _ = host.communicate(timeout=600)
-    for guest in guests:
-        guest.wait(60)
+    codes = [host.returncode, *(guest.wait(60) for guest in guests)]
+    if any(codes):
+        raise SystemExit(f"bench: longhaul bench allreduce ended with {codes}")
     found = json.loads(out.strip().splitlines()[-1])
     found["first"], found["seconds"] = found["seconds"][0], found["seconds"][2:]
     found["note"] = f"{found['mode']}; the first, before anything was measured: {found['first']:.1f} s"
@@ -255,11 +260,14 @@ def measure_faults_and_limits(table: Table, repeat: int) -> None:
 
     def killed(lab: Lab) -> Measured:
         whole = statistics.median(transfer(lab, 64 * MIB, cc, repeat + 1)["seconds"][1:])
-        lab.kept_up()
-        found = transfer(lab, 64 * MIB, cc, repeat + 1, meanwhile=lambda over: kill_one_a_second(lab, over))
+        base = f"{whole:.2f} s without kills{flag(lab)}"
+        kills: list[str] = []
+        found = transfer(lab, 64 * MIB, cc, repeat + 1, meanwhile=lambda over: kill_one_a_second(lab, over, kills))
         seconds = found["seconds"][1:]
+        if not kills:
+            raise SystemExit("bench: this kernel kills no connections (ss -K)")
         lost = statistics.median(seconds) - whole
-        return Measured(seconds, "", f"{whole:.2f} s without kills: {lost * 1000:.0f} ms lost")
+        return Measured(seconds, "", f"{base}: {lost * 1000:.0f} ms lost; {len(kills)} kills in {repeat + 1} transfers")
 
     work = "64 MiB, 200 Mbit/s × 50 ms, a bulk connection killed every second"
     table.row(work, floor_of(64 * MIB, 200e6, 0.05), 0, network, cc, killed)
@@ -269,7 +277,7 @@ def measure_faults_and_limits(table: Table, repeat: int) -> None:
 
         def limited(lab: Lab, option=option, direction=direction) -> Measured:
             lab.sent_bytes()
-            found = transfer(lab, 40 * MIB, cc, repeat, option, "50 Mbit/s", *direction)
+            found = transfer(lab, 40 * MIB, cc, repeat, option, "50 Mbit/s", "--cold", *direction)
             sent = lab.sent_bytes()["b" if direction else "a"]
             wire = 8 * sent / sum(found["seconds"])
             note = f"on the wire, control and headers included: {wire / 50e6:.1%} of the limit"
@@ -280,9 +288,8 @@ def measure_faults_and_limits(table: Table, repeat: int) -> None:
 
 
 def measure_encryption(table: Table, cc: str, repeat: int) -> None:
-    if not NULL_CIPHER.exists():
-        print("encryption: left out; cmake --preset null-cipher && cmake --build build/null-cipher", file=sys.stderr)
-        return
+    for words in (["--preset", "null-cipher"], ["--build", "build/null-cipher", "--target", "longhaul"]):
+        subprocess.run(["cmake", *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     with_cc = "" if cc == "bbr" else f", {cc}"
 
     def in_turn(measure: Callable[[pathlib.Path], list[float]]) -> Measured:
@@ -322,8 +329,7 @@ def measure_allreduces(table: Table, cc: str, repeat: int) -> None:
 
     def summed(lab: Lab, size: int) -> Measured:
         peers = list(lab.network.peers)
-        others = gloo(lab, peers, size * MIB, repeat)
-        lab.kept_up()
+        others = gloo(lab, peers, size * MIB, repeat) + flag(lab)
         found = allreduce(lab, peers, size * MIB, cc, repeat)
         return Measured(found["seconds"], others, found["note"])
 

@@ -57,6 +57,8 @@ class Table:
         else:
             self.bad += 1
             found.note = "; ".join(filter(None, [found.note, "the emulator did not keep up"]))
+        if kept_up and attempt > 0:
+            found.note = "; ".join(filter(None, [found.note, f"attempt {attempt + 1}: it did not keep up before"]))
         self.rows[work] = {
             "floor": floor,
             "seconds": found.seconds,
@@ -97,7 +99,8 @@ Measured (date, commit): {"; ".join(runs)}.
 Real kernels' TCP over emulated links (`longhaul lab`: MTU 1500, drop-tail queue of one bandwidth-delay product),
 encryption on, bbr unless a row says cubic, until the receiver has verified the last byte. floor = bytes / (rate less
 TCP/IP headers) + one RTT for the confirmed receipt, half an RTT for the all-reduce of two. What stands under others was
-measured in the same run.
+measured in the same run, once for each number of flows; a row of ours is measured again when the emulator did not keep
+up with the asked rates. Rows with cubic are made by `scripts/bench links --cubic --save`.
 
 {self.text()}""")
 

@@ -1,5 +1,9 @@
 #include "sim/scenario.hpp"
 
+#include <fstream>
+#include <iterator>
+
+#include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -131,12 +135,23 @@ TEST_CASE("a scenario says who is where, on which lines, and what goes wrong") {
 
 TEST_CASE("all presets have a rate, a delay and a source") {
     REQUIRE(sim::line_presets().size() >= 8);
+    std::ifstream file(longhaul::tests::source_dir() + "/sim/README.md");
+    const std::string published((std::istreambuf_iterator<char>(file)), {});
+    // Milliseconds, or microseconds where it is less than one.
+    const auto delay_in_words = [](core::duration d) {
+        return core::to_seconds(d) * (d < std::chrono::milliseconds(1) ? 1e6 : 1e3);
+    };
     for (const auto& preset : sim::line_presets()) {
         INFO(preset.name);
         CHECK(preset.line.up.bits_per_second > 0);
         CHECK(preset.line.down.bits_per_second >= preset.line.up.bits_per_second);
         CHECK(preset.line.delay > 0ns);
         CHECK(preset.source.size() > 20);
+        const auto row =
+            fmt::format("| {} | {:g} / {:g} Mbit/s | {:g} ", preset.name, preset.line.up.bits_per_second / 1e6,
+                        preset.line.down.bits_per_second / 1e6, delay_in_words(preset.line.delay));
+        CHECK_THAT(published, Catch::Matchers::Contains(row));
+        CHECK_THAT(published, Catch::Matchers::Contains(preset.source));
         CHECK(good(fmt::format("[[peer]]\nname = \"a\"\npreset = \"{}\"\n", preset.name)).net.peers.size() == 1);
     }
 }
