@@ -88,12 +88,14 @@ TEST_CASE("the first number comes from the round trip and the window") {
     }
 }
 
-TEST_CASE("a fixed number stays") {
-    stream_count count(3);
+TEST_CASE("a fixed number stays, and it is known when the wire was full") {
+    stream_count count(5);
     core::time_point now{};
     double delivered = 0;
-    CHECK(drive(count, limited(gigabit, 0.1, 1e6, 1e6), 100, now, delivered).changes.empty());
-    CHECK(count.wanted() == 3);
+    CHECK_FALSE(count.filled());
+    CHECK(drive(count, limited(gigabit, 0.1, 2 * megabyte, 2 * megabyte / 0.1), 60, now, delivered).changes.empty());
+    CHECK(count.wanted() == 5);
+    CHECK(count.filled());
 }
 
 TEST_CASE("where the window limits, as many connections are found as the wire needs, and half more at most") {
