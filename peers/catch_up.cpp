@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "peers/node.hpp"
 
@@ -32,19 +33,19 @@ core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, s
     }
 }
 
-/// Peers that may hold what we want, the coordinator first, then in key order.
+/// Peers that may hold what we want, the fastest first; and before them those whose speed is not known yet, or a thin
+/// line that once answered would be asked for ever.
 std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::uint64_t at_least) {
     std::vector<shared_linked> out;
-    const auto leader = n.log->leader();
     for (const auto& [key, peer] : n.links) {
         const bool has = peer->caught_up && peer->generation == generation && peer->applied >= at_least;
-        if (!has || peer->observer || n.led().find(key) == nullptr) continue;
-        if (key == leader) {
-            out.insert(out.begin(), peer);
-        } else {
-            out.push_back(peer);
-        }
+        if (has && !peer->observer && n.led().find(key) != nullptr) out.push_back(peer);
     }
+    const auto speed = [](const shared_linked& peer) {
+        const auto measured = peer->link->stats().goodput_down;
+        return measured > 0 ? measured : std::numeric_limits<double>::infinity();
+    };
+    std::ranges::stable_sort(out, std::greater{}, speed);
     return out;
 }
 
@@ -55,6 +56,17 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     if (auto kept = n.held.find_aggregate(generation, done.commit.round);
         kept && kept->root == done.commit.aggregate_root) {
         co_return kept;
+    }
+    if (done.commit.contributions.empty()) {
+        // Everybody knows the sum of nothing: nobody has to be alive who held it.
+        core::result<shared_aggregate> zero = fail(errc::internal, "nothing was made");
+        const auto job = [&] {
+            const core::byte_vector zeros(n.tensors().elements() * sizeof(float));
+            zero = parse_aggregate(n.tensors(), generation, done.commit, zeros);
+        };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        co_return zero;
     }
     // The rest of it may be on its way: as long as it moves, nothing is faster.
     while (n.held.arriving(generation, done.commit.round)) {
@@ -115,9 +127,9 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
 }
 
 /// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
-/// is compared at the next commit.
+/// is compared at the next commit. `s`: of a committed round.
 bool matches_log(const ledger& l, const model_state& s) {
-    if (s.generation != l.generation() || s.round > l.committed()) return false;
+    if (s.generation != l.generation()) return false;
     if (const auto* next = l.commit_of(s.round + 1)) return next->commit.state_root == s.root;
     if (s.round == l.committed()) return s.position == l.position() && s.tokens == l.tokens();
     return true;
@@ -147,9 +159,15 @@ core::task<core::result<void>> download_state(node& n) {
         } else {
             parsed = fail(bytes.error());
         }
+        if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
         if (parsed) {
-            if (!matches_log(n.led(), **parsed) || (*parsed)->round < enough) {
-                parsed = fail(errc::protocol, "the state of round {} does not match the log", (*parsed)->round);
+            const auto round = (*parsed)->round, newest = n.led().committed();
+            // A donor may be a moment ahead of the log here, or its word of a moment before it began anew.
+            if (round < enough || round > newest) {
+                parsed = fail(errc::not_found, "the state of round {} is of no use between {} and {}", round, enough,
+                              newest);
+            } else if (!matches_log(n.led(), **parsed)) {
+                parsed = fail(errc::protocol, "the state of round {} does not match the log", round);
             }
         }
         if (!parsed) {
@@ -158,7 +176,6 @@ core::task<core::result<void>> download_state(node& n) {
             if (last.code != errc::closed) n.report(last, "catching up");
             continue;
         }
-        if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
         n.state = *parsed;
         const auto reset = [&n] { n.trainer->reset_inner_state(); };
         auto was_reset = co_await n.env.workers.run(reset, 0s);
