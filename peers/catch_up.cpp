@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "peers/node.hpp"
 #include "peers/state_download.hpp"
@@ -33,19 +34,19 @@ core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, s
     }
 }
 
-/// Peers that may hold what we want, the coordinator first, then in key order.
+/// Peers that may hold what we want, the fastest first; and before them those whose speed is not known yet, or a thin
+/// line that once answered would be asked for ever.
 std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::uint64_t at_least) {
     std::vector<shared_linked> out;
-    const auto leader = n.log->leader();
     for (const auto& [key, peer] : n.links) {
         const bool has = peer->caught_up && peer->generation == generation && peer->applied >= at_least;
-        if (!has || peer->observer || n.led().find(key) == nullptr) continue;
-        if (key == leader) {
-            out.insert(out.begin(), peer);
-        } else {
-            out.push_back(peer);
-        }
+        if (has && !peer->observer && n.led().find(key) != nullptr) out.push_back(peer);
     }
+    const auto speed = [](const shared_linked& peer) {
+        const auto measured = peer->link->stats().goodput_down;
+        return measured > 0 ? measured : std::numeric_limits<double>::infinity();
+    };
+    std::ranges::stable_sort(out, std::greater{}, speed);
     return out;
 }
 
@@ -56,6 +57,17 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     if (auto kept = n.held.find_aggregate(generation, done.commit.round);
         kept && kept->root == done.commit.aggregate_root) {
         co_return kept;
+    }
+    if (done.commit.contributions.empty()) {
+        // Everybody knows the sum of nothing: nobody has to be alive who held it.
+        core::result<shared_aggregate> zero = fail(errc::internal, "nothing was made");
+        const auto job = [&] {
+            const core::byte_vector zeros(n.tensors().elements() * sizeof(float));
+            zero = parse_aggregate(n.tensors(), generation, done.commit, zeros);
+        };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        co_return zero;
     }
     // The rest of it may be on its way: as long as it moves, nothing is faster.
     while (n.held.arriving(generation, done.commit.round)) {
@@ -117,9 +129,9 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
 }
 
 /// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
-/// is compared at the next commit.
+/// is compared at the next commit. `s`: of a committed round.
 bool matches_log(const ledger& l, const state_index& s) {
-    if (s.generation != l.generation() || s.round > l.committed()) return false;
+    if (s.generation != l.generation()) return false;
     if (const auto* next = l.commit_of(s.round + 1)) return next->commit.state_root == s.root;
     if (s.round == l.committed()) return s.position == l.position() && s.tokens == l.tokens();
     return true;
@@ -131,7 +143,18 @@ core::task<core::result<void>> take_state(node& n) {
     auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
     if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
     const auto begun = n.env.clock.now();
-    const auto would_do = [&n, enough](const state_index& s) { return s.round >= enough && matches_log(n.led(), s); };
+    const auto would_do = [&n, enough](const state_index& s) -> core::result<void> {
+        const auto newest = n.led().committed();
+        // A donor may be a moment ahead of the log here, or its word of a moment before it began anew.
+        if (s.round < enough || s.round > newest) {
+            return fail(errc::not_found, "the state of round {} is of no use between {} and {}", s.round, enough,
+                        newest);
+        }
+        if (!matches_log(n.led(), s)) {
+            return fail(errc::protocol, "the state of round {} does not match the log", s.round);
+        }
+        return core::ok();
+    };
     auto downloaded = co_await download_state(n, donors(n, generation, enough), would_do);
     LONGHAUL_CO_TRY(downloaded);
     if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
@@ -148,8 +171,9 @@ core::task<core::result<void>> take_state(node& n) {
     std::vector<std::string> names;
     for (const auto& key : downloaded->donors) names.push_back(key.brief());
     core::event e("catch_up");
-    e.with("generation", n.state->generation).with("round", n.state->round).with("from", fmt::format("{}", fmt::join(names, ", ")));
-    e.with("donors", std::uint64_t{names.size()}).with("bytes", downloaded->bytes);
+    e.with("generation", n.state->generation).with("round", n.state->round);
+    e.with("from", fmt::format("{}", fmt::join(names, ", "))).with("donors", std::uint64_t{names.size()});
+    e.with("bytes", downloaded->bytes);
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
     n.emit(std::move(e));
     // From now on this node holds a copy of the run, whatever becomes of the others.

@@ -108,8 +108,9 @@ core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_st
     std::set<std::uint64_t, std::greater<>> rounds;
     for (const auto& holder : holders) rounds.insert(holder->applied);
     for (const auto round : rounds) {
-        const auto would_do = [&n, round](const state_index& s) {
-            return s.round >= round && is_of_this_log(n.led(), s);
+        const auto would_do = [&n, round](const state_index& s) -> core::result<void> {
+            if (s.round >= round && is_of_this_log(n.led(), s)) return core::ok();
+            return fail(errc::not_found, "the state of round {} is not the newest of this log", s.round);
         };
         auto downloaded = co_await download_state(n, holders, would_do);
         if (downloaded) co_return downloaded->state;

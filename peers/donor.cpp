@@ -19,7 +19,8 @@ constexpr auto turn = 20ms;
 
 core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes,
                                     std::shared_ptr<const std::uint64_t> ready = nullptr) {
-    auto sent = co_await to->link->send_transfer(tag, std::move(bytes), std::move(ready), net::transfer_priority::state);
+    auto sent =
+        co_await to->link->send_transfer(tag, std::move(bytes), std::move(ready), net::transfer_priority::state);
     to->serving.erase(tag);
     // A receiver that changed its mind or went away is no error of ours.
     if (!sent && (sent.error().code == errc::closed || sent.error().code == errc::not_admitted)) co_return core::ok();

@@ -1,6 +1,6 @@
 #pragma once
-/// How much of a donor's line goes to joiners while a round's payloads are on it: a tenth, so that rounds become no more
-/// than a tenth longer by them. Pure.
+/// How much of a donor's line goes to joiners while a round's payloads are on it: a tenth, so that rounds become no
+/// more than a tenth longer by them. Pure.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,8 +13,8 @@ class donor_pace {
 public:
     static constexpr double share = 0.1;
 
-    /// Whether `bytes` may go now beside payloads, on a line of that rate (bytes per second; 0: not known yet, nothing is
-    /// held back). False: ask again in a moment.
+    /// Whether `bytes` may go now beside payloads, on a line of that rate (bytes per second; 0: not known yet, nothing
+    /// is held back). False: ask again in a moment.
     bool take(std::uint64_t bytes, double line, core::time_point now) {
         if (line <= 0) return true;
         const double rate = share * line, wanted = static_cast<double>(bytes);

@@ -54,6 +54,8 @@ void download_plan::arrived(const state_piece& p, core::time_point now) {
     mean_seconds_ += (seconds - mean_seconds_) / (mean_seconds_ > 0 ? 4 : 1);
 }
 
-void download_plan::given_up(std::uint32_t donor, const state_piece& p) { parts_[p.first / per_piece_].donors.erase(donor); }
+void download_plan::given_up(std::uint32_t donor, const state_piece& p) {
+    parts_[p.first / per_piece_].donors.erase(donor);
+}
 
 }  // namespace longhaul::peers

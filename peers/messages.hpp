@@ -82,8 +82,8 @@ inline constexpr std::uint32_t max_fetched_chunks = 16;
 struct fetch_message {
     fetch_kind kind = fetch_kind::state_index;
     std::uint64_t generation = 0;
-    std::uint64_t round = 0;                ///< 0 for an index
-    std::uint32_t first = 0, count = 0;     ///< 0 but for chunks
+    std::uint64_t round = 0;             ///< 0 for an index
+    std::uint32_t first = 0, count = 0;  ///< 0 but for chunks
 };
 struct fetch_refused {
     fetch_message what;

@@ -1,8 +1,8 @@
 #pragma once
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
 /// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
-/// that were missed), state_download.cpp (a state from several donors), donor.cpp (serving them), coordinate.cpp (the coordinator's), admission.cpp,
-/// keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
+/// that were missed), state_download.cpp (a state from several donors), donor.cpp (serving them), coordinate.cpp (the
+/// coordinator's), admission.cpp, keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
 
 #include <deque>
 #include <map>
@@ -101,8 +101,8 @@ struct node {
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
-    std::set<net::peer_key> dead;                   ///< not linked, and one redial failed
-    std::map<net::peer_key, std::string> departed;  ///< said goodbye, and why; until that is logged or they are back
+    std::set<net::peer_key> dead;                     ///< not linked, and one redial failed
+    std::map<net::peer_key, std::string> departed;    ///< said goodbye, and why; until that is logged or they are back
     std::map<net::peer_key, kept_state> kept_states;  ///< for joiners that download them
     peers::donor_pace donor_pace;                     ///< of what they get beside payloads
     std::string waiting_for;                       ///< coordinator: why no round is opened or committed now, for people

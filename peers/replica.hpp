@@ -3,8 +3,8 @@
 /// keep the one they started with while the next one is made. Applying a commit makes the next state from this one, or
 /// nothing.
 ///
-/// Its root is that of a tree of hashes over chunks of 1 MiB, so that a joiner can check each chunk when it arrives, from
-/// whomever.
+/// Its root is that of a tree of hashes over chunks of 1 MiB, so that a joiner can check each chunk when it arrives,
+/// from whomever.
 
 #include <memory>
 

@@ -60,21 +60,26 @@ task<result<state_index>> ask_index(node& n, shared_linked donor) {
     co_return parse_state_index(n.tensors(), *bytes);
 }
 
-task<result<void>> ask_one(node& n, std::shared_ptr<std::vector<told>> all, std::size_t i) {
+task<result<void>> ask_one(node& n, std::shared_ptr<std::vector<told>> all, std::size_t i, index_question would_do) {
     auto index = co_await ask_index(n, (*all)[i].donor);
     auto& mine = (*all)[i];
     mine.answered = true;
-    if (index) mine.index = std::move(*index);
     n.changed.notify();
+    LONGHAUL_CO_TRY(index);
+    if (const auto verdict = would_do(*index); verdict) {
+        mine.index = std::move(*index);
+    } else if (verdict.error().code == errc::protocol) {
+        n.report(verdict.error().within("a state from " + mine.donor->link->remote().key.brief()), "catching up");
+    }
     co_return ok();
 }
 
-/// The state that most of them hold, among those that are acceptable; of equally many the newest.
-std::optional<state_index> most_held(const std::vector<told>& all, const index_question& acceptable) {
+/// The state that most of them hold; of equally many the newest.
+std::optional<state_index> most_held(const std::vector<told>& all) {
     std::optional<state_index> best;
     std::size_t best_count = 0;
     for (const auto& t : all) {
-        if (!t.index || !acceptable(*t.index)) continue;
+        if (!t.index) continue;
         const auto same = [&t](const told& other) { return other.index && other.index->root == t.index->root; };
         const auto count = static_cast<std::size_t>(std::ranges::count_if(all, same));
         if (best && (count < best_count || (count == best_count && t.index->round <= best->round))) continue;
@@ -165,15 +170,15 @@ task<result<void>> join_in_later(node& n, shared_download d, shared_linked donor
 
 }  // namespace
 
-task<result<downloaded_state>> download_state(node& n, std::vector<shared_linked> donors, index_question acceptable) {
+task<result<downloaded_state>> download_state(node& n, std::vector<shared_linked> donors, index_question would_do) {
     if (donors.empty()) co_return fail(errc::not_found, "no linked peer holds a state that would do");
     if (donors.size() > most_donors) donors.resize(most_donors);
     const auto all = std::make_shared<std::vector<told>>();
     for (auto& d : donors) all->push_back({std::move(d), std::nullopt, false});
     core::scope asking(n.env.executor);
-    for (std::size_t i = 0; i < all->size(); ++i) asking.spawn_isolated("index", ask_one(n, all, i));
+    for (std::size_t i = 0; i < all->size(); ++i) asking.spawn_isolated("index", ask_one(n, all, i, would_do));
     const auto everybody = [&all] { return std::ranges::all_of(*all, &told::answered); };
-    const auto somebody = [&] { return everybody() || most_held(*all, acceptable).has_value(); };
+    const auto somebody = [&] { return everybody() || most_held(*all).has_value(); };
     auto waited = co_await core::wait_until(n.changed, somebody);
     if (waited) {
         waited = co_await core::wait_until(n.changed, everybody, n.env.clock, n.env.clock.now() + others_tell);
@@ -182,7 +187,7 @@ task<result<downloaded_state>> download_state(node& n, std::vector<shared_linked
     asking.cancel();
     auto asked = co_await asking.join();
     LONGHAUL_CO_TRY(waited);
-    const auto wanted = most_held(*all, acceptable);
+    const auto wanted = most_held(*all);
     if (!wanted) co_return fail(errc::not_found, "no linked peer has a state that would do");
 
     const auto d = std::make_shared<download>(n, *wanted);

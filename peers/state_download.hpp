@@ -1,6 +1,6 @@
 #pragma once
-/// A whole state from several donors at once: which one most of them hold, then its chunks of 1 MiB, each checked against
-/// the tree when it arrives. A donor that dies or lies costs the pieces that it had under way.
+/// A whole state from several donors at once: which one most of them hold, then its chunks of 1 MiB, each checked
+/// against the tree when it arrives. A donor that dies or lies costs the pieces that it had under way.
 
 #include <functional>
 
@@ -18,12 +18,12 @@ struct downloaded_state {
     std::vector<net::peer_key> donors;  ///< that brought something
 };
 
-/// Whether a state that a donor holds would do.
-using index_question = std::function<bool(const state_index&)>;
+/// Whether a state that a donor holds would do. errc::protocol: it lies, which goes into an event.
+using index_question = std::function<core::result<void>(const state_index&)>;
 
-/// errc::not_found: nobody holds one that would do; otherwise why the last donor stopped. Who sends what does not fit is
-/// named in an event.
+/// errc::not_found: nobody holds one that would do; otherwise why the last donor stopped. Who sends what does not fit
+/// is named in an event.
 core::task<core::result<downloaded_state>> download_state(node& n, std::vector<std::shared_ptr<linked_peer>> donors,
-                                                          index_question acceptable);
+                                                          index_question would_do);
 
 }  // namespace longhaul::peers
