@@ -24,7 +24,7 @@ constexpr std::size_t most_donors = 8;
 /// After the first donor has told its state, the others have so long to tell theirs: most tell the same.
 constexpr auto others_tell = 1s;
 /// A donor that has nothing to bring looks again.
-constexpr auto look_again = 250ms;
+constexpr auto until_next_look = 250ms;
 
 /// What a donor told.
 struct told {
@@ -139,7 +139,7 @@ task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::ui
     while (!d->plan.complete()) {
         const auto piece = d->plan.next(which, n.env.clock.now());
         if (!piece) {
-            auto woken = co_await d->changed.wait(n.env.clock, n.env.clock.now() + look_again);
+            auto woken = co_await d->changed.wait(n.env.clock, n.env.clock.now() + until_next_look);
             if (!woken && woken.error().code != errc::timeout) co_return woken;
             continue;
         }
@@ -159,7 +159,7 @@ task<result<void>> join_in_later(node& n, shared_download d, shared_linked donor
                                  core::scope& lanes_of_all) {
     while (donor->applied < d->state->round) {
         if (d->plan.complete() || !donor->link->up()) co_return ok();
-        auto woken = co_await n.changed.wait(n.env.clock, n.env.clock.now() + look_again);
+        auto woken = co_await n.changed.wait(n.env.clock, n.env.clock.now() + until_next_look);
         if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
     auto index = co_await ask_index(n, donor);
