@@ -155,7 +155,8 @@ core::task<core::result<void>> take_state(node& n) {
         }
         return core::ok();
     };
-    auto downloaded = co_await download_state(n, donors(n, generation, enough), would_do);
+    const auto who_holds = [&n, generation, enough] { return donors(n, generation, enough); };
+    auto downloaded = co_await download_state(n, who_holds, would_do);
     LONGHAUL_CO_TRY(downloaded);
     if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
     if (!matches_log(n.led(), *downloaded->state)) {

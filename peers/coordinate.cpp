@@ -100,13 +100,16 @@ bool is_of_this_log(const ledger& l, const state_index& s) {
 
 /// The newest state that linked peers hold and that is newer than `ours`.
 core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_state ours) {
-    std::vector<shared_linked> holders;
-    for (const auto& [key, peer] : n.links) {
-        const bool newer = !ours || peer->applied > ours->round;
-        if (peer->caught_up && peer->generation == n.led().generation() && newer) holders.push_back(peer);
-    }
+    const auto holders = [&n, ours] {
+        std::vector<shared_linked> out;
+        for (const auto& [key, peer] : n.links) {
+            const bool newer = !ours || peer->applied > ours->round;
+            if (peer->caught_up && peer->generation == n.led().generation() && newer) out.push_back(peer);
+        }
+        return out;
+    };
     std::set<std::uint64_t, std::greater<>> rounds;
-    for (const auto& holder : holders) rounds.insert(holder->applied);
+    for (const auto& holder : holders()) rounds.insert(holder->applied);
     for (const auto round : rounds) {
         const auto would_do = [&n, round](const state_index& s) -> core::result<void> {
             if (s.round >= round && is_of_this_log(n.led(), s)) return core::ok();

@@ -13,34 +13,14 @@ constexpr std::size_t max_serving = 8;
 constexpr std::size_t max_kept_states = 2;
 /// For a joiner that asks for nothing any more.
 constexpr auto kept_for = 30s;
-/// Bytes that are let go at a time, and how long they wait for their turn beside payloads.
-constexpr std::uint64_t step_bytes = 256 * 1024;
-constexpr auto turn = 20ms;
 
 core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes,
-                                    std::shared_ptr<const std::uint64_t> ready = nullptr) {
-    auto sent =
-        co_await to->link->send_transfer(tag, std::move(bytes), std::move(ready), net::transfer_priority::state);
+                                    net::transfer_priority priority = net::transfer_priority::state) {
+    auto sent = co_await to->link->send_transfer(tag, std::move(bytes), nullptr, priority);
     to->serving.erase(tag);
     // A receiver that changed its mind or went away is no error of ours.
     if (!sent && (sent.error().code == errc::closed || sent.error().code == errc::not_admitted)) co_return core::ok();
     co_return sent;
-}
-
-/// Lets the bytes of a transfer go as fast as rounds allow.
-core::task<core::result<void>> let_go(node& n, shared_linked to, std::string tag, std::uint64_t bytes,
-                                      std::shared_ptr<std::uint64_t> ready) {
-    while (*ready < bytes && to->serving.contains(tag)) {
-        const auto next = std::min(bytes - *ready, step_bytes);
-        if (n.held.uploading() && !n.donor_pace.take(next, n.line_up.with(n.held.sent()), n.env.clock.now())) {
-            auto slept = co_await n.env.clock.sleep_for(turn);
-            LONGHAUL_CO_TRY(slept);
-            continue;
-        }
-        *ready += next;
-        to->link->data_ready();
-    }
-    co_return core::ok();
 }
 
 core::task<core::result<void>> give_chunks(node& n, shared_linked to, shared_state state, fetch_message what) {
@@ -53,9 +33,7 @@ core::task<core::result<void>> give_chunks(node& n, shared_linked to, shared_sta
     };
     auto ran = co_await n.env.workers.run(copy, 0s);
     LONGHAUL_CO_TRY(ran);
-    const auto ready = std::make_shared<std::uint64_t>(0);
-    n.tasks.spawn_isolated("pace", let_go(n, to, tag_of(what), bytes->size(), ready));
-    co_return co_await give(to, tag_of(what), bytes, ready);
+    co_return co_await give(to, tag_of(what), bytes);
 }
 
 /// This node's state of that round, if it has it: kept from now on for that peer. Nullptr also when too many are kept.
@@ -71,11 +49,21 @@ shared_state keep_for(node& n, const net::peer_key& who, std::uint64_t generatio
     if (!found) return nullptr;
     others.insert(found);
     if (others.size() > max_kept_states) return nullptr;
-    n.kept_states[who] = {found, n.env.clock.now() + kept_for};
+    const auto now = n.env.clock.now();
+    const auto since = n.kept_states.contains(who) ? n.kept_states[who].since : now;
+    n.kept_states[who] = {found, since, now + kept_for};
     return found;
 }
 
 }  // namespace
+
+bool may_give_state(node& n, std::uint64_t bytes) {
+    if (!n.held.uploading()) return true;
+    const auto now = n.env.clock.now();
+    core::duration waited{};
+    for (const auto& [key, kept] : n.kept_states) waited = std::max<core::duration>(waited, now - kept.since);
+    return n.donor_pace.take(bytes, n.line_up.with(n.held.sent()), waited, now);
+}
 
 void forget_kept_states(node& n) {
     std::erase_if(n.kept_states, [now = n.env.clock.now()](const auto& entry) { return entry.second.until < now; });
@@ -109,7 +97,9 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             const auto a = n.held.find_aggregate(what.generation, what.round);
             if (!a) return refuse("that aggregate is not here any more");
             const auto view = core::bytes_of(a->values);
-            return start(give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end())));
+            // A member is late without it.
+            return start(give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end()),
+                              net::transfer_priority::payload));
         }
     }
 }

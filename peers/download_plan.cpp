@@ -45,12 +45,12 @@ std::optional<state_piece> download_plan::next(std::uint32_t donor, core::time_p
 }
 
 void download_plan::arrived(const state_piece& p, core::time_point now) {
-    auto& part = parts_[p.first / per_piece_];
-    if (std::exchange(part.here, true)) return;
-    part.donors.clear();
+    auto& known = parts_[p.first / per_piece_];
+    if (std::exchange(known.here, true)) return;
+    known.donors.clear();
     --left_;
     here_ += p.count;
-    const double seconds = core::to_seconds(now - part.asked);
+    const double seconds = core::to_seconds(now - known.asked);
     mean_seconds_ += (seconds - mean_seconds_) / (mean_seconds_ > 0 ? 4 : 1);
 }
 

@@ -389,6 +389,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
             n.changed.notify();
         }
     });
+    link->hold_back_state([&n](std::uint64_t bytes) { return may_give_state(n, bytes); });
     n.send(key, greeting_of(n));
     // Before that the other end owes us no log.
     if (n.log && (n.admitted || n.log->votes()) && may_bring_log(n, key)) n.log->link_up(key);

@@ -54,7 +54,7 @@ struct round_timing {
 /// A state that a joiner downloads, until then.
 struct kept_state {
     shared_state state;
-    core::time_point until{};
+    core::time_point since{}, until{};
 };
 
 struct node;
@@ -244,6 +244,8 @@ core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std
 
 // donor.cpp
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
+/// Whether so many bytes of a state may go out now: beside payloads, little may.
+bool may_give_state(node& n, std::uint64_t bytes);
 /// Lets go of states whose joiners ask for nothing any more.
 void forget_kept_states(node& n);
 

@@ -15,16 +15,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// Pieces that one donor has under way for us: enough to fill its line while the next is asked for.
-constexpr int lanes = 4;
-/// Chunks of a piece of a large state; a small one goes chunk by chunk.
-constexpr std::uint32_t chunks_per_piece = 4;
-constexpr std::uint32_t large = 64;
+/// Of a state with so many chunks a piece has so many, and one donor has so many pieces under way for us: enough to
+/// fill its line while the next is asked for.
+constexpr std::uint32_t large = 64, chunks_per_piece = 4, lanes = 4;
+/// A small one goes chunk by chunk.
+constexpr std::uint32_t small_lanes = 2;
 constexpr std::size_t most_donors = 8;
 /// After the first donor has told its state, the others have so long to tell theirs: most tell the same.
 constexpr auto others_tell = 1s;
-/// A donor that has nothing to bring looks again.
+/// A lane that has nothing to ask for looks again, and so does who looks for more donors.
 constexpr auto until_next_look = 250ms;
+/// Without any donor for so long, it is over.
+constexpr auto desertion = 5s;
 
 /// What a donor told.
 struct told {
@@ -46,6 +48,7 @@ struct download {
     std::shared_ptr<model_state> state;
     download_plan plan;
     core::wakeup changed;  ///< a piece has arrived or was given up
+    unsigned drawing = 0;  ///< lanes
     core::error last;      ///< why a donor stopped
     std::set<net::peer_key> brought;
 };
@@ -108,6 +111,7 @@ bool put(model_state& s, const state_piece& piece, core::const_bytes bytes) {
     return bytes.empty();
 }
 
+/// Asks for a piece and waits until it is here, from that donor or another one.
 task<result<void>> bring(node& n, shared_download d, shared_linked donor, state_piece piece) {
     fetch_message what;
     what.kind = fetch_kind::state_chunks;
@@ -134,8 +138,7 @@ task<result<void>> bring(node& n, shared_download d, shared_linked donor, state_
     co_return ok();
 }
 
-/// One of a donor's lanes: piece after piece, until all are here or the donor fails.
-task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::uint32_t which) {
+task<result<void>> draw_pieces(node& n, shared_download d, shared_linked donor, std::uint32_t which) {
     while (!d->plan.complete()) {
         const auto piece = d->plan.next(which, n.env.clock.now());
         if (!piece) {
@@ -146,35 +149,67 @@ task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::ui
         auto brought = co_await bring(n, d, donor, *piece);
         if (!brought) d->plan.given_up(which, *piece);
         d->changed.notify();
-        if (brought) continue;
-        d->last = brought.error().within(fmt::format("a state from {}", donor->link->remote().key.brief()));
-        if (brought.error().code == errc::protocol) n.report(d->last, "catching up");
-        co_return brought;
+        if (d->plan.complete()) n.changed.notify();
+        LONGHAUL_CO_TRY(brought);
     }
     co_return ok();
 }
 
-/// A donor that was a little behind when it was asked, and comes to hold the state meanwhile.
-task<result<void>> join_in_later(node& n, shared_download d, shared_linked donor, std::uint32_t which,
-                                 core::scope& lanes_of_all) {
-    while (donor->applied < d->state->round) {
-        if (d->plan.complete() || !donor->link->up()) co_return ok();
-        auto woken = co_await n.changed.wait(n.env.clock, n.env.clock.now() + until_next_look);
-        if (!woken && woken.error().code != errc::timeout) co_return woken;
+/// One of a donor's lanes: piece after piece, until all are here or the donor fails.
+task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::uint32_t which) {
+    ++d->drawing;
+    const auto drawn = co_await draw_pieces(n, d, donor, which);
+    --d->drawing;
+    d->changed.notify();
+    if (drawn) co_return ok();
+    d->last = drawn.error().within(fmt::format("a state from {}", donor->link->remote().key.brief()));
+    if (d->last.code == errc::protocol) n.report(d->last, "catching up");
+    co_return drawn;
+}
+
+/// Donors come and go while it lasts: a newcomer is linked with one of them first. Whoever holds that very state takes
+/// part; until nobody has been left for a while.
+task<result<void>> draw_from_all(node& n, shared_download d, donors_question donors) {
+    core::scope drawing(n.env.executor);
+    std::set<shared_linked> known;
+    auto deserted = n.env.clock.now();
+    while (!d->plan.complete()) {
+        std::vector<std::pair<shared_linked, std::uint32_t>> fresh;
+        for (auto& donor : donors()) {
+            if (donor->applied != d->state->round || known.size() >= most_donors || !known.insert(donor).second)
+                continue;
+            fresh.emplace_back(std::move(donor), static_cast<std::uint32_t>(known.size()));
+        }
+        // A lane of each in turn: a small state is shared, too.
+        for (std::uint32_t lane = 0; lane < (d->state->leaves.size() < large ? small_lanes : lanes); ++lane) {
+            for (const auto& [donor, which] : fresh) {
+                drawing.spawn_isolated("download", draw(n, d, donor, which));
+            }
+        }
+        const auto now = n.env.clock.now();
+        if (d->drawing > 0) deserted = now;
+        if (now - deserted > desertion) break;
+        auto woken = co_await n.changed.wait(n.env.clock, now + until_next_look);
+        if (!woken && woken.error().code != errc::timeout) {
+            drawing.cancel();
+            auto ended = co_await drawing.join();
+            co_return woken;
+        }
     }
-    auto index = co_await ask_index(n, donor);
-    if (!index || index->root != d->state->root) co_return ok();
-    for (int lane = 0; lane < lanes; ++lane) lanes_of_all.spawn_isolated("download", draw(n, d, donor, which));
-    co_return ok();
+    drawing.cancel();
+    auto ended = co_await drawing.join();
+    if (d->plan.complete()) co_return ok();
+    co_return fail(d->last);
 }
 
 }  // namespace
 
-task<result<downloaded_state>> download_state(node& n, std::vector<shared_linked> donors, index_question would_do) {
-    if (donors.empty()) co_return fail(errc::not_found, "no linked peer holds a state that would do");
-    if (donors.size() > most_donors) donors.resize(most_donors);
+task<result<downloaded_state>> download_state(node& n, donors_question donors, index_question would_do) {
     const auto all = std::make_shared<std::vector<told>>();
-    for (auto& d : donors) all->push_back({std::move(d), std::nullopt, false});
+    for (auto& donor : donors()) {
+        if (all->size() < most_donors) all->push_back({std::move(donor), std::nullopt, false});
+    }
+    if (all->empty()) co_return fail(errc::not_found, "no linked peer holds a state that would do");
     core::scope asking(n.env.executor);
     for (std::size_t i = 0; i < all->size(); ++i) asking.spawn_isolated("index", ask_one(n, all, i, would_do));
     const auto everybody = [&all] { return std::ranges::all_of(*all, &told::answered); };
@@ -191,20 +226,8 @@ task<result<downloaded_state>> download_state(node& n, std::vector<shared_linked
     if (!wanted) co_return fail(errc::not_found, "no linked peer has a state that would do");
 
     const auto d = std::make_shared<download>(n, *wanted);
-    core::scope drawing(n.env.executor);
-    for (std::uint32_t which = 0; which < all->size(); ++which) {
-        const auto& t = (*all)[which];
-        if (t.index && t.index->root == wanted->root) {
-            for (int lane = 0; lane < lanes; ++lane) {
-                drawing.spawn_isolated("download", draw(n, d, t.donor, which));
-            }
-        } else if (t.index && t.index->round < wanted->round) {
-            drawing.spawn_isolated("download", join_in_later(n, d, t.donor, which, drawing));
-        }
-    }
-    auto drawn = co_await drawing.join();
+    auto drawn = co_await draw_from_all(n, d, std::move(donors));
     LONGHAUL_CO_TRY(drawn);
-    if (!d->plan.complete()) co_return fail(d->last);
     downloaded_state out;
     out.state = d->state;
     out.bytes = (d->state->anchor.size() + d->state->momentum.size()) * sizeof(float);

@@ -18,12 +18,13 @@ struct downloaded_state {
     std::vector<net::peer_key> donors;  ///< that brought something
 };
 
+/// Who may hold it now, the best first; asked again and again.
+using donors_question = std::function<std::vector<std::shared_ptr<linked_peer>>()>;
 /// Whether a state that a donor holds would do. errc::protocol: it lies, which goes into an event.
 using index_question = std::function<core::result<void>(const state_index&)>;
 
 /// errc::not_found: nobody holds one that would do; otherwise why the last donor stopped. Who sends what does not fit
 /// is named in an event.
-core::task<core::result<downloaded_state>> download_state(node& n, std::vector<std::shared_ptr<linked_peer>> donors,
-                                                          index_question would_do);
+core::task<core::result<downloaded_state>> download_state(node& n, donors_question donors, index_question would_do);
 
 }  // namespace longhaul::peers

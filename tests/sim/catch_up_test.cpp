@@ -8,9 +8,9 @@ using namespace longhaul::sim::testing;
 
 namespace {
 
-constexpr std::int64_t width = 2'000'000;
+constexpr std::int64_t width = 1'000'000;
 constexpr double state_bits = 2.0 * width * sizeof(float) * 8;
-constexpr double donor_up = 40e6, joiner_down = 100e6;
+constexpr double donor_up = 8e6, joiner_down = 20e6;
 
 /// Three members whose uplinks together exceed the joiner's downlink, and rounds of some seconds.
 void start_members(small_run& r, std::int64_t rounds) {
@@ -74,8 +74,8 @@ TEST_CASE("a joiner downloads from all donors at once, as fast as its own line i
     const auto problem = r.finish(14, "");
     INFO(problem);
     CHECK(problem.empty());
-    // Running rounds become hardly longer by it.
-    CHECK(mean_round(r.w["n0"], 5, 8) < 1.1 * mean_round(r.w["n0"], 2, 5));
+    // The rounds that go on meanwhile become hardly longer by it.
+    CHECK(mean_round(r.w["n0"], 5, 7) < 1.1 * mean_round(r.w["n0"], 2, 5));
 }
 
 TEST_CASE("a donor dies in the middle of a download, and the others bring the rest", "[sim]") {
