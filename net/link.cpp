@@ -117,6 +117,7 @@ tl::unexpected<core::error> link_impl::down(core::error why) {
     if (!ended_ && (why.code == errc::protocol || why.code == errc::limit)) {
         env_.events.emit(core::event("error")
                              .with("peer", setup_.remote.key.brief())
+                             .with("code", std::string(core::name_of(why.code)))
                              .with("message", fmt::format("closing the link with {}: {}", name(), why.message)));
     }
     fail(why);

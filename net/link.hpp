@@ -93,6 +93,10 @@ public:
     virtual core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                          std::shared_ptr<const std::uint64_t> ready = nullptr,
                                                          transfer_priority priority = transfer_priority::payload) = 0;
+    /// Asked before each segment of a transfer of class `state` goes: whether so many bytes may, or have to wait for a
+    /// moment. So a donor's line is left to payloads, also to those on its other links. One question.
+    using state_question = std::function<bool(std::uint64_t bytes)>;
+    virtual void hold_back_state(state_question may_go) = 0;
     /// Bytes of bulk that have arrived at the other end since the link came up, as its kernel acknowledged them.
     virtual std::uint64_t delivered_bytes() const = 0;
     /// More bytes of a transfer that is still being made may go.

@@ -53,6 +53,7 @@ public:
     core::task<core::result<void>> send_transfer(std::string tag, std::shared_ptr<const core::byte_vector> data,
                                                  std::shared_ptr<const std::uint64_t> ready,
                                                  transfer_priority priority) override;
+    void hold_back_state(state_question may_go) override { outgoing_.hold_back_state(std::move(may_go)); }
     std::uint64_t delivered_bytes() const override { return stripes_.delivered_bytes(); }
     void data_ready() override;
     void on_offer(offer_handler handler) override;

@@ -276,7 +276,10 @@ task<result<void>> stripes::measure() {
             auto slept = co_await env_.clock.sleep_for(look_often);
             LONGHAUL_CO_TRY(slept);
             const auto overdue = outgoing_.next_overdue(0);
-            if (overdue && *overdue < env_.clock.now()) to_send_.notify();
+            if (outgoing_.holding_back() || (overdue && *overdue < env_.clock.now())) {
+                outgoing_.look_again();
+                to_send_.notify();
+            }
         }
     }
     co_return ok();

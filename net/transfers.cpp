@@ -209,8 +209,9 @@ core::duration segment_time::patience() const {
 }
 
 bool outgoing_transfers::backlog() const {
-    return std::ranges::any_of(open_, [](const auto& entry) {
+    return std::ranges::any_of(open_, [this](const auto& entry) {
         const auto& t = *entry.second;
+        if (holding_back_ && t.priority == transfer_priority::state) return false;
         const auto i = t.next_index;
         return i < t.where.size() && std::min<std::uint64_t>((i + 1) * segment_bytes, t.data->size()) <= t.sendable();
     });
@@ -247,6 +248,10 @@ std::optional<outgoing_transfers::work> outgoing_transfers::fresh(std::uint32_t 
         if (t.next_index == t.where.size()) continue;
         const auto what = t.piece(t.next_index);
         if (what.offset + what.length > t.sendable()) continue;
+        if (priority == transfer_priority::state && may_send_state_ && !may_send_state_(what.length)) {
+            holding_back_ = true;
+            return std::nullopt;
+        }
         last = t.id;
         return give(it->second, t.next_index++, number, now);
     }

@@ -126,7 +126,12 @@ public:
     std::size_t active() const;
     /// Nothing is offered.
     bool empty() const { return open_.empty(); }
-    /// Whether some transfer has a segment that no connection carries yet.
+    /// Asked before a segment of class `state` is given to a connection. When it said no, such transfers count as no
+    /// backlog until `look_again`.
+    void hold_back_state(link::state_question may_go) { may_send_state_ = std::move(may_go); }
+    bool holding_back() const { return holding_back_; }
+    void look_again() { holding_back_ = false; }
+    /// Whether some transfer has a segment that no connection carries yet, and that may go.
     bool backlog() const;
     /// The sizes of all accepted transfers that are not over.
     std::uint64_t offered_bytes() const;
@@ -164,6 +169,8 @@ private:
     std::map<std::uint64_t, flight> flights_;  ///< in the order in which they were given
     std::map<std::uint32_t, carrier> carriers_;
     segment_time segment_time_;
+    link::state_question may_send_state_;
+    bool holding_back_ = false;
     std::uint64_t last_id_ = 0;
     std::uint64_t last_flight_ = 0;
     std::array<std::uint64_t, 2> last_served_{};  ///< of each class

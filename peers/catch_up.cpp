@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <limits>
 
 #include "peers/node.hpp"
+#include "peers/state_download.hpp"
 
 namespace longhaul::peers {
 
@@ -32,19 +34,19 @@ core::task<core::result<void>> fails_when_stalled(node& n, shared_linked from, s
     }
 }
 
-/// Peers that may hold what we want, the coordinator first, then in key order.
+/// Peers that may hold what we want, the fastest first; and before them those whose speed is not known yet, or a thin
+/// line that once answered would be asked for ever.
 std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::uint64_t at_least) {
     std::vector<shared_linked> out;
-    const auto leader = n.log->leader();
     for (const auto& [key, peer] : n.links) {
         const bool has = peer->caught_up && peer->generation == generation && peer->applied >= at_least;
-        if (!has || peer->observer || n.led().find(key) == nullptr) continue;
-        if (key == leader) {
-            out.insert(out.begin(), peer);
-        } else {
-            out.push_back(peer);
-        }
+        if (has && !peer->observer && n.led().find(key) != nullptr) out.push_back(peer);
     }
+    const auto speed = [](const shared_linked& peer) {
+        const auto measured = peer->link->stats().goodput_down;
+        return measured > 0 ? measured : std::numeric_limits<double>::infinity();
+    };
+    std::ranges::stable_sort(out, std::greater{}, speed);
     return out;
 }
 
@@ -55,6 +57,17 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     if (auto kept = n.held.find_aggregate(generation, done.commit.round);
         kept && kept->root == done.commit.aggregate_root) {
         co_return kept;
+    }
+    if (done.commit.contributions.empty()) {
+        // Everybody knows the sum of nothing: nobody has to be alive who held it.
+        core::result<shared_aggregate> zero = fail(errc::internal, "nothing was made");
+        const auto job = [&] {
+            const core::byte_vector zeros(n.tensors().elements() * sizeof(float));
+            zero = parse_aggregate(n.tensors(), generation, done.commit, zeros);
+        };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        co_return zero;
     }
     // The rest of it may be on its way: as long as it moves, nothing is faster.
     while (n.held.arriving(generation, done.commit.round)) {
@@ -106,6 +119,7 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     LONGHAUL_ENSURE(after->round == before->round + 1, "applied grows by exactly one (I2)");
     // One unit on the I/O thread: the state, what it did with our mass, and what we serve.
     n.state = after;
+    forget_kept_states(n);
     n.held.retain(aggregate);
     n.candidate.reset();
     const auto merged =
@@ -115,74 +129,63 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
 }
 
 /// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
-/// is compared at the next commit.
-bool matches_log(const ledger& l, const model_state& s) {
-    if (s.generation != l.generation() || s.round > l.committed()) return false;
+/// is compared at the next commit. `s`: of a committed round.
+bool matches_log(const ledger& l, const state_index& s) {
+    if (s.generation != l.generation()) return false;
     if (const auto* next = l.commit_of(s.round + 1)) return next->commit.state_root == s.root;
     if (s.round == l.committed()) return s.position == l.position() && s.tokens == l.tokens();
     return true;
 }
 
-core::task<core::result<void>> download_state(node& n) {
+core::task<core::result<void>> take_state(node& n) {
     const auto generation = n.led().generation();
     // A donor a little behind will do: the aggregates after it are asked for next. Never one behind ourselves.
     auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
     if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
-    auto candidates = donors(n, generation, enough);
-    if (candidates.empty())
-        co_return fail(errc::not_found, "no linked peer holds a state of generation {}", generation);
-    core::error last;
-    for (const auto& donor : candidates) {
-        const auto name = donor->link->remote().key.brief();
-        const auto begun = n.env.clock.now();
-        fetch_message what;
-        what.kind = fetch_kind::state;
-        what.generation = generation;
-        auto bytes = co_await fetch(n, donor, what, state_bytes(n.tensors()));
-        core::result<shared_state> parsed = fail(errc::internal, "nothing was parsed");
-        if (bytes) {
-            const auto job = [&] { parsed = parse_state(n.tensors(), *bytes); };
-            auto ran = co_await n.env.workers.run(job, 0s);
-            LONGHAUL_CO_TRY(ran);
-        } else {
-            parsed = fail(bytes.error());
+    const auto begun = n.env.clock.now();
+    const auto would_do = [&n, enough](const state_index& s) -> core::result<void> {
+        const auto newest = n.led().committed();
+        // A donor may be a moment ahead of the log here, or its word of a moment before it began anew.
+        if (s.round < enough || s.round > newest) {
+            return fail(errc::not_found, "the state of round {} is of no use between {} and {}", s.round, enough,
+                        newest);
         }
-        if (parsed) {
-            if (!matches_log(n.led(), **parsed) || (*parsed)->round < enough) {
-                parsed = fail(errc::protocol, "the state of round {} does not match the log", (*parsed)->round);
-            }
+        if (!matches_log(n.led(), s)) {
+            return fail(errc::protocol, "the state of round {} does not match the log", s.round);
         }
-        if (!parsed) {
-            last = parsed.error().within(fmt::format("a state from {}", name));
-            if (last.code == errc::cancelled) co_return fail(last);
-            if (last.code != errc::closed) n.report(last, "catching up");
-            continue;
-        }
-        if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
-        n.state = *parsed;
-        const auto reset = [&n] { n.trainer->reset_inner_state(); };
-        auto was_reset = co_await n.env.workers.run(reset, 0s);
-        LONGHAUL_CO_TRY(was_reset);
-        n.trainer_is_cold = true;
-        n.steps_since_reset = 0;
-        core::event e("catch_up");
-        e.with("generation", n.state->generation)
-            .with("round", n.state->round)
-            .with("from", name)
-            .with("bytes", std::uint64_t{bytes->size()});
-        e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
-        n.emit(std::move(e));
-        // From now on this node holds a copy of the run, whatever becomes of the others.
-        if (!n.last_checkpoint) start_checkpoint(n);
-        applied_message report;
-        report.generation = generation;
-        report.round = n.state->round;
-        n.send_all(report);
-        if (n.coordinator) n.coordinator->caught_up(n.number, generation, n.state->round);
-        n.changed.notify();
-        co_return core::ok();
+        return core::ok();
+    };
+    const auto who_holds = [&n, generation, enough] { return donors(n, generation, enough); };
+    auto downloaded = co_await download_state(n, who_holds, would_do);
+    LONGHAUL_CO_TRY(downloaded);
+    if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
+    if (!matches_log(n.led(), *downloaded->state)) {
+        co_return fail(errc::protocol, "the state of round {} is not the one that was committed",
+                       downloaded->state->round);
     }
-    co_return fail(last);
+    n.state = downloaded->state;
+    const auto reset = [&n] { n.trainer->reset_inner_state(); };
+    auto was_reset = co_await n.env.workers.run(reset, 0s);
+    LONGHAUL_CO_TRY(was_reset);
+    n.trainer_is_cold = true;
+    n.steps_since_reset = 0;
+    std::vector<std::string> names;
+    for (const auto& key : downloaded->donors) names.push_back(key.brief());
+    core::event e("catch_up");
+    e.with("generation", n.state->generation).with("round", n.state->round);
+    e.with("from", fmt::format("{}", fmt::join(names, ", "))).with("donors", std::uint64_t{names.size()});
+    e.with("bytes", downloaded->bytes);
+    e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
+    n.emit(std::move(e));
+    // From now on this node holds a copy of the run, whatever becomes of the others.
+    if (!n.last_checkpoint) start_checkpoint(n);
+    applied_message report;
+    report.generation = generation;
+    report.round = n.state->round;
+    n.send_all(report);
+    if (n.coordinator) n.coordinator->caught_up(n.number, generation, n.state->round);
+    n.changed.notify();
+    co_return core::ok();
 }
 
 }  // namespace
@@ -260,7 +263,7 @@ core::task<core::result<void>> catch_up(node& n) {
     if (n.lacking.first != lacking) n.lacking = {lacking, now};
     // After a restart of everybody nobody may hold it any more.
     const bool patient = behind_by_little && now - n.lacking.second < aggregate_patience;
-    if (!patient || done.error().code == errc::run_mismatch) downloaded = co_await download_state(n);
+    if (!patient || done.error().code == errc::run_mismatch) downloaded = co_await take_state(n);
     if (downloaded || downloaded.error().code == errc::cancelled) co_return downloaded;
     // Nobody can help right now: look again when something changes, and after a moment in any case.
     auto waited = co_await n.changed.wait(n.env.clock, n.env.clock.now() + retry_after);

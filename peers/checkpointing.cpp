@@ -84,7 +84,7 @@ core::task<core::result<void>> restore(node& n) {
     state->tokens = c.tokens;
     state->anchor = std::move(c.anchor);
     state->momentum = std::move(c.momentum);
-    state->root = root_of(*state);
+    seal(*state);
     n.last_checkpoint = state->round;
     n.state = std::move(state);
     // The inner optimizer starts from zero, so it ramps up, except at the very beginning, where everybody warms up.

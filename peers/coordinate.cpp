@@ -5,6 +5,7 @@
 
 #include "compress/codec.hpp"
 #include "peers/node.hpp"
+#include "peers/state_download.hpp"
 
 namespace longhaul::peers {
 
@@ -91,7 +92,7 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
 }
 
 /// Whether the log allows `s` to be the state that a new generation starts from.
-bool is_of_this_log(const ledger& l, const model_state& s) {
+bool is_of_this_log(const ledger& l, const state_index& s) {
     if (s.generation != l.generation() || s.round > l.committed()) return false;
     const auto* next = l.commit_of(s.round + 1);
     return next == nullptr || next->commit.state_root == s.root;
@@ -99,24 +100,24 @@ bool is_of_this_log(const ledger& l, const model_state& s) {
 
 /// The newest state that linked peers hold and that is newer than `ours`.
 core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_state ours) {
-    std::vector<shared_linked> holders;
-    for (const auto& [key, peer] : n.links) {
-        const bool newer = !ours || peer->applied > ours->round;
-        if (peer->caught_up && peer->generation == n.led().generation() && newer) holders.push_back(peer);
-    }
-    std::ranges::stable_sort(holders, std::greater(), [](const shared_linked& p) { return p->applied; });
-    for (const auto& holder : holders) {
-        fetch_message what;
-        what.kind = fetch_kind::state;
-        what.generation = n.led().generation();
-        auto bytes = co_await fetch(n, holder, what, state_bytes(n.tensors()));
-        if (!bytes && bytes.error().code == errc::cancelled) co_return fail(bytes.error());
-        if (!bytes) continue;
-        core::result<shared_state> parsed = fail(errc::internal, "nothing was parsed");
-        const auto job = [&] { parsed = parse_state(n.tensors(), *bytes); };
-        auto ran = co_await n.env.workers.run(job, 0s);
-        LONGHAUL_CO_TRY(ran);
-        if (parsed && is_of_this_log(n.led(), **parsed) && (!ours || (*parsed)->round > ours->round)) co_return *parsed;
+    const auto holders = [&n, ours] {
+        std::vector<shared_linked> out;
+        for (const auto& [key, peer] : n.links) {
+            const bool newer = !ours || peer->applied > ours->round;
+            if (peer->caught_up && peer->generation == n.led().generation() && newer) out.push_back(peer);
+        }
+        return out;
+    };
+    std::set<std::uint64_t, std::greater<>> rounds;
+    for (const auto& holder : holders()) rounds.insert(holder->applied);
+    for (const auto round : rounds) {
+        const auto would_do = [&n, round](const state_index& s) -> core::result<void> {
+            if (s.round >= round && is_of_this_log(n.led(), s)) return core::ok();
+            return fail(errc::not_found, "the state of round {} is not the newest of this log", s.round);
+        };
+        auto downloaded = co_await download_state(n, holders, would_do);
+        if (downloaded) co_return downloaded->state;
+        if (downloaded.error().code == errc::cancelled) co_return fail(downloaded.error());
     }
     co_return ours;
 }

@@ -3,34 +3,71 @@
 namespace longhaul::peers {
 
 using core::errc;
+using namespace std::chrono_literals;
 
 namespace {
 
 /// Transfers that one peer may have running from us at the same time.
-constexpr std::size_t max_serving = 4;
+constexpr std::size_t max_serving = 8;
+/// States of rounds gone by that are kept for joiners: each takes the memory of one state.
+constexpr std::size_t max_kept_states = 2;
+/// For a joiner that asks for nothing any more.
+constexpr auto kept_for = 30s;
 
-core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes) {
-    auto sent = co_await to->link->send_transfer(tag, std::move(bytes), nullptr, net::transfer_priority::state);
+core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes,
+                                    net::transfer_priority priority = net::transfer_priority::state) {
+    auto sent = co_await to->link->send_transfer(tag, std::move(bytes), nullptr, priority);
     to->serving.erase(tag);
     // A receiver that changed its mind or went away is no error of ours.
     if (!sent && (sent.error().code == errc::closed || sent.error().code == errc::not_admitted)) co_return core::ok();
     co_return sent;
 }
 
-core::task<core::result<void>> give_state(node& n, shared_linked to, std::string tag, shared_state state) {
-    // Joiners that come together share one frozen copy.
-    if (n.frozen.first != state) {
-        std::shared_ptr<const core::byte_vector> bytes;
-        const auto copy = [&] { bytes = std::make_shared<const core::byte_vector>(serialize(*state)); };
-        auto ran = co_await n.env.workers.run(copy, std::chrono::seconds(0));
-        LONGHAUL_CO_TRY(ran);
-        n.frozen = {state, std::move(bytes)};
+core::task<core::result<void>> give_chunks(node& n, shared_linked to, shared_state state, fetch_message what) {
+    auto bytes = std::make_shared<core::byte_vector>();
+    const auto copy = [&] {
+        for (auto i = what.first; i < what.first + what.count; ++i) {
+            const auto chunk = chunk_of(*state, i);
+            bytes->insert(bytes->end(), chunk.begin(), chunk.end());
+        }
+    };
+    auto ran = co_await n.env.workers.run(copy, 0s);
+    LONGHAUL_CO_TRY(ran);
+    co_return co_await give(to, tag_of(what), bytes);
+}
+
+/// This node's state of that round, if it has it: kept from now on for that peer. Nullptr also when too many are kept.
+shared_state keep_for(node& n, const net::peer_key& who, std::uint64_t generation, std::uint64_t round) {
+    forget_kept_states(n);
+    const auto fits = [&](const shared_state& s) { return s && s->generation == generation && s->round == round; };
+    shared_state found = fits(n.state) ? n.state : nullptr;
+    std::set<shared_state> others;
+    for (const auto& [key, kept] : n.kept_states) {
+        if (fits(kept.state)) found = kept.state;
+        if (key != who) others.insert(kept.state);
     }
-    auto frozen = n.frozen.second;
-    co_return co_await give(std::move(to), std::move(tag), std::move(frozen));
+    if (!found) return nullptr;
+    others.insert(found);
+    if (others.size() > max_kept_states) return nullptr;
+    const auto now = n.env.clock.now();
+    const auto since = n.kept_states.contains(who) ? n.kept_states[who].since : now;
+    n.kept_states[who] = {found, since, now + kept_for};
+    return found;
 }
 
 }  // namespace
+
+bool may_give_state(node& n, std::uint64_t bytes) {
+    if (!n.held.uploading()) return true;
+    const auto now = n.env.clock.now();
+    core::duration waited{};
+    for (const auto& [key, kept] : n.kept_states) waited = std::max<core::duration>(waited, now - kept.since);
+    return n.donor_pace.take(bytes, n.line_up.with(n.held.sent()), waited, now);
+}
+
+void forget_kept_states(node& n) {
+    std::erase_if(n.kept_states, [now = n.env.clock.now()](const auto& entry) { return entry.second.until < now; });
+}
 
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
     const auto key = to->link->remote().key;
@@ -38,22 +75,31 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
     const auto tag = tag_of(what);
     if (to->serving.contains(tag)) return;  // asked twice, answered once
     if (to->serving.size() >= max_serving) return refuse("busy serving you already: ask again");
+    const auto start = [&](core::task<core::result<void>> giving) {
+        to->serving.insert(tag);
+        n.tasks.spawn_isolated("donor", std::move(giving));
+    };
     switch (what.kind) {
-        case fetch_kind::state: {
+        case fetch_kind::state_index: {
             // A peer that is not caught up is never a donor (DESIGN §5).
             if (!n.state || n.state->generation != what.generation) return refuse("no state of that generation here");
-            to->serving.insert(tag);
-            n.tasks.spawn_isolated("donor", give_state(n, to, tag, n.state));
-            return;
+            const auto state = keep_for(n, key, n.state->generation, n.state->round);
+            if (!state) return refuse("busy serving the states of other rounds: ask again");
+            return start(give(to, tag, std::make_shared<const core::byte_vector>(serialize(*state))));
+        }
+        case fetch_kind::state_chunks: {
+            const auto state = keep_for(n, key, what.generation, what.round);
+            if (!state) return refuse("that state is not here any more");
+            if (what.first + std::uint64_t{what.count} > state->leaves.size()) return refuse("no such chunks");
+            return start(give_chunks(n, to, state, what));
         }
         case fetch_kind::aggregate: {
             const auto a = n.held.find_aggregate(what.generation, what.round);
             if (!a) return refuse("that aggregate is not here any more");
             const auto view = core::bytes_of(a->values);
-            to->serving.insert(tag);
-            n.tasks.spawn_isolated("donor",
-                                   give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end())));
-            return;
+            // A member is late without it.
+            return start(give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end()),
+                              net::transfer_priority::payload));
         }
     }
 }

@@ -383,6 +383,11 @@ core::task<core::result<void>> exchange::watch_uplink() {
     co_return core::ok();
 }
 
+bool exchange::uploading() const {
+    return std::ranges::any_of(
+        streams_, [](const auto& entry) { return !entry.second->to_others.empty() && entry.second->prefix > 0; });
+}
+
 rate_of_exchange exchange::received() const {
     auto so_far = down_;
     so_far.look(host_.env().clock.now(), arrived_from_afar_);

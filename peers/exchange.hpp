@@ -121,6 +121,8 @@ public:
     rate_of_exchange received() const;
     /// Bytes of memory that streams take now.
     std::uint64_t held_bytes() const;
+    /// Something of the open round goes out from here, to members.
+    bool uploading() const;
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 

@@ -47,15 +47,18 @@ struct dispatcher {
     const shared_linked& from;
     net::peer_key key;
 
-    /// A node that joins does not know yet who is a member: nothing to hold against anybody.
+    /// A node that joins does not know yet who is a member, and one that follows may hear of it a moment after the
+    /// member itself: nothing to hold against anybody. Who orders the records knows whom it has admitted.
     core::result<void> only_members(std::string_view what) const {
-        if (!n.log_known || is_member(n, key)) return core::ok();
+        if (!n.log_known || !n.log->leads() || is_member(n, key)) return core::ok();
         return fail(errc::protocol, "{} from {}, who is not admitted", what, key.brief());
     }
     std::optional<peer_number> number() const {
         const auto* m = n.led().find(key);
         return m == nullptr ? std::nullopt : std::optional(m->admitted.number);
     }
+    /// The member, if what it says is for the coordinator here.
+    std::optional<peer_number> reports() const { return n.coordinator && n.log_known ? number() : std::nullopt; }
 
     core::result<void> operator()(const greeting& g) const {
         from->greeted = true;
@@ -140,24 +143,24 @@ struct dispatcher {
     }
     core::result<void> operator()(const ready_message& m) const {
         LONGHAUL_TRY(only_members("READY"));
-        if (n.coordinator && n.log_known) {
-            n.coordinator->ready(*number(), m, n.env.clock.now());
+        if (const auto who = reports()) {
+            n.coordinator->ready(*who, m, n.env.clock.now());
             n.changed.notify();
         }
         return core::ok();
     }
     core::result<void> operator()(const progress_message& m) const {
         LONGHAUL_TRY(only_members("PROGRESS"));
-        if (n.coordinator && n.log_known) {
-            n.coordinator->progress(*number(), m, n.env.clock.now());
+        if (const auto who = reports()) {
+            n.coordinator->progress(*who, m, n.env.clock.now());
             n.changed.notify();
         }
         return core::ok();
     }
     core::result<void> operator()(const lines_message& m) const {
         LONGHAUL_TRY(only_members("LINES"));
-        if (n.coordinator && n.log_known) {
-            n.coordinator->lines(*number(), m, n.env.clock.now());
+        if (const auto who = reports()) {
+            n.coordinator->lines(*who, m, n.env.clock.now());
             n.changed.notify();
         }
         return core::ok();
@@ -167,8 +170,8 @@ struct dispatcher {
         from->caught_up = true;
         from->generation = m.generation;
         from->applied = m.round;
-        if (n.coordinator && n.log_known) {
-            n.coordinator->caught_up(*number(), m.generation, m.round);
+        if (const auto who = reports()) {
+            n.coordinator->caught_up(*who, m.generation, m.round);
             if (m.eval_round > 0) n.coordinator->evaluated(m.eval_round, m.eval_loss);
         }
         n.changed.notify();
@@ -178,6 +181,10 @@ struct dispatcher {
         LONGHAUL_TRY(only_members("a fetch"));
         if (!n.log_known) {
             n.send(key, fetch_refused{m, "this node is joining itself"});
+            return core::ok();
+        }
+        if (!is_member(n, key)) {
+            n.send(key, fetch_refused{m, "this node has not heard of your admission yet"});
             return core::ok();
         }
         serve_fetch(n, from, m);
@@ -382,6 +389,7 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
             n.changed.notify();
         }
     });
+    link->hold_back_state([&n](std::uint64_t bytes) { return may_give_state(n, bytes); });
     n.send(key, greeting_of(n));
     // Before that the other end owes us no log.
     if (n.log && (n.admitted || n.log->votes()) && may_bring_log(n, key)) n.log->link_up(key);

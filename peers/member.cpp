@@ -227,9 +227,9 @@ core::task<core::result<void>> train(node& n) {
         const auto chunk = r.first() / grid.elements;
         compress::rounding how;
         if (!last.empty()) how.before = last[chunk];
-        auto done = compress::encode(source, *codec, r, how, out, sums);
+        auto encoded = compress::encode(source, *codec, r, how, out, sums);
         if (!chunks.empty()) chunks[chunk].assign(out.begin(), out.end());
-        return done;
+        return encoded;
     };
     auto made = co_await n.held.contribute(encode, work);
     LONGHAUL_CO_TRY(made);
@@ -290,7 +290,9 @@ bool my_turn_to_evaluate(const node& n, const committed_round& done) {
     const bool last = done.commit.round == static_cast<std::uint64_t>(n.config().stop.rounds);
     if (every == 0 || (done.commit.round % every != 0 && !last)) return false;
     // The last round is evaluated by everybody: each node's own log then ends with the result.
-    if (last || done.commit.contributions.empty()) return true;
+    if (last) return true;
+    // But nobody falls behind for a number: whoever still catches up goes on, and a sum of nothing is nobody's turn.
+    if (n.state->round < n.led().committed() || done.commit.contributions.empty()) return false;
     const auto turn = (done.commit.round / every) % done.commit.contributions.size();
     return done.commit.contributions[turn].number == n.number;
 }

@@ -20,16 +20,23 @@ wire::Fetch to_proto(const fetch_message& m) {
     p.set_kind(static_cast<std::uint32_t>(m.kind));
     p.set_generation(m.generation);
     p.set_round(m.round);
+    p.set_first(m.first);
+    p.set_count(m.count);
     return p;
 }
 
-template <typename Proto>
-core::result<fetch_message> fetch_from(const Proto& p) {
-    if (p.kind() < 1 || p.kind() > 2) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
+core::result<fetch_message> fetch_from(const wire::Fetch& p) {
+    if (p.kind() < 1 || p.kind() > 3) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
     fetch_message m;
     m.kind = static_cast<fetch_kind>(p.kind());
     m.generation = p.generation();
     m.round = p.round();
+    m.first = p.first();
+    m.count = p.count();
+    const bool chunks = m.kind == fetch_kind::state_chunks;
+    if (chunks ? m.count == 0 || m.count > max_fetched_chunks : m.first != 0 || m.count != 0) {
+        return fail(errc::malformed, "fetch of kind {} with {} chunks from {} on", p.kind(), m.count, m.first);
+    }
     return m;
 }
 
@@ -138,7 +145,7 @@ core::result<message> from(const wire::LogLeader& p) {
 }
 core::result<message> from(const wire::FetchRefused& p) {
     fetch_refused m;
-    LONGHAUL_TRY_ASSIGN(m.what, fetch_from(p));
+    LONGHAUL_TRY_ASSIGN(m.what, fetch_from(p.what()));
     LONGHAUL_TRY_ASSIGN(m.reason, line_from(p.reason(), max_reason, "a reason"));
     return m;
 }
@@ -212,9 +219,7 @@ core::byte_vector serialize(const message& m) {
                    [&](const fetch_message& x) { *p.mutable_fetch() = to_proto(x); },
                    [&](const fetch_refused& x) {
                        auto* r = p.mutable_fetch_refused();
-                       r->set_kind(static_cast<std::uint32_t>(x.what.kind));
-                       r->set_generation(x.what.generation);
-                       r->set_round(x.what.round);
+                       *r->mutable_what() = to_proto(x.what);
                        r->set_reason(x.reason);
                    },
                    [&](const leaving_message& x) { p.mutable_leaving()->set_reason(x.reason); },
@@ -286,7 +291,8 @@ core::result<message> parse_message(core::const_bytes bytes) {
 }
 
 std::string tag_of(const fetch_message& what) {
-    return fmt::format("{}/{}/{}", static_cast<int>(what.kind), what.generation, what.round);
+    return fmt::format("{}/{}/{}/{}/{}", static_cast<int>(what.kind), what.generation, what.round, what.first,
+                       what.count);
 }
 
 }  // namespace longhaul::peers

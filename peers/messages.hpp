@@ -71,12 +71,19 @@ struct applied_message {
     std::uint64_t eval_round = 0;  ///< 0: nothing evaluated
     double eval_loss = 0;
 };
-enum class fetch_kind : std::uint8_t { state = 1, aggregate = 2 };
+enum class fetch_kind : std::uint8_t {
+    state_index = 1,   ///< of the donor's present state, whose chunks it keeps for a while
+    aggregate = 2,     ///< of `round`
+    state_chunks = 3,  ///< of the state of `round`: `count` chunks from `first` on
+};
+/// Chunks that one fetch may ask for.
+inline constexpr std::uint32_t max_fetched_chunks = 16;
 /// Asks for a transfer; the answer is an offer under `tag_of` or a refusal.
 struct fetch_message {
-    fetch_kind kind = fetch_kind::state;
+    fetch_kind kind = fetch_kind::state_index;
     std::uint64_t generation = 0;
-    std::uint64_t round = 0;
+    std::uint64_t round = 0;             ///< 0 for an index
+    std::uint32_t first = 0, count = 0;  ///< 0 but for chunks
 };
 struct fetch_refused {
     fetch_message what;

@@ -1,8 +1,8 @@
 #pragma once
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
 /// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
-/// that were missed), donor.cpp (serving them), coordinate.cpp (the coordinator's), admission.cpp,
-/// keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
+/// that were missed), state_download.cpp (a state from several donors), donor.cpp (serving them), coordinate.cpp (the
+/// coordinator's), admission.cpp, keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
 
 #include <deque>
 #include <map>
@@ -10,6 +10,7 @@
 
 #include "net/mesh.hpp"
 #include "peers/consensus.hpp"
+#include "peers/donor_pace.hpp"
 #include "peers/exchange.hpp"
 #include "peers/peer.hpp"
 #include "peers/reach.hpp"
@@ -48,6 +49,12 @@ using shared_linked = std::shared_ptr<linked_peer>;
 struct round_timing {
     core::time_point started{}, encoded_at{}, ready_at{};
     core::duration compute{}, encode{}, send{}, wait{};
+};
+
+/// A state that a joiner downloads, until then.
+struct kept_state {
+    shared_state state;
+    core::time_point since{}, until{};
 };
 
 struct node;
@@ -94,10 +101,10 @@ struct node {
     exchange held;
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
-    std::set<net::peer_key> dead;                   ///< not linked, and one redial failed
-    std::map<net::peer_key, std::string> departed;  ///< said goodbye, and why; until that is logged or they are back
-    std::pair<shared_state, std::shared_ptr<const core::byte_vector>>
-        frozen;                                    ///< the state that donors' transfers share
+    std::set<net::peer_key> dead;                     ///< not linked, and one redial failed
+    std::map<net::peer_key, std::string> departed;    ///< said goodbye, and why; until that is logged or they are back
+    std::map<net::peer_key, kept_state> kept_states;  ///< for joiners that download them
+    peers::donor_pace donor_pace;                     ///< of what they get beside payloads
     std::string waiting_for;                       ///< coordinator: why no round is opened or committed now, for people
     bool recovering = false;                       ///< a restarted coordinator looks for the newest state
     std::uint64_t office = 0;                      ///< for which the coordinator below is
@@ -237,6 +244,10 @@ core::task<core::result<void>> receive_steadily(node& n, shared_linked from, std
 
 // donor.cpp
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what);
+/// Whether so many bytes of a state may go out now: beside payloads, little may.
+bool may_give_state(node& n, std::uint64_t bytes);
+/// Lets go of states whose joiners ask for nothing any more.
+void forget_kept_states(node& n);
 
 // coordinate.cpp
 /// Makes the coordinator of an office that this node holds, of what it knows, or ends the one of an office it lost.

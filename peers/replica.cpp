@@ -1,6 +1,7 @@
 #include "peers/replica.hpp"
 
-#include <cstring>
+#include <algorithm>
+#include <array>
 
 #include "core/hash.hpp"
 
@@ -10,15 +11,65 @@ using core::errc;
 using core::fail;
 
 namespace {
-constexpr std::uint64_t state_header = 4 * 8;
+
+constexpr std::uint64_t index_header = 4 * 8;
+
+std::uint32_t chunks_of_buffer(std::uint64_t bytes) {
+    return static_cast<std::uint32_t>((bytes + state_chunk_bytes - 1) / state_chunk_bytes);
 }
 
-core::digest root_of(const model_state& s) {
+/// What a hash is of, so that a leaf never passes for a root.
+enum class hashed : std::uint8_t { leaf = 0, root = 1 };
+
+core::hasher hasher_of(hashed what) {
+    core::hasher h;
+    const std::array<std::byte, 1> prefix{static_cast<std::byte>(what)};
+    h.update(prefix);
+    return h;
+}
+
+core::digest leaf_of(core::const_bytes chunk) { return hasher_of(hashed::leaf).update(chunk).finish(); }
+
+/// In which buffer chunk i is, and where.
+template <typename State>
+auto bytes_of_chunk(State& s, std::uint32_t i) {
+    const auto anchors = chunks_of_buffer(s.anchor.size() * sizeof(float));
+    const auto whole = i < anchors ? std::span(s.anchor) : std::span(s.momentum);
+    const auto at = std::uint64_t{i < anchors ? i : i - anchors} * state_chunk_bytes;
+    const auto n = std::min<std::uint64_t>(state_chunk_bytes, whole.size_bytes() - at);
+    if constexpr (std::is_const_v<State>) {
+        return std::as_bytes(whole).subspan(at, n);
+    } else {
+        return std::as_writable_bytes(whole).subspan(at, n);
+    }
+}
+
+}  // namespace
+
+core::const_bytes chunk_of(const model_state& s, std::uint32_t i) { return bytes_of_chunk(s, i); }
+core::mutable_bytes chunk_of(model_state& s, std::uint32_t i) { return bytes_of_chunk(s, i); }
+
+bool chunk_fits(const state_index& s, std::uint32_t i, core::const_bytes bytes) {
+    return i < s.leaves.size() && leaf_of(bytes) == s.leaves[i];
+}
+
+std::uint32_t state_chunks(const core::tensor_manifest& manifest) {
+    return 2 * chunks_of_buffer(manifest.elements() * sizeof(float));
+}
+
+core::digest root_of(const state_index& s) {
     core::byte_writer head;
     head.u64(s.round).u64(s.position).u64(s.tokens);
-    core::hasher h;
-    h.update(head.bytes()).update(core::bytes_of(s.anchor)).update(core::bytes_of(s.momentum));
+    auto h = hasher_of(hashed::root);
+    h.update(head.bytes());
+    for (const auto& leaf : s.leaves) h.update(leaf.bytes);
     return h.finish();
+}
+
+void seal(model_state& s) {
+    s.leaves.resize(2 * std::size_t{chunks_of_buffer(s.anchor.size() * sizeof(float))});
+    for (std::uint32_t i = 0; i < s.leaves.size(); ++i) s.leaves[i] = leaf_of(chunk_of(std::as_const(s), i));
+    s.root = root_of(s);
 }
 
 shared_state apply_round(const core::tensor_manifest& manifest, const model_state& before, const round_plan& plan,
@@ -32,7 +83,7 @@ shared_state apply_round(const core::tensor_manifest& manifest, const model_stat
         optim::outer_step(manifest, plan.nesterov, plan.outer_lr, plan.outer_momentum, after->anchor, after->momentum,
                           aggregate);
     }
-    after->root = root_of(*after);
+    seal(*after);
     return after;
 }
 
@@ -42,32 +93,30 @@ shared_state in_generation(const model_state& s, std::uint64_t generation) {
     return copy;
 }
 
-std::uint64_t state_bytes(const core::tensor_manifest& manifest) {
-    return state_header + 2 * manifest.elements() * sizeof(float);
+std::uint64_t index_bytes(const core::tensor_manifest& manifest) {
+    return index_header + std::uint64_t{state_chunks(manifest)} * core::digest{}.bytes.size();
 }
 
-core::byte_vector serialize(const model_state& s) {
+core::byte_vector serialize(const state_index& s) {
     core::byte_writer out;
     out.u64(s.generation).u64(s.round).u64(s.position).u64(s.tokens);
-    out.raw(core::bytes_of(s.anchor)).raw(core::bytes_of(s.momentum));
+    for (const auto& leaf : s.leaves) out.raw(leaf.bytes);
     return out.take();
 }
 
-core::result<shared_state> parse_state(const core::tensor_manifest& manifest, core::const_bytes bytes) {
-    if (bytes.size() != state_bytes(manifest)) {
-        return fail(errc::malformed, "a state of {} bytes instead of {}", bytes.size(), state_bytes(manifest));
+core::result<state_index> parse_state_index(const core::tensor_manifest& manifest, core::const_bytes bytes) {
+    if (bytes.size() != index_bytes(manifest)) {
+        return fail(errc::malformed, "a state's index of {} bytes instead of {}", bytes.size(), index_bytes(manifest));
     }
     core::byte_reader in(bytes);
-    auto s = std::make_shared<model_state>();
-    LONGHAUL_TRY_ASSIGN(s->generation, in.u64());
-    LONGHAUL_TRY_ASSIGN(s->round, in.u64());
-    LONGHAUL_TRY_ASSIGN(s->position, in.u64());
-    LONGHAUL_TRY_ASSIGN(s->tokens, in.u64());
-    s->anchor.resize(manifest.elements());
-    s->momentum.resize(manifest.elements());
-    LONGHAUL_TRY(in.copy_to(std::as_writable_bytes(std::span(s->anchor))));
-    LONGHAUL_TRY(in.copy_to(std::as_writable_bytes(std::span(s->momentum))));
-    s->root = root_of(*s);
+    state_index s;
+    LONGHAUL_TRY_ASSIGN(s.generation, in.u64());
+    LONGHAUL_TRY_ASSIGN(s.round, in.u64());
+    LONGHAUL_TRY_ASSIGN(s.position, in.u64());
+    LONGHAUL_TRY_ASSIGN(s.tokens, in.u64());
+    s.leaves.resize(state_chunks(manifest));
+    for (auto& leaf : s.leaves) LONGHAUL_TRY(in.copy_to(leaf.bytes));
+    s.root = root_of(s);
     return s;
 }
 

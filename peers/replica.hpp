@@ -2,6 +2,9 @@
 /// One node's copy of the model between commits. A state is immutable and shared: donors, checkpoints and evaluation
 /// keep the one they started with while the next one is made. Applying a commit makes the next state from this one, or
 /// nothing.
+///
+/// Its root is that of a tree of hashes over chunks of 1 MiB, so that a joiner can check each chunk when it arrives,
+/// from whomever.
 
 #include <memory>
 
@@ -11,20 +14,39 @@
 
 namespace longhaul::peers {
 
-/// S[round]: what a commit moves. Equal `generation` and `round` means equal bytes on every replica (I3).
-struct model_state {
+/// Bytes of a chunk; the last ones of anchor and of momentum may be shorter.
+inline constexpr std::uint64_t state_chunk_bytes = 1 << 20;
+
+/// What a state is, without its values.
+struct state_index {
     std::uint64_t generation = 1;
     std::uint64_t round = 0;
-    std::uint64_t position = 0;  ///< inner steps committed
-    std::uint64_t tokens = 0;    ///< tokens committed
+    std::uint64_t position = 0;        ///< inner steps committed
+    std::uint64_t tokens = 0;          ///< tokens committed
+    std::vector<core::digest> leaves;  ///< of the chunks: BLAKE2b of 0 and their bytes
+    /// BLAKE2b of 1, round, position, tokens and the leaves: a state keeps its root when a generation is founded on it.
+    core::digest root;
+};
+
+/// S[round]: what a commit moves. Equal `generation` and `round` means equal bytes on every replica (I3).
+struct model_state : state_index {
     core::flat_buffer anchor;
     core::flat_buffer momentum;
-    core::digest root;  ///< of the above but the generation: a state keeps its root when a generation is founded on it
 };
 using shared_state = std::shared_ptr<const model_state>;
 
-/// The root of a state: BLAKE2b over round, position, tokens, anchor and momentum.
-core::digest root_of(const model_state& s);
+/// Makes leaves and root of what the state holds. CPU work: all of it is hashed.
+void seal(model_state& s);
+/// The root of an index: of all but `generation` and `root`.
+core::digest root_of(const state_index& s);
+
+/// Chunks of a state of this model: the anchor's, then the momentum's.
+std::uint32_t state_chunks(const core::tensor_manifest& manifest);
+/// Chunk i of a state with buffers of their size, i below `state_chunks`; borrowed.
+core::const_bytes chunk_of(const model_state& s, std::uint32_t i);
+core::mutable_bytes chunk_of(model_state& s, std::uint32_t i);
+/// Whether these are the bytes of chunk i.
+bool chunk_fits(const state_index& s, std::uint32_t i, core::const_bytes bytes);
 
 /// S[r] from S[r−1] and the aggregate of round r (manifest.elements() floats, already averaged). CPU work.
 shared_state apply_round(const core::tensor_manifest& manifest, const model_state& before, const round_plan& plan,
@@ -33,9 +55,10 @@ shared_state apply_round(const core::tensor_manifest& manifest, const model_stat
 /// The same state under a new generation.
 shared_state in_generation(const model_state& s, std::uint64_t generation);
 
-/// A state as a donor sends it, and as a joiner checks it: sizes against the manifest first, nothing allocated before.
-std::uint64_t state_bytes(const core::tensor_manifest& manifest);
-core::byte_vector serialize(const model_state& s);
-core::result<shared_state> parse_state(const core::tensor_manifest& manifest, core::const_bytes bytes);
+/// An index as a donor sends it: four u64 and the leaves. Parsing makes the root; errc::malformed unless it has as many
+/// leaves as a state of this model.
+std::uint64_t index_bytes(const core::tensor_manifest& manifest);
+core::byte_vector serialize(const state_index& s);
+core::result<state_index> parse_state_index(const core::tensor_manifest& manifest, core::const_bytes bytes);
 
 }  // namespace longhaul::peers

@@ -12,6 +12,7 @@ namespace {
 constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
+constexpr int most_doublings = 8;
 
 bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
@@ -125,9 +126,12 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (!fresh_generation && round_ != 0 && l.committed() >= round_) {
         if (const auto* done = l.commit_of(round_)) {
-            // A round that nobody contributed to says nothing about how long rounds take; one that took several
-            // attempts took as long as something moved, or a stall would lengthen the next deadlines, and they it.
-            if (!done->commit.contributions.empty()) {
+            // A round that nobody contributed to says nothing about how long rounds take, nor does one that was open
+            // before this coordinator; one that took several attempts took as long as something moved, or a stall would
+            // lengthen the next deadlines, and they it.
+            const bool fruitless = done->commit.contributions.empty();
+            fruitless_ = fruitless ? std::min(fruitless_ + 1, most_doublings) : 0;
+            if (!fruitless && saw_begin_) {
                 history_.push_back((attempt_ > 1 ? std::max(last_moved(), round_started_) : now) - round_started_);
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
@@ -151,6 +155,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         lost_.clear();
         awaited_.clear();
         attempt_ = 0;
+        saw_begin_ = !first;
     }
     if (open_attempt != attempt_) {
         const auto same_but_the_way = [&] {
@@ -273,12 +278,14 @@ bool round_coordinator::arrived(const round_record& open, peer_number author) co
 }
 
 core::duration round_coordinator::allowance() const {
-    if (history_.empty()) return rules_.first_deadline;
+    // A deadline that everybody has missed was too short, or they died: the next one is twice as long.
+    const auto patience = 1 << fruitless_;
+    if (history_.empty()) return rules_.first_deadline * patience;
     auto sorted = history_;
     std::ranges::sort(sorted);
     // The 90th percentile of the last rounds and half of it again: never an absolute number.
     const auto q = sorted[sorted.size() * 9 / 10];
-    return q + q / 2 + rules_.grace;
+    return (q + q / 2 + rules_.grace) * patience;
 }
 
 namespace {

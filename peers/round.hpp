@@ -130,6 +130,7 @@ private:
     // Of the open round.
     std::uint64_t generation_ = 0, round_ = 0;
     std::uint32_t attempt_ = 0;
+    bool saw_begin_ = false;  ///< it was opened under this coordinator
     bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
     core::time_point round_started_{}, attempt_started_{};
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
@@ -138,6 +139,7 @@ private:
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet
     std::vector<core::duration> history_;  ///< of the last rounds, start to commit (or to the last movement)
+    int fruitless_ = 0;                    ///< so many of the last rounds had no contributors in the end
 };
 
 }  // namespace longhaul::peers

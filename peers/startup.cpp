@@ -292,7 +292,7 @@ shared_state first_state(const node& n) {
     first->anchor.resize(n.tensors().elements());
     first->momentum.resize(n.tensors().elements());
     n.trainer->read(first->anchor);
-    first->root = root_of(*first);
+    seal(*first);
     return first;
 }
 

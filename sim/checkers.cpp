@@ -26,6 +26,7 @@ public:
 private:
     void committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied);
     void weigh(const node_history& node, const core::event& e, std::optional<double>& sent);
+    void count_tokens();
     void break_rule(const char* rule, std::string sentence) {
         out.first.try_emplace(rule, sentence);
         out.broken.push_back(fmt::format("{}: {}", rule, sentence));
@@ -37,7 +38,8 @@ private:
         std::string node, root;
         std::uint64_t round;
     };
-    std::vector<kept> states_;  // that were checkpointed or downloaded
+    std::vector<kept> states_;                        // that were checkpointed or downloaded
+    std::map<std::uint64_t, std::uint64_t> trained_;  // tokens, by the round for which they were
 };
 
 void checker::committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied) {
@@ -94,6 +96,16 @@ void checker::read(const node_history& node) {
         if (e.name == "started") applied.reset();
         if (e.name == "started" || e.name == "catch_up") sent.reset();
         if (e.name == "round_committed") weigh(node, e, sent);
+        if (e.name == "inner") {
+            trained_[field<std::uint64_t>(e, "round").value_or(0)] += field<std::uint64_t>(e, "tokens").value_or(0);
+        }
+        if (e.name == "error" && field<std::string>(e, "code") == name_of(core::errc::run_mismatch)) {
+            break_rule("I3", fmt::format("{}: {}", node.name, field<std::string>(e, "message").value_or("")));
+        }
+        if (e.name == "error" && field<std::string>(e, "code") == name_of(core::errc::protocol)) {
+            break_rule("honesty", fmt::format("{} finds that {}", node.name,
+                                              field<std::string>(e, "message").value_or("somebody lies")));
+        }
         if (e.name == "catch_up") applied = field<std::uint64_t>(e, "round");
         if (e.name == "round_committed") committed_on(node, e, applied);
         const bool saved = e.name == "checkpoint", downloaded = e.name == "catch_up";
@@ -104,7 +116,23 @@ void checker::read(const node_history& node) {
     }
 }
 
+/// I6: what a round has counted, it and all before it, somebody has trained, each token once.
+void checker::count_tokens() {
+    auto next = trained_.begin();
+    std::uint64_t trained = 0;
+    std::map<std::uint64_t, std::uint64_t> counted;  // of all generations the most
+    for (const auto& [key, c] : rounds_) counted[key.second] = std::max(counted[key.second], c.tokens);
+    for (const auto& [round, tokens] : counted) {
+        for (; next != trained_.end() && next->first <= round; ++next) trained += next->second;
+        if (tokens <= trained) continue;
+        break_rule("I6",
+                   fmt::format("{} tokens are counted up to round {}, and {} were trained", tokens, round, trained));
+        return;
+    }
+}
+
 void checker::conclude() {
+    count_tokens();
     std::map<std::uint64_t, std::set<std::string>> roots;  // of all generations
     for (const auto& [key, c] : rounds_) {
         roots[key.second].insert(c.root);
@@ -137,7 +165,8 @@ findings check_invariants(const world& w) {
 }
 
 std::span<const std::string_view> checked_invariants() {
-    static constexpr std::array<std::string_view, 9> all{"I1", "I2", "I3", "I4", "I5", "I6", "I8", "I10", "I13"};
+    static constexpr std::array<std::string_view, 10> all{"I1", "I2", "I3",  "I4",  "I5",
+                                                          "I6", "I8", "I10", "I13", "honesty"};
     return all;
 }
 

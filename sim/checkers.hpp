@@ -28,11 +28,12 @@ struct node_history {
 /// Checks
 ///   I1 equal generation and round mean one and the same attempt on all nodes;
 ///   I2 each node's rounds grow by one, but for a state that it downloaded or restored;
-///   I3 equal generation and round mean equal roots on all nodes;
-///   I4 and they merged equally many payloads; I6 and equally many tokens;
+///   I3 equal generation and round mean equal roots on all nodes, and no node finds that it has diverged;
+///   I4 and they merged equally many payloads; I6 and equally many tokens, never more than were trained;
 ///   I5 no more peers say that their payload was merged than were merged;
 ///   I13 what a node produced it sent, holds, or counts lost; and it sent no mass in a round that did not merge it;
-///   I8 what a node checkpoints, I10 what it downloads, has the root that was committed.
+///   I8 what a node checkpoints, I10 what it downloads, has the root that was committed;
+///   honesty: nobody finds that another one breaks the rules of the protocol, where all run the same code.
 findings check_invariants(std::span<const node_history> nodes);
 findings check_invariants(const world& w);
 

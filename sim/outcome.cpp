@@ -45,7 +45,7 @@ double median_round(const std::deque<seen_event>& events) {
 
 }  // namespace
 
-outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, std::uint64_t wanted) {
+outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, const recovery& after) {
     outcome out;
     out.seconds = core::to_seconds(took);
     std::vector<node_history> histories;
@@ -63,13 +63,21 @@ outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration 
         out.invariants[std::string(rule)] = broken == found.first.end() ? "ok" : broken->second;
     }
 
-    if (wanted == 0) wanted = static_cast<std::uint64_t>(s.expect.rounds > 0 ? s.expect.rounds : s.run.stop.rounds);
+    auto wanted = after.wanted();
+    const bool recovers = wanted > 0;
+    if (!recovers) wanted = static_cast<std::uint64_t>(s.expect.rounds > 0 ? s.expect.rounds : s.run.stop.rounds);
     std::string late;
     std::int64_t alive = 0;
-    for (const auto& p : out.peers) {
+    for (std::uint32_t i = 0; i < out.peers.size(); ++i) {
+        const auto& p = out.peers[i];
         if (!p.alive) continue;
         ++alive;
-        if (p.applied < wanted) late += fmt::format("{}{} is at {}", late.empty() ? "" : ", ", p.name, p.applied);
+        const auto* comma = late.empty() ? "" : ", ";
+        if (p.applied < wanted) {
+            late += fmt::format("{}{} is at {}", comma, p.name, p.applied);
+        } else if (recovers && !after.merged_again(i)) {
+            late += fmt::format("{}none has merged the work of {} since the last fault", comma, p.name);
+        }
     }
     if (alive == 0) late = "nobody lives";
     // All faults of a scenario have ceased, or are what it is about: progress to the end is what is left to show.

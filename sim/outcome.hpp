@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "sim/checkers.hpp"
+#include "sim/recovery.hpp"
 #include "sim/scenario.hpp"
 
 namespace longhaul::sim {
@@ -45,9 +46,9 @@ struct peer_end {
     const std::deque<seen_event>* events = nullptr;
 };
 
-/// Checks invariants and expectations. `ends` as the scenario's peers; `wanted` is the round that everybody who lives
-/// has to reach (sim/recovery); zero: as the scenario says.
-outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, std::uint64_t wanted);
+/// Checks invariants and expectations. `ends` as the scenario's peers; `after` knows what everybody who lives has to
+/// reach, if the scenario asks for a recovery.
+outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration took, const recovery& after);
 
 /// One line.
 std::string to_json(const outcome& o);

@@ -297,7 +297,7 @@ outcome performance::conclude() {
         }
         ends.push_back(std::move(end));
     }
-    auto out = judge(scenario_, ends, world_.now(), recovery_.wanted());
+    auto out = judge(scenario_, ends, world_.now(), recovery_);
     out.faults = struck_;
     out.seed = world_.seed();
     out.trace_hash = world_.trace_hash().hex();

@@ -13,6 +13,7 @@ void recovery::saw(std::uint32_t peer, const core::event& e) {
     if (e.name != "round_committed" && e.name != "catch_up") return;
     const auto round = field<std::uint64_t>(e, "round").value_or(0);
     applied_[peer] = round;
+    if (field<bool>(e, "own_merged").value_or(false)) merged_[peer] = round;
     newest_ = std::max(newest_, round);
 }
 
@@ -26,13 +27,19 @@ std::uint64_t recovery::wanted() const {
     return ended_at_ && limit_ > core::duration{} ? round_then_ + expectations::recovery_rounds : 0;
 }
 
+bool recovery::merged_again(std::uint32_t peer) const {
+    const auto m = merged_.find(peer);
+    return m != merged_.end() && m->second > round_then_;
+}
+
 bool recovery::over(core::duration now, const std::set<std::uint32_t>& taken_out) const {
     const auto goal = wanted();
     if (goal == 0) return false;
     if (now > *ended_at_ + limit_) return true;
     for (std::uint32_t i = 0; i < peers_; ++i) {
         const auto a = applied_.find(i);
-        if (!taken_out.contains(i) && (a == applied_.end() || a->second < goal)) return false;
+        if (taken_out.contains(i)) continue;
+        if (a == applied_.end() || a->second < goal || !merged_again(i)) return false;
     }
     return true;
 }

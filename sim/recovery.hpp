@@ -1,5 +1,6 @@
 #pragma once
-/// Liveness after faults (DESIGN §5, I12): whether everybody who lives commits again when the last fault has ended.
+/// Liveness after faults (DESIGN §5, I12): whether everybody who lives commits again, and its work is merged again,
+/// when the last fault has ended.
 
 #include <map>
 #include <optional>
@@ -21,11 +22,13 @@ public:
     bool over(core::duration now, const std::set<std::uint32_t>& taken_out) const;
     /// The round that everybody has to reach for that; zero: the scenario does not ask, or faults have not ended.
     std::uint64_t wanted() const;
+    /// Whether a round has merged that peer's work since the last fault ended.
+    bool merged_again(std::uint32_t peer) const;
 
 private:
     std::uint32_t peers_;
     core::duration limit_;
-    std::map<std::uint32_t, std::uint64_t> applied_;
+    std::map<std::uint32_t, std::uint64_t> applied_, merged_;  ///< a peer's newest round
     std::uint64_t newest_ = 0;
     std::optional<core::duration> ended_at_;
     std::uint64_t round_then_ = 0;

@@ -178,7 +178,7 @@ outcome experiment::conclude(core::duration took) {
         }
         ends.push_back(std::move(end));
     }
-    auto out = judge(scenario_, ends, took, recovery_.wanted());
+    auto out = judge(scenario_, ends, took, recovery_);
     out.seed = seed_;
     return out;
 }

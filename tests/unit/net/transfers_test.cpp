@@ -228,6 +228,34 @@ TEST_CASE("payloads go before states, and a state goes on when the payloads are 
     CHECK_FALSE(p.out.backlog());
 }
 
+TEST_CASE("a state waits while it is held back, and payloads go on") {
+    pair_of_tables p;
+    core::byte_vector a(2 * segment_bytes), b(segment_bytes);
+    const auto state = p.offer("state", a.size(), transfer_priority::state);
+    p.accept(*state, a);
+    bool may_go = false;
+    std::uint64_t asked_for = 0;
+    p.out.hold_back_state([&](std::uint64_t bytes) {
+        asked_for = bytes;
+        return may_go;
+    });
+    CHECK(p.out.backlog());
+    CHECK_FALSE(p.out.next(1, noon));
+    CHECK(asked_for == segment_bytes);
+    CHECK(p.out.holding_back());
+    CHECK_FALSE(p.out.backlog());
+    const auto payload = p.offer("payload", b.size());
+    p.accept(*payload, b);
+    CHECK(p.out.backlog());
+    CHECK(p.out.next(1, noon)->transfer == payload);
+    may_go = true;
+    p.out.look_again();
+    CHECK(p.out.backlog());
+    CHECK(p.out.next(1, noon)->transfer == state);
+    CHECK(p.out.next(1, noon)->transfer == state);
+    CHECK_FALSE(p.out.backlog());
+}
+
 TEST_CASE("a connection that stands by gets what another holds up, and nothing else") {
     pair_of_tables p;
     core::byte_vector into(6 * segment_bytes);

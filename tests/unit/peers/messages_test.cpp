@@ -235,7 +235,7 @@ TEST_CASE("texts are bounded lines of printable UTF-8") {
         CHECK(refused(join_request{bad, {}}));
         CHECK(refused(leaving_message{bad}));
         CHECK(refused(join_reply{false, bad, {}, {}}));
-        CHECK(refused(fetch_refused{{fetch_kind::state, 1, 1}, bad}));
+        CHECK(refused(fetch_refused{{fetch_kind::aggregate, 1, 1}, bad}));
         CHECK(refused(record(depart_record{1, bad, false})));
         CHECK(refused(record(run_state_record{run_phase::paused, bad})));
         auto a = admit_of(1);
@@ -376,7 +376,12 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused(reach_reply{net::endpoint{"/run/socket", 1}, ""}));
     CHECK(refused(reach_reply{std::nullopt, "a\nb"}));
     CHECK(refused(fetch_message{static_cast<fetch_kind>(0), 1, 1}));
-    CHECK(refused(fetch_message{static_cast<fetch_kind>(3), 1, 1}));
+    CHECK(refused(fetch_message{static_cast<fetch_kind>(4), 1, 1}));
+    CHECK_FALSE(refused(fetch_message{fetch_kind::state_index, 1, 0}));
+    CHECK_FALSE(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, max_fetched_chunks}));
+    CHECK(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, max_fetched_chunks + 1}));
+    CHECK(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, 0}));
+    CHECK(refused(fetch_message{fetch_kind::aggregate, 1, 1, 7, 1}));
     log_entries many;
     many.records.resize(4097);
     CHECK(refused(many));

@@ -19,7 +19,7 @@ model_state some_state() {
     s.tokens = 1234;
     s.anchor = {1, -2, 3.5F, 0, 1e-20F, -0.0F, 7};
     s.momentum = {0, 0.25F, -1, 2, 3, 4, 5};
-    s.root = root_of(s);
+    seal(s);
     return s;
 }
 
@@ -29,6 +29,26 @@ commit_record commit_with(std::vector<contribution> contributions) {
     c.attempt = 1;
     c.contributions = std::move(contributions);
     return c;
+}
+
+/// The same values, hashed anew.
+model_state sealed(model_state s) {
+    seal(s);
+    return s;
+}
+
+/// Of a model whose buffers take two and a half chunks each.
+model_state large_state() {
+    model_state s;
+    s.round = 3;
+    s.anchor.resize(5 * state_chunk_bytes / sizeof(float) / 2);
+    s.momentum.resize(s.anchor.size());
+    for (std::size_t i = 0; i < s.anchor.size(); ++i) {
+        s.anchor[i] = static_cast<float>(i);
+        s.momentum[i] = -1.0F / static_cast<float>(i + 1);
+    }
+    seal(s);
+    return s;
 }
 
 }  // namespace
@@ -48,9 +68,9 @@ TEST_CASE("a round moves the anchor by the outer step and counts its steps and t
     CHECK(after->position == 70);
     CHECK(after->tokens == 1384);
     CHECK(after->generation == 2);
-    CHECK(after->root == root_of(*after));
+    CHECK(after->root == sealed(*after).root);
     CHECK(after->root != before.root);
-    CHECK(before.root == root_of(before));  // a state never changes
+    CHECK(before.root == sealed(before).root);  // a state never changes
 
     // Nesterov as PyTorch has it: m ← βm + Δ, θ ← θ − η(Δ + βm).
     plan.nesterov = true;
@@ -78,7 +98,8 @@ TEST_CASE("a round without contributors moves neither anchor nor momentum") {
 
 TEST_CASE("equal states have equal roots, and every bit counts but the generation's") {
     const auto s = some_state();
-    CHECK(root_of(*in_generation(s, 9)) == s.root);
+    CHECK(sealed(*in_generation(s, 9)).root == s.root);
+    CHECK(in_generation(s, 9)->root == s.root);
     CHECK(in_generation(s, 9)->generation == 9);
     for (const auto change : {0, 1, 2}) {
         auto other = s;
@@ -89,46 +110,71 @@ TEST_CASE("equal states have equal roots, and every bit counts but the generatio
     auto other = s;
     other.anchor[5] = 0.0F;
     CHECK(other.anchor == s.anchor);
-    CHECK(root_of(other) != s.root);
+    CHECK(sealed(other).root != s.root);
     // What is anchor and what is momentum is told apart.
     other = s;
     std::swap(other.anchor, other.momentum);
-    CHECK(root_of(other) != s.root);
+    CHECK(sealed(other).root != s.root);
 }
 
-TEST_CASE("a state survives its journey, and a damaged one is another state") {
+TEST_CASE("a state is cut into chunks that fit their leaves, and nothing else does") {
+    const auto s = large_state();
+    const auto manifest = *core::tensor_manifest::make({{"a", {static_cast<std::int64_t>(s.anchor.size())}}});
+    REQUIRE(state_chunks(manifest) == 6);
+    REQUIRE(s.leaves.size() == 6);
+    std::uint64_t bytes = 0;
+    for (std::uint32_t i = 0; i < 6; ++i) {
+        const auto chunk = chunk_of(s, i);
+        CHECK(chunk.size() == (i % 3 == 2 ? state_chunk_bytes / 2 : state_chunk_bytes));
+        CHECK(chunk_fits(s, i, chunk));
+        CHECK_FALSE(chunk_fits(s, (i + 1) % 6, chunk));
+        CHECK_FALSE(chunk_fits(s, i, chunk.first(chunk.size() - 1)));
+        core::byte_vector damaged(chunk.begin(), chunk.end());
+        damaged.back() ^= std::byte{1};
+        CHECK_FALSE(chunk_fits(s, i, damaged));
+        bytes += chunk.size();
+    }
+    CHECK(bytes == 2 * s.anchor.size() * sizeof(float));
+    CHECK_FALSE(chunk_fits(s, 6, chunk_of(s, 0)));
+    // From its chunks it can be put together again.
+    model_state again;
+    static_cast<state_index&>(again) = s;
+    again.anchor.resize(s.anchor.size());
+    again.momentum.resize(s.momentum.size());
+    for (std::uint32_t i = 0; i < 6; ++i) std::ranges::copy(chunk_of(s, i), chunk_of(again, i).begin());
+    CHECK(again.anchor == s.anchor);
+    CHECK(again.momentum == s.momentum);
+}
+
+TEST_CASE("an index survives its journey, and a damaged one is another state's") {
     const auto manifest = small_manifest();
     const auto s = some_state();
     const auto bytes = serialize(s);
-    CHECK(bytes.size() == state_bytes(manifest));
-    const auto again = parse_state(manifest, bytes);
+    CHECK(bytes.size() == index_bytes(manifest));
+    const auto again = parse_state_index(manifest, bytes);
     REQUIRE(again);
-    CHECK((*again)->root == s.root);
-    CHECK((*again)->generation == s.generation);
-    CHECK(serialize(**again) == bytes);
+    CHECK(again->root == s.root);
+    CHECK(again->generation == s.generation);
+    CHECK(again->leaves == s.leaves);
+    CHECK(serialize(*again) == bytes);
     for (std::size_t bit = 0; bit < bytes.size() * 8; ++bit) {
         auto damaged = bytes;
         damaged[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
-        const auto parsed = parse_state(manifest, damaged);
+        const auto parsed = parse_state_index(manifest, damaged);
         REQUIRE(parsed);
         // The generation is not part of the root: whoever downloads compares it with the log's.
         if (bit < 64) {
-            REQUIRE((*parsed)->generation != s.generation);
+            REQUIRE(parsed->generation != s.generation);
         } else {
-            REQUIRE((*parsed)->root != s.root);
+            REQUIRE(parsed->root != s.root);
         }
     }
-}
-
-TEST_CASE("a state of another size is refused") {
-    const auto manifest = small_manifest();
-    const auto bytes = serialize(some_state());
     for (std::size_t n = 0; n < bytes.size(); ++n) {
-        const auto r = parse_state(manifest, core::const_bytes(bytes).first(n));
+        const auto r = parse_state_index(manifest, core::const_bytes(bytes).first(n));
         REQUIRE_FALSE(r);
         REQUIRE(r.error().code == errc::malformed);
     }
     auto longer = bytes;
     longer.push_back(std::byte{0});
-    CHECK_FALSE(parse_state(manifest, longer));
+    CHECK_FALSE(parse_state_index(manifest, longer));
 }

@@ -427,6 +427,48 @@ TEST_CASE("the first deadline is the configured one and later ones follow histor
     CHECK(t.step<round_record>().contributors == numbers{1, 2});
 }
 
+TEST_CASE("a round that was open before its coordinator says nothing about how long rounds take") {
+    table before(3);
+    before.whole_round(100s);
+    before.open();
+    // Another one takes over when all is done but the answers.
+    table t(3, 1000, 50s);
+    t.led = before.led;
+    t.coordinator = round_coordinator(table::rules(1000, 50s), self);
+    t.coordinator.log_advanced(t.led, t.now);
+    for (peer_number n = 1; n <= 3; ++n) t.coordinator.caught_up(n, 1, 1);
+    t.now += 1s;
+    for (peer_number n = 1; n <= 3; ++n) t.ready(n);
+    t.step<commit_record>();
+    t.open();
+    const auto opened = t.now;
+    REQUIRE(t.waits());
+    CHECK(*t.decide().wake_at == opened + 50s);
+}
+
+TEST_CASE("a deadline that everybody missed was too short: the next ones are longer until somebody meets one") {
+    table t(2);
+    t.whole_round(10s);  // and suddenly all steps take ten times as long
+    std::vector<core::duration> limits;
+    for (int i = 0; i < 4; ++i) {
+        t.open();
+        const auto opened = t.now;
+        REQUIRE(t.waits());
+        limits.push_back(*t.decide().wake_at - opened);
+        t.now = *t.decide().wake_at;
+        const auto empty = t.step<round_record>();
+        REQUIRE(empty.contributors.empty());
+        for (const peer_number n : {1U, 2U}) t.ready(n);
+        t.step<commit_record>();
+        for (const peer_number n : {1U, 2U}) t.coordinator.caught_up(n, 1, t.led.committed());
+    }
+    CHECK(limits == std::vector<core::duration>{17s, 34s, 68s, 136s});
+    t.whole_round(100s);
+    t.open();
+    REQUIRE(t.waits());
+    CHECK(*t.decide().wake_at == t.now + 152s);  // the 90th percentile, half of it again, and the grace
+}
+
 TEST_CASE("a deadline stretches while the contributor works and ends at four times") {
     table t(3, 1000, 60s);
     t.open();

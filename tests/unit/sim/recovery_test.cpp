@@ -7,9 +7,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-core::event reached(std::uint64_t round, const char* name = "round_committed") {
+core::event reached(std::uint64_t round, const char* name = "round_committed", bool merged = true) {
     core::event e(name);
-    e.with("round", round);
+    e.with("round", round).with("own_merged", merged);
     return e;
 }
 
@@ -22,7 +22,7 @@ sim::scenario two_peers(core::duration limit) {
 
 }  // namespace
 
-TEST_CASE("a recovery is three more rounds of everybody who lives, after the last fault") {
+TEST_CASE("a recovery is three more rounds of everybody who lives and whose work they merge, after the last fault") {
     sim::recovery r(two_peers(30s));
     r.saw(0, reached(7));
     r.saw(1, reached(5));
@@ -37,8 +37,26 @@ TEST_CASE("a recovery is three more rounds of everybody who lives, after the las
     r.saw(1, reached(9));
     CHECK_FALSE(r.over(11s, {}));
     CHECK(r.over(41s, {}));  // too late: over, and judged by what was reached
-    r.saw(1, reached(10, "catch_up"));
+    r.saw(1, reached(10, "round_committed", false));
+    CHECK(r.merged_again(0));
+    CHECK(r.merged_again(1));  // in round 9
     CHECK(r.over(11s, {}));
+}
+
+TEST_CASE("who follows and never takes part again has not recovered") {
+    sim::recovery r(two_peers(30s));
+    for (const std::uint32_t peer : {0U, 1U}) r.saw(peer, reached(7));
+    r.faults_ended(10s);
+    for (std::uint64_t round = 8; round < 20; ++round) {
+        r.saw(0, reached(round));
+        r.saw(1, reached(round, "round_committed", false));
+    }
+    r.saw(1, reached(20, "catch_up", false));
+    CHECK(r.merged_again(0));
+    CHECK_FALSE(r.merged_again(1));
+    CHECK_FALSE(r.over(39s, {}));
+    r.saw(1, reached(21));
+    CHECK(r.over(39s, {}));
 }
 
 TEST_CASE("nobody has recovered who never committed, and without a limit there is nothing to wait for") {

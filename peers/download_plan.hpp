@@ -1,0 +1,56 @@
+#pragma once
+/// Who of several donors is asked for which chunks of a state. Pure: times in, pieces out.
+///
+/// Each donor is given the next piece when it has brought one, so that they share the work in proportion to what their
+/// lines carry. When all pieces are under way, one that takes far longer than pieces do is asked of a second donor; the
+/// first to bring it counts.
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "core/clock.hpp"
+
+namespace longhaul::peers {
+
+/// Consecutive chunks.
+struct state_piece {
+    std::uint32_t first = 0, count = 0;
+    bool operator==(const state_piece&) const = default;
+};
+
+class download_plan {
+public:
+    /// `per_piece` at least 1.
+    download_plan(std::uint32_t chunks, std::uint32_t per_piece);
+
+    /// What to ask of that donor now; it may have several pieces under way. Nothing: ask again later, or when a piece
+    /// has arrived or was given up.
+    std::optional<state_piece> next(std::uint32_t donor, core::time_point now);
+    /// All of it is here and checked.
+    void arrived(const state_piece& p, core::time_point now);
+    /// That donor will not bring it.
+    void given_up(std::uint32_t donor, const state_piece& p);
+    bool has(const state_piece& p) const { return parts_[p.first / per_piece_].here; }
+    bool complete() const { return left_ == 0; }
+    /// Chunks that are here.
+    std::uint32_t chunks_here() const { return here_; }
+
+private:
+    struct part {
+        state_piece piece;
+        std::set<std::uint32_t> donors;  ///< who was asked and has not brought it
+        core::time_point asked{};        ///< of the first of them
+        bool here = false;
+    };
+    core::duration patience() const;
+
+    std::uint32_t per_piece_;
+    std::vector<part> parts_;
+    std::size_t left_ = 0;
+    std::uint32_t here_ = 0;
+    double mean_seconds_ = 0;  ///< of pieces that arrived
+};
+
+}  // namespace longhaul::peers

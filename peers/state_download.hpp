@@ -1,0 +1,30 @@
+#pragma once
+/// A whole state from several donors at once: which one most of them hold, then its chunks of 1 MiB, each checked
+/// against the tree when it arrives. A donor that dies or lies costs the pieces that it had under way.
+
+#include <functional>
+
+#include "peers/download_plan.hpp"
+#include "peers/replica.hpp"
+
+namespace longhaul::peers {
+
+struct node;
+struct linked_peer;
+
+struct downloaded_state {
+    shared_state state;
+    std::uint64_t bytes = 0;            ///< of its values
+    std::vector<net::peer_key> donors;  ///< that brought something
+};
+
+/// Who may hold it now, the best first; asked again and again.
+using donors_question = std::function<std::vector<std::shared_ptr<linked_peer>>()>;
+/// Whether a state that a donor holds would do. errc::protocol: it lies, which goes into an event.
+using index_question = std::function<core::result<void>(const state_index&)>;
+
+/// errc::not_found: nobody holds one that would do; otherwise why the last donor stopped. Who sends what does not fit
+/// is named in an event.
+core::task<core::result<downloaded_state>> download_state(node& n, donors_question donors, index_question would_do);
+
+}  // namespace longhaul::peers

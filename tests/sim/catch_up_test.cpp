@@ -1,0 +1,99 @@
+/// A joiner's download of a whole state, from several donors, in virtual time.
+
+#include "tests/sim/swarm.hpp"
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using namespace longhaul::sim::testing;
+
+namespace {
+
+constexpr std::int64_t width = 1'000'000;
+constexpr double state_bits = 2.0 * width * sizeof(float) * 8;
+constexpr double donor_up = 8e6, joiner_down = 20e6;
+
+/// Three members whose uplinks together exceed the joiner's downlink, and rounds of some seconds.
+void start_members(small_run& r, std::int64_t rounds) {
+    auto c = quadratic_run(rounds, 3);
+    c.model.width = width;
+    c.exchange.codec = "sign1";
+    c.exchange.feedback = "ef";
+    c.eval.every = 0;
+    c.checkpoint.every = 1000;
+    r.s.step_time = 400ms;
+    r.start(c, 3, [](int) {
+        sim::node_options o;
+        o.up = {donor_up};
+        o.down = {joiner_down};
+        return o;
+    });
+    sim::node_options line;
+    line.up = {donor_up};
+    line.down = {joiner_down};
+    r.w.add_node("late", line);
+}
+
+void start_joiner(small_run& r) { r.w["late"].start(r.s.main_of("late", std::nullopt)); }
+
+std::optional<core::event> caught_up(const sim::node& n) {
+    for (const auto& [at, e] : n.events()) {
+        if (e.name == "catch_up") return e;
+    }
+    return std::nullopt;
+}
+
+double seconds_of(const core::event& e) { return std::get<double>(*e.find("seconds")); }
+
+/// Of the rounds from `first` on that a node applied, the seconds between two commits.
+double mean_round(const sim::node& n, std::uint64_t first, std::uint64_t last) {
+    core::time_point from{}, to{};
+    for (const auto& [at, e] : n.events()) {
+        if (e.name != "round_committed") continue;
+        const auto round = std::get<std::uint64_t>(*e.find("round"));
+        if (round == first) from = core::time_point(at);
+        if (round == last) to = core::time_point(at);
+    }
+    return core::to_seconds(to - from) / static_cast<double>(last - first);
+}
+
+}  // namespace
+
+TEST_CASE("a joiner downloads from all donors at once, as fast as its own line is", "[sim]") {
+    small_run r(11);
+    start_members(r, 14);
+    REQUIRE(r.until_round(5));
+    start_joiner(r);
+    REQUIRE(r.w.run_while([&] { return !caught_up(r.w["late"]); }, 1min));
+    const auto e = *caught_up(r.w["late"]);
+    CHECK(std::get<std::uint64_t>(*e.find("donors")) == 3);
+    CHECK(std::get<std::uint64_t>(*e.find("bytes")) == 2 * width * sizeof(float));
+    const double line = state_bits / joiner_down, one_donor = state_bits / donor_up;
+    INFO(seconds_of(e) << " s; its line alone " << line << ", one donor " << one_donor);
+    CHECK(seconds_of(e) < 1.25 * line + 0.3);
+    CHECK(seconds_of(e) < 0.7 * one_donor);
+    const auto problem = r.finish(14, "");
+    INFO(problem);
+    CHECK(problem.empty());
+    // The rounds that go on meanwhile become hardly longer by it.
+    CHECK(mean_round(r.w["n0"], 5, 7) < 1.1 * mean_round(r.w["n0"], 2, 5));
+}
+
+TEST_CASE("a donor dies in the middle of a download, and the others bring the rest", "[sim]") {
+    small_run r(12);
+    start_members(r, 14);
+    REQUIRE(r.until_ordered_by(3));
+    REQUIRE(r.until_round(5));
+    start_joiner(r);
+    // A third of the state.
+    const auto came = [&r] { return r.w.network().bytes_received(3); };
+    REQUIRE(r.w.run_while([&] { return came() < 2 * width * sizeof(float) / 3; }, 1min));
+    REQUIRE_FALSE(caught_up(r.w["late"]));
+    r.w["n1"].kill();
+    REQUIRE(r.w.run_while([&] { return !caught_up(r.w["late"]); }, 1min));
+    CHECK(seconds_of(*caught_up(r.w["late"])) < 1.25 * state_bits / (2 * donor_up) + 1);
+    // Little came twice.
+    CHECK(static_cast<double>(came()) < 1.2 * state_bits / 8);
+    const auto problem = r.finish(14, "n1");
+    INFO(problem);
+    CHECK(problem.empty());
+}
