@@ -558,7 +558,7 @@ namespace {
 /// The frames of a payload, as an honest author makes them; `spoil` may change a header before it is signed, and its
 /// data.
 core::byte_vector frames_of(const hall& h, const exchange_terms& t, peer_number author,
-                            const std::function<void(chunk_header&, core::mutable_bytes)>& spoil) {
+                            const std::function<void(chunk_header&, core::mutable_bytes)>& spoil, bool spoil_the_last) {
     const auto& codec = **compress::find_codec(t.codec);
     const auto grid = chunk_grid::of(elements, codec);
     const auto m = model();
@@ -578,9 +578,10 @@ core::byte_vector frames_of(const hall& h, const exchange_terms& t, peer_number 
         header.codec = codec.wire_id();
         header.work = work_of(author);
         header.index = f;
-        if (f == 3) spoil(header, data);
+        const bool last = f + 1 == l.count();
+        if (spoil_the_last ? last : f == 3) spoil(header, data);
         header.hash = hashes[f] = core::hash(data);
-        if (f + 1 == l.count()) header.root = root_of_stream(header, hashes);
+        if (last && header.root.is_zero()) header.root = root_of_stream(header, hashes);
         seal_chunk(header, frame, h.keys[author - 1]);
     }
     return out;
@@ -590,10 +591,12 @@ struct lie {
     std::string what, heard;
     std::function<void(chunk_header&, core::mutable_bytes)> before_signing = [](chunk_header&, core::mutable_bytes) {};
     std::function<void(core::mutable_bytes frame)> after_signing = [](core::mutable_bytes) {};
+    bool in_the_last_chunk = false;
+    std::size_t more_bytes = 0;
 };
 
 std::vector<lie> lies() {
-    std::vector<lie> out(7);
+    std::vector<lie> out(9);
     out[0].what = "another signature";
     out[0].heard = "sign";
     out[0].after_signing = [](core::mutable_bytes frame) { frame[chunk_header_bytes - 1] ^= std::byte{1}; };
@@ -617,6 +620,13 @@ std::vector<lie> lies() {
     out[6].what = "more steps than anybody may claim";
     out[6].heard = "inner steps";
     out[6].before_signing = [](chunk_header& c, core::mutable_bytes) { c.work.steps = 1'000'000; };
+    out[7].what = "another root than that of its chunks";
+    out[7].heard = "its root is not that of its chunks";
+    out[7].before_signing = [](chunk_header& c, core::mutable_bytes) { c.root = core::hash({}); };
+    out[7].in_the_last_chunk = true;
+    out[8].what = "another size than it must have";
+    out[8].heard = "bytes instead of";
+    out[8].more_bytes = 1;
     return out;
 }
 
@@ -648,11 +658,12 @@ TEST_CASE("a chunk that cannot be true is neither summed nor passed on, whoever 
             stream_name name;
             name.generation = name.round = 1;
             name.author = 3;
-            auto bytes = std::make_shared<core::byte_vector>(frames_of(h, t, 3, l.before_signing));
+            auto bytes = std::make_shared<core::byte_vector>(frames_of(h, t, 3, l.before_signing, l.in_the_last_chunk));
             const auto layout =
                 stream_layout::of(model(), **compress::find_codec(t.codec), 0, chunk_grid::of(elements).count(), 0);
             const auto frame = core::mutable_bytes(*bytes).subspan(layout.offset(3));
             l.after_signing(frame.first(chunk_header_bytes + layout.data_bytes(3)));
+            bytes->resize(bytes->size() + l.more_bytes);
             const peer_number liar = by_author ? 3 : 4;
             w.at(2s, [&] {
                 h.open(t);
