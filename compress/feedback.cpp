@@ -114,10 +114,13 @@ mass_sums compensate(const payload_source& s, std::uint64_t first, std::size_t c
 
 core::result<void> encode(const payload_source& s, const codec& c, const range& r, const rounding& how,
                           core::mutable_bytes out, mass_sums& sums) {
-    sums += compensate(s, r.first(), r.size());
     const auto p = s.values.subspan(r.first(), r.size());
-    if (s.left.empty()) return c.encode(r, p, how, out);
+    if (s.left.empty()) {
+        sums += compensate(s, r.first(), r.size());
+        return c.encode(r, p, how, out);
+    }
     remainder rest{s.left.subspan(r.first(), r.size())};
+    rest.make = [&](std::size_t first, std::size_t count) { sums += compensate(s, r.first() + first, count); };
     LONGHAUL_TRY(c.encode(r, p, how, out, &rest));
     sums.sent += rest.sent;
     return core::ok();

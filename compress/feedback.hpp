@@ -42,7 +42,8 @@ struct payload_source {
 /// `compensated` is p and `left` what the payload left of it.
 void mask_sent(std::span<float> velocity, std::span<const float> compensated, std::span<const float> left);
 
-/// Sums of values, in double. They are linear: what goes in must come out (I13), up to the rounding of f32.
+/// Sums of values, in double but for a few terms at a time. They are linear: what goes in must come out (I13), up to
+/// the rounding of f32.
 struct mass_sums {
     double produced = 0;     ///< Δ; with momentum what it makes of it, u
     double residual = 0;     ///< as it was found
@@ -56,7 +57,7 @@ struct mass_sums {
 /// Elements [first, first + count): p alone, in `left` too.
 mass_sums compensate(const payload_source& s, std::uint64_t first, std::size_t count);
 /// A range in one pass: compensates, encodes into `out`, and takes away what was sent. Ranges may go in any order, each
-/// once. errc::limit as codec::encode: its range is then compensated and not encoded.
+/// once. errc::limit as codec::encode: its range is then compensated up to where a value could not be carried.
 core::result<void> encode(const payload_source& s, const codec& c, const range& r, const rounding& how,
                           core::mutable_bytes out, mass_sums& sums);
 

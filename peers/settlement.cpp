@@ -6,8 +6,9 @@ namespace longhaul::peers {
 
 namespace {
 /// β·residual, p and what is left of it are rounded, each by 2⁻²⁴ of a magnitude that the sums have counted, by the
-/// next round at the latest; four times that leaves room for sums in double.
-constexpr double rounding_share = 0x1p-22;
+/// next round at the latest; so are sums of eight terms (compress/kernels) seven times. Sixteen times that leaves room
+/// for sums in double.
+constexpr double rounding_share = 0x1p-20;
 }  // namespace
 
 bool mass_account::balances() const { return std::abs(produced - sent - held - lost) <= rounding; }
