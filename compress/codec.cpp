@@ -78,7 +78,13 @@ core::result<void> codec::encode(const range& r, std::span<const float> values, 
         if (how.stochastic) hints.key = &key;
         if (!how.before.empty()) hints.before = how.before.data() + at;
         remainder piece_rest;
-        if (rest != nullptr) piece_rest.left = rest->left.subspan(p.first, p.count);
+        if (rest != nullptr) {
+            piece_rest.left = rest->left.subspan(p.first, p.count);
+            if (rest->make && c.makes_parts())
+                piece_rest.make = [&](std::size_t first, std::size_t n) { rest->make(p.first + first, n); };
+            else if (rest->make)
+                rest->make(p.first, p.count);
+        }
         if (!c.encode_piece(p, part, hints, out.data() + at, rest ? &piece_rest : nullptr))
             done = fail(errc::limit, "tensor \"{}\" holds {}, which {} cannot carry",
                         r.manifest().specs()[p.tensor].name, culprit(part), c.name());

@@ -1,6 +1,7 @@
 #pragma once
 /// A codec turns a range of a model into bytes and back. One small file a family. docs/COMPRESSION.md has the formats.
 
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +27,9 @@ struct factors {
 struct remainder {
     std::span<float> left;  ///< in: the values; out: minus what they decode to, each rounded once
     double sent = 0;        ///< out: sum of what they decode to is added to it
+    /// Unless empty: makes the values first … first + count, and `left`, just before they are read, part by part and in
+    /// order. What was just made is still in the cache.
+    std::function<void(std::size_t first, std::size_t count)> make;
 };
 
 /// Stateless; safe to use from any thread. A range of the same model takes the same number of bytes whatever is in it,
@@ -76,6 +80,8 @@ protected:
 
     // One piece of a tensor, never empty; sizes are right and, but for check_piece, so is the content.
     virtual std::size_t piece_bytes(const piece& p) const = 0;
+    /// Calls `rest->make` itself. Otherwise the whole piece is made before it is encoded.
+    virtual bool makes_parts() const { return false; }
     /// False when there is a value that cannot be carried; `rest`, of the piece, may be null.
     virtual bool encode_piece(const piece& p, std::span<const float> values, const encode_hints& how, std::byte* out,
                               remainder* rest) const = 0;

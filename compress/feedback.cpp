@@ -14,7 +14,7 @@ namespace longhaul::compress {
 using core::errc;
 using core::fail;
 
-std::vector<std::string> feedback_names() { return {"none", "ef", "dgc"}; }
+std::vector<std::string> feedback_names() { return {"none", "ef", "dgc", "ef21", "econtrol"}; }
 
 core::result<feedback_rule> find_feedback(std::string_view name, const feedback_wishes& wishes, const codec& c) {
     const auto names = feedback_names();
@@ -38,6 +38,13 @@ core::result<feedback_rule> find_feedback(std::string_view name, const feedback_
             "exchange.momentum = {} is none that dies away: it is above 0 and below 1; the nearest of use is {}",
             wishes.momentum, wishes.momentum > 0.5 ? "0.9" : "0.1");
     }
+    const auto gain = static_cast<float>(wishes.gain);
+    if (!(gain > 0 && gain <= 1)) {
+        return fail(
+            errc::config,
+            "exchange.gain = {} is no share of a residual: it is above 0 and at most 1; the nearest of use is {}",
+            wishes.gain, wishes.gain > 1 ? "1" : "0.001");
+    }
     if (name == "none") {
         if (!c.wants_feedback()) return rule;
         return fail(errc::config,
@@ -48,6 +55,19 @@ core::result<feedback_rule> find_feedback(std::string_view name, const feedback_
     rule.keeps_residual = true;
     if (name == "ef") {
         rule.beta = share;
+        return rule;
+    }
+    if (name == "ef21" || name == "econtrol") {
+        rule.repeats = static_cast<float>(wishes.heavy_ball);
+        if (!(rule.repeats > 0)) {
+            return fail(errc::config,
+                        "feedback \"{}\" sends what receivers do not hold already, and it is the outer momentum that "
+                        "holds it: set outer.optimizer = \"sgd\" and outer.momentum = 0.99, or take the nearest, "
+                        "\"ef\"",
+                        name);
+        }
+        rule.forgets = name == "ef21";
+        rule.gain = rule.forgets ? 0 : gain;
         return rule;
     }
     if (!c.wants_feedback()) {
@@ -89,7 +109,41 @@ mass_sums compensate_moving(const payload_source& s, std::uint64_t first, std::s
     return sums;
 }
 
+/// compensate with what receivers repeat: EF21 (arXiv 2106.05203, algorithm 2, line 6: C(∇f − g)) and EControl (arXiv
+/// 2311.05645, algorithm 3: C(η·e + g − h)), where receivers' memory decays by their momentum.
+mass_sums compensate_unsaid(const payload_source& s, std::uint64_t first, std::size_t count) {
+    mass_sums sums;
+    for (auto i = first; i < first + count; ++i) {
+        const float unsaid = (s.anchor[i] - s.values[i]) - s.repeats * s.said[i];
+        const float found = s.residual.empty() ? 0.0F : s.residual[i];
+        const float p = unsaid + s.gain * found;
+        s.values[i] = p;
+        if (!s.left.empty()) s.left[i] = p;
+        sums.produced += static_cast<double>(unsaid);
+        sums.residual += static_cast<double>(found);
+        sums.compensated += static_cast<double>(p);
+        sums.size += static_cast<double>(std::abs(p)) + static_cast<double>(std::abs(found));
+    }
+    return sums;
+}
+
+/// What of the residual was no part of p goes on top again.
+void keep_rest(const payload_source& s, const range& r, mass_sums& sums) {
+    for (auto i = r.first(); i < r.first() + r.size(); ++i) {
+        const float rest = (1 - s.gain) * s.residual[i];
+        s.values[i] += rest;
+        s.left[i] += rest;
+        sums.compensated += static_cast<double>(rest);
+        sums.size += static_cast<double>(std::abs(s.values[i]));
+    }
+}
+
 }  // namespace
+
+void follow_sent(std::span<float> said, float repeats, std::span<const float> compensated,
+                 std::span<const float> left) {
+    for (std::size_t i = 0; i < said.size(); ++i) said[i] = repeats * said[i] + (compensated[i] - left[i]);
+}
 
 void mask_sent(std::span<float> velocity, std::span<const float> compensated, std::span<const float> left) {
     for (std::size_t i = 0; i < velocity.size(); ++i)
@@ -102,8 +156,10 @@ mass_sums compensate(const payload_source& s, std::uint64_t first, std::size_t c
                     "a payload is made of spans of the model's length");
     LONGHAUL_ENSURE(s.left.empty() || s.left.size() == n, "what is left has the model's length");
     LONGHAUL_ENSURE(s.residual.empty() || s.residual.size() == n, "a residual has the model's length");
+    LONGHAUL_ENSURE(s.said.empty() || s.said.size() == n, "what was said has the model's length");
     LONGHAUL_ENSURE(s.velocity.empty() || s.velocity.size() == n, "what moves has the model's length");
     if (!s.velocity.empty()) return compensate_moving(s, first, count);
+    if (!s.said.empty()) return compensate_unsaid(s, first, count);
     const float* residual = s.residual.empty() ? nullptr : s.residual.data() + first;
     std::array<double, 4> sums{};
     float* left = s.left.empty() ? nullptr : s.left.data() + first;
@@ -114,12 +170,16 @@ mass_sums compensate(const payload_source& s, std::uint64_t first, std::size_t c
 
 core::result<void> encode(const payload_source& s, const codec& c, const range& r, const rounding& how,
                           core::mutable_bytes out, mass_sums& sums) {
-    sums += compensate(s, r.first(), r.size());
     const auto p = s.values.subspan(r.first(), r.size());
-    if (s.left.empty()) return c.encode(r, p, how, out);
+    if (s.left.empty()) {
+        sums += compensate(s, r.first(), r.size());
+        return c.encode(r, p, how, out);
+    }
     remainder rest{s.left.subspan(r.first(), r.size())};
+    rest.make = [&](std::size_t first, std::size_t count) { sums += compensate(s, r.first() + first, count); };
     LONGHAUL_TRY(c.encode(r, p, how, out, &rest));
     sums.sent += rest.sent;
+    if (s.gain < 1 && !s.residual.empty()) keep_rest(s, r, sums);
     return core::ok();
 }
 

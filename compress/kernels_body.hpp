@@ -4,118 +4,80 @@
 /// number of lanes, so that their order does not depend on a vector's width.
 
 #include "compress/kernels.hpp"
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
+#include "compress/kernels_common.hpp"
+#include "compress/kernels_select.hpp"
 
 namespace longhaul::compress {
 
 namespace {
 
-using byte = unsigned char;
-using u16 = std::uint16_t;
-using u32 = std::uint32_t;
-using u64 = std::uint64_t;
-
-constexpr u32 infinity_bits = 0x7f800000U;
-constexpr std::size_t lanes = 16;
-/// Blocks whose largest value is below 2⁻¹⁰⁰ are sent as zeros: every scale has a finite inverse.
-constexpr u32 smallest_bits = (127U - 100U) << 23U;
-
-inline u32 bits_of(float v) { return __builtin_bit_cast(u32, v); }
-inline float float_of(u32 bits) { return __builtin_bit_cast(float, bits); }
-inline u32 magnitude(float v) { return bits_of(v) & 0x7fffffffU; }
-template <typename T>
-inline T load(const byte* at, std::size_t i) {
-    T v;
-    __builtin_memcpy(&v, at + i * sizeof(T), sizeof(T));
-    return v;
-}
-template <typename T>
-inline void store(byte* at, std::size_t i, T v) {
-    __builtin_memcpy(at + i * sizeof(T), &v, sizeof(T));
-}
-
-// ---- vectors of a fixed number of lanes, whatever the machine's are: what is summed in them has one order everywhere
-
-using f32v = float __attribute__((vector_size(lanes * 4)));
-using s32v = int __attribute__((vector_size(lanes * 4)));
-using u32v = u32 __attribute__((vector_size(lanes * 4)));
-using f64v = double __attribute__((vector_size(lanes * 8)));
-
-inline void load(f32v& to, const float* from) { __builtin_memcpy(&to, from, sizeof to); }
-inline void store(float* to, const f32v& from) { __builtin_memcpy(to, &from, sizeof from); }
-/// Magnitudes in place.
-inline void strip_sign(f32v& v) {
-    u32v bits;
-    __builtin_memcpy(&bits, &v, sizeof v);
-    bits &= 0x7fffffffU;
-    __builtin_memcpy(&v, &bits, sizeof v);
-}
-inline void add_to(f64v& sum, const f32v& v) { sum += __builtin_convertvector(v, f64v); }
-template <typename Vector>
-inline auto sum_of(const Vector& v) {
-    auto s = v[0];
-    for (std::size_t l = 1; l < lanes; ++l) s += v[l];
-    return s;
-}
-
-/// Bits of the largest magnitude; NaN counts as more than infinity.
-u32 largest(const float* v, std::size_t n) {
-    int most = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        const int m = static_cast<int>(magnitude(v[i]));
-        most = m > most ? m : most;
-    }
-    return static_cast<u32>(most);
-}
-
 // ---- error feedback
 
+/// Terms of a lane that are added in f32 before they go into a sum in double: that takes longer than all the rest.
+constexpr std::size_t terms = 8;
+
+/// A sum of many floats in `lanes` lanes, element i in lane i mod `lanes`.
+struct wide_sum {
+    double lane[lanes] = {};
+    void add(std::size_t first, own_f32v v) {
+        for (std::size_t l = 0; l < width; ++l) lane[first + l] += static_cast<double>(v[l]);
+    }
+    double all() const {
+        double s = 0;
+        for (const double l : lane) s += l;
+        return s;
+    }
+};
+
 template <bool Residual, bool Twice>
-void compensate_some(const float* __restrict anchor, const float* residual, float beta, std::size_t n,
-                     float* __restrict values, float* left, double* sums) {
-    f64v produced{}, found{}, made{}, size{};
+void compensate_some(const float* anchor, const float* residual, float beta, std::size_t n, float* values, float* left,
+                     double* sums) {
+    wide_sum produced, found, made, size;
     std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
-        f32v from, p;
-        load(from, anchor + i);
-        load(p, values + i);
-        p = from - p;
-        add_to(produced, p);
-        if constexpr (Residual) {
-            f32v r;
-            load(r, residual + i);
-            p += beta * r;
-            add_to(found, r);
-            strip_sign(r);
-            add_to(size, r);
+    for (; i + terms * lanes <= n; i += terms * lanes) {
+        for (std::size_t lane = 0; lane < lanes; lane += width) {
+            own_f32v difference_sum{}, found_sum{}, made_sum{}, size_sum{};
+            for (std::size_t t = 0; t < terms; ++t) {
+                const std::size_t at = i + t * lanes + lane;
+                own_f32v p = load_own(anchor + at) - load_own(values + at);
+                difference_sum += p;
+                if constexpr (Residual) {
+                    const own_f32v r = load_own(residual + at);
+                    found_sum += r;
+                    p += beta * r;
+                    size_sum += without_sign(r) + without_sign(p);
+                } else {
+                    size_sum += without_sign(p);
+                }
+                store_own(values + at, p);
+                if constexpr (Twice) store_own(left + at, p);
+                made_sum += p;
+            }
+            produced.add(lane, difference_sum);
+            found.add(lane, found_sum);
+            made.add(lane, made_sum);
+            size.add(lane, size_sum);
         }
-        store(values + i, p);
-        if constexpr (Twice) store(left + i, p);
-        add_to(made, p);
-        strip_sign(p);
-        add_to(size, p);
     }
-    for (std::size_t l = 0; i + l < n; ++l) {
-        float p = anchor[i + l] - values[i + l];
-        produced[l] += static_cast<double>(p);
+    for (; i < n; ++i) {
+        const std::size_t l = i % lanes;
+        float p = anchor[i] - values[i];
+        produced.lane[l] += static_cast<double>(p);
         if constexpr (Residual) {
-            const float r = residual[i + l];
+            const float r = residual[i];
             p += beta * r;
-            found[l] += static_cast<double>(r);
-            size[l] += static_cast<double>(float_of(magnitude(r)));
+            found.lane[l] += static_cast<double>(r);
+            size.lane[l] += static_cast<double>(float_of(magnitude(r)));
         }
-        values[i + l] = p;
-        if constexpr (Twice) left[i + l] = p;
-        made[l] += static_cast<double>(p);
-        size[l] += static_cast<double>(float_of(magnitude(p)));
+        values[i] = p;
+        if constexpr (Twice) left[i] = p;
+        made.lane[l] += static_cast<double>(p);
+        size.lane[l] += static_cast<double>(float_of(magnitude(p)));
     }
-    sums[0] += sum_of(produced);
-    sums[1] += sum_of(found);
-    sums[2] += sum_of(made);
-    sums[3] += sum_of(size);
+    sums[0] += produced.all();
+    sums[1] += found.all();
+    sums[2] += made.all();
+    sums[3] += size.all();
 }
 void compensate(const float* anchor, const float* residual, float beta, std::size_t n, float* values, float* left,
                 double* sums) {
@@ -125,22 +87,26 @@ void compensate(const float* anchor, const float* residual, float beta, std::siz
     run(anchor, residual, beta, n, values, left, sums);
 }
 
-double take_away(const float* __restrict values, std::size_t n, float* __restrict rest) {
-    f64v sent{};
+double take_away(const float* values, std::size_t n, float* rest) {
+    wide_sum sent;
     std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
-        f32v v, said;
-        load(v, values + i);
-        load(said, rest + i);
-        add_to(sent, said);
-        v -= said;
-        store(rest + i, v);
+    for (; i + terms * lanes <= n; i += terms * lanes) {
+        for (std::size_t lane = 0; lane < lanes; lane += width) {
+            own_f32v sum{};
+            for (std::size_t t = 0; t < terms; ++t) {
+                const std::size_t at = i + t * lanes + lane;
+                const own_f32v said = load_own(rest + at);
+                sum += said;
+                store_own(rest + at, load_own(values + at) - said);
+            }
+            sent.add(lane, sum);
+        }
     }
-    for (std::size_t l = 0; i + l < n; ++l) {
-        sent[l] += static_cast<double>(rest[i + l]);
-        rest[i + l] = values[i + l] - rest[i + l];
+    for (; i < n; ++i) {
+        sent.lane[i % lanes] += static_cast<double>(rest[i]);
+        rest[i] = values[i] - rest[i];
     }
-    return sum_of(sent);
+    return sent.all();
 }
 
 // ---- random numbers by position
@@ -493,172 +459,6 @@ struct blocks {
 
 using int8_blocks = blocks<integers<8, 127, 0x7bff>>;
 using int4_blocks = blocks<integers<4, 7, 0x7dff>>;
-
-// ---- the k largest of a run
-
-/// Bit i is set where a[i] ≥ limit, of 64; magnitudes are below 2³¹.
-inline u64 at_least(const u32* a, u32 limit) {
-#if defined(__AVX512F__)
-    const __m512i t = _mm512_set1_epi32(static_cast<int>(limit));
-    u64 mask = 0;
-    for (unsigned i = 0; i < 4; ++i)
-        mask |= static_cast<u64>(_mm512_cmpge_epi32_mask(_mm512_loadu_si512(a + 16 * i), t)) << (16 * i);
-    return mask;
-#elif defined(__AVX2__)
-    const __m256i t = _mm256_set1_epi32(static_cast<int>(limit) - 1);
-    u64 mask = 0;
-    for (unsigned i = 0; i < 8; ++i) {
-        const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + 8 * i));
-        const int m = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, t)));
-        mask |= static_cast<u64>(static_cast<unsigned>(m)) << (8 * i);
-    }
-    return mask;
-#elif defined(__SSE2__)
-    const __m128i t = _mm_set1_epi32(static_cast<int>(limit) - 1);
-    u64 mask = 0;
-    for (unsigned i = 0; i < 16; ++i) {
-        const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(a + 4 * i));
-        const int m = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(x, t)));
-        mask |= static_cast<u64>(static_cast<unsigned>(m)) << (4 * i);
-    }
-    return mask;
-#else
-    u64 mask = 0;
-    for (unsigned i = 0; i < 64; ++i) mask |= static_cast<u64>(a[i] >= limit) << i;
-    return mask;
-#endif
-}
-
-/// How many of n magnitudes, a multiple of 64, reach the limit.
-std::size_t count_at_least(const u32* a, std::size_t n, u32 limit) {
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < n; i += 64)
-        count += static_cast<std::size_t>(__builtin_popcountll(at_least(a + i, limit)));
-    return count;
-}
-
-/// The largest limit, of those whose bits below `last_bit` are zero, that at least k of the n magnitudes reach. n is a
-/// multiple of 64.
-u32 limit_reached_by(const u32* a, std::size_t n, std::size_t k, int last_bit) {
-    u32 limit = 0;
-    for (int bit = 30; bit >= last_bit; --bit) {
-        const u32 next = limit | (1U << static_cast<unsigned>(bit));
-        limit = count_at_least(a, n, next) >= k ? next : limit;
-    }
-    return limit;
-}
-
-constexpr std::size_t most_selected_from = 4096;
-/// Maxima of a run's elements i, i + 256, i + 512 …: k of them reach a limit only if k elements do.
-constexpr std::size_t columns = 256;
-
-/// The set bits' numbers, ascending, from `base` on. Writes one or two more than there are.
-template <typename Place>
-inline std::size_t list_bits(u64 mask, std::size_t base, Place* out) {
-    constexpr u64 top = u64{1} << 63U;
-    const auto count = static_cast<std::size_t>(__builtin_popcountll(mask));
-    // Mostly there are two at most: these are written without asking.
-    for (std::size_t i = 0; i < 2; ++i, mask &= mask - 1)
-        out[i] = static_cast<Place>(base + static_cast<std::size_t>(__builtin_ctzll(mask | top)));
-    for (std::size_t i = 2; i < count; ++i, mask &= mask - 1)
-        out[i] = static_cast<Place>(base + static_cast<std::size_t>(__builtin_ctzll(mask)));
-    return count;
-}
-
-/// A few of at most 64: one largest after the other.
-void select_few(u32* a, std::size_t n, std::size_t k, u16* out) {
-    const u64 all = n == 64 ? ~u64{0} : (u64{1} << n) - 1;
-    u64 chosen = 0;
-    for (std::size_t i = 0; i < k; ++i) {
-        int most = 0;
-        for (std::size_t j = 0; j < 64; ++j) most = static_cast<int>(a[j]) > most ? static_cast<int>(a[j]) : most;
-        const u64 there = at_least(a, static_cast<u32>(most)) & all & ~chosen;
-        const auto at = static_cast<std::size_t>(__builtin_ctzll(there));
-        chosen |= u64{1} << at;
-        a[at] = 0;
-    }
-    for (std::size_t i = 0; i < k; ++i, chosen &= chosen - 1) out[i] = static_cast<u16>(__builtin_ctzll(chosen));
-}
-
-bool select(const float* v, std::size_t n, std::size_t k, u16* out) {
-    alignas(64) u32 a[most_selected_from];
-    const std::size_t padded = (n + 63) / 64 * 64;
-    for (std::size_t i = 0; i < n; ++i) a[i] = magnitude(v[i]);
-    for (std::size_t i = n; i < padded; ++i) a[i] = 0;
-    if (n <= 64 && k <= 8) {
-        if (largest(v, n) >= infinity_bits) return false;
-        select_few(a, n, k, out);
-        return true;
-    }
-
-    // A limit that at least k elements reach, and few more: only those are looked at closely. Magnitudes of zero are
-    // never candidates, so that padding is not either; if they are needed, the first ones are taken at the end.
-    u32 limit = 0;
-    if (n % columns == 0 && n > 2 * columns && k <= columns / 2) {
-        alignas(64) u32 most[columns];
-        for (std::size_t c = 0; c < columns; ++c) most[c] = a[c];
-        for (std::size_t r = columns; r < n; r += columns)
-            for (std::size_t c = 0; c < columns; ++c) {
-                const int x = static_cast<int>(a[r + c]), y = static_cast<int>(most[c]);
-                most[c] = static_cast<u32>(x > y ? x : y);
-            }
-        if (count_at_least(most, columns, infinity_bits) > 0) return false;
-        limit = limit_reached_by(most, columns, k, 15);
-    } else {
-        if (largest(v, n) >= infinity_bits) return false;
-        limit = limit_reached_by(a, padded, k, 15);
-    }
-    if (limit == 0) limit = 1;
-
-    u16 place[most_selected_from + 2];
-    std::size_t found = 0;
-    for (std::size_t i = 0; i < padded; i += 64) found += list_bits(at_least(a + i, limit), i, place + found);
-    std::size_t kept = 0;
-    if (found >= k) {
-        alignas(64) u32 close[most_selected_from];
-        const std::size_t rounded = (found + 63) / 64 * 64;
-        for (std::size_t i = 0; i < found; ++i) close[i] = a[place[i]];
-        for (std::size_t i = found; i < rounded; ++i) close[i] = 0;
-        const u32 exact = limit_reached_by(close, rounded, k, 0);
-        std::size_t equal = k - count_at_least(close, rounded, exact + 1);  // of those that are equal, the first ones
-        for (std::size_t i = 0; i < found; ++i) {
-            const bool tie = close[i] == exact;
-            const bool taken = close[i] > exact || (tie && equal > 0);
-            equal -= tie && equal > 0 ? 1 : 0;
-            if (taken) out[kept++] = place[i];
-        }
-        return true;
-    }
-    // Fewer than k elements are not zero: all of them, and the first zeros.
-    std::size_t zeros = k - found;
-    for (std::size_t i = 0; i < n && kept < k; ++i) {
-        if (a[i] == 0) {
-            if (zeros == 0) continue;
-            --zeros;
-        }
-        out[kept++] = static_cast<u16>(i);
-    }
-    return true;
-}
-
-// ---- all that reach a limit
-
-bool collect(const float* v, std::size_t n, u32 limit, u32* places, std::size_t* found) {
-    alignas(64) u32 a[64];
-    int most = 0;
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < n; i += 64) {
-        const std::size_t left = n - i;
-        const std::size_t size = left < 64 ? left : 64;
-        for (std::size_t j = 0; j < size; ++j) a[j] = magnitude(v[i + j]);
-        for (std::size_t j = size; j < 64; ++j) a[j] = 0;
-        for (std::size_t j = 0; j < 64; ++j) most = static_cast<int>(a[j]) > most ? static_cast<int>(a[j]) : most;
-        const u64 here = size == 64 ? ~u64{0} : (u64{1} << size) - 1;
-        count += list_bits(at_least(a, limit) & here, i, places + count);
-    }
-    *found = count;
-    return static_cast<u32>(most) < infinity_bits;
-}
 
 }  // namespace
 

@@ -35,8 +35,10 @@ const codec& e3m0_codec() {
     return instance;
 }
 
+std::size_t sign2_bytes(std::size_t count) { return block_bytes<2, 2>(count); }
+
 const codec& sign2_codec() {
-    static constexpr kernel_codec_traits traits{"sign2", 6, block_bytes<2, 2>, &kernels::sign2, false, false, true};
+    static constexpr kernel_codec_traits traits{"sign2", 6, sign2_bytes, &kernels::sign2, false, false, true};
     static const kernel_codec instance(traits);
     return instance;
 }

@@ -17,6 +17,8 @@ const codec& e3m0_codec();
 /// "sign2", wire id 6: a sign, and whether the magnitude is above the block's mean; decoded to the mean of those above
 /// or of the others. 2.13 bits. Rounds in one way only. Wants error feedback.
 const codec& sign2_codec();
+/// Bytes of `count` values as kernels::sign2 codes them. So do the sparse codecs with those that they keep.
+std::size_t sign2_bytes(std::size_t count);
 /// "sign1", wire id 7: a sign, decoded to the block's mean magnitude. 1.06 bits. Rounds in one way only. Wants error
 /// feedback.
 const codec& sign1_codec();

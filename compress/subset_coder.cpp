@@ -4,69 +4,24 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
+
+#include "compress/rans.hpp"
 
 namespace longhaul::compress {
 
 namespace {
 
+using rans::scale;
+using rans::symbol;
+
 constexpr unsigned most_levels = 12;
 constexpr std::uint32_t most_words = 64;
 constexpr std::uint32_t most_chosen = 64;
-constexpr unsigned scale_bits = 16;
-constexpr std::uint32_t scale = 1U << scale_bits;
-/// The state stays in [2³¹, 2⁶³) and moves 32 bits at a time.
-constexpr std::uint64_t least_state = std::uint64_t{1} << 31U;
-constexpr std::size_t state_bytes = 8, word_bytes = 4;
-
-/// log₂ of f in 1/65536, rounded down; in integers, so that all machines agree on sizes.
-std::uint32_t log2_fixed(std::uint32_t f) {
-    const auto whole = static_cast<std::uint32_t>(std::bit_width(f)) - 1;
-    std::uint64_t m = std::uint64_t{f} << (31U - whole);
-    std::uint32_t fraction = 0;
-    for (int bit = 15; bit >= 0; --bit) {
-        m = (m * m) >> 31U;
-        if (m >= (std::uint64_t{1} << 32U)) {
-            m >>= 1U;
-            fraction |= 1U << static_cast<unsigned>(bit);
-        }
-    }
-    return whole * 65536 + fraction;
-}
-
 double binomial(std::uint32_t n, std::uint32_t k) {
     double c = 1;
     for (std::uint32_t i = 0; i < k; ++i) c = c * static_cast<double>(n - i) / static_cast<double>(i + 1);
     return c;
 }
-
-/// One outcome, as a step of the state. Division by its frequency is a multiplication (Alverson; as in ryg_rans), right
-/// for all states below 2⁶³.
-struct symbol {
-    std::uint64_t reciprocal = 0;
-    std::uint32_t others = 0;  ///< scale minus its frequency
-    std::uint32_t bias = 0;
-    std::uint32_t shift = 0;
-
-    symbol(std::uint32_t start, std::uint32_t frequency) : others(scale - frequency), bias(start) {
-        if (frequency == 1) {
-            reciprocal = ~std::uint64_t{0};
-            bias += scale - 1;
-            return;
-        }
-        const auto bits = static_cast<std::uint32_t>(std::bit_width(frequency - 1));
-        const auto top = std::uint64_t{1} << (bits + 31);
-        reciprocal = ((top / frequency) << 32U) + (((top % frequency) << 32U) + frequency - 1) / frequency;
-        shift = bits - 1;
-    }
-    /// A larger state must give its lower half away first.
-    std::uint64_t limit() const { return std::uint64_t{scale - others} << (63U - scale_bits); }
-    std::uint64_t push(std::uint64_t state) const {
-        __extension__ using wide = unsigned __int128;
-        const auto quotient = static_cast<std::uint64_t>((wide{state} * reciprocal) >> 64U) >> shift;
-        return state + bias + quotient * others;
-    }
-};
 
 /// The distribution of one of several outcomes.
 struct outcomes {
@@ -110,13 +65,13 @@ private:
     tables() {
         for (unsigned level = 1; level <= word_levels; ++level) {
             for (std::uint32_t i = 0; i < (1U << level); ++i) place_[level].add(scale >> level);
-            most_[level][1] = level * 65536 + rounding;
+            most_[level][1] = rans::most_bits(scale >> level);
         }
         for (std::uint32_t i = 0; i < pairs; ++i) pair_.add((i + 1) * scale / pairs - i * scale / pairs);
         for (unsigned level = 1; level <= most_levels; ++level) {
             for (std::uint32_t k = level > word_levels ? 1 : 2; k <= std::min(most_chosen, (1U << level) - 1); ++k)
                 fill(level, k);
-            if (level == word_levels) most_[level][2] = (scale_bits * 65536 - log2_fixed(scale / pairs)) + rounding;
+            if (level == word_levels) most_[level][2] = rans::most_bits(scale / pairs);
         }
     }
     void fill(unsigned level, std::uint32_t k) {
@@ -139,13 +94,10 @@ private:
         for (auto j = c.first; j <= last; ++j) {
             const auto f = frequency[j - c.first];
             c.add(f);
-            const std::uint64_t cost = scale_bits * 65536 - log2_fixed(f) + rounding;
-            most = std::max(most, cost + most_[level - 1][j] + most_[level - 1][k - j]);
+            most = std::max(most, rans::most_bits(f) + most_[level - 1][j] + most_[level - 1][k - j]);
         }
         most_[level][k] = most;
     }
-    /// What rounding in the state can cost a symbol: log₂(1 + 2⁻¹⁵), in 1/65536 bit.
-    static constexpr std::uint64_t rounding = 3;
     std::array<std::array<outcomes, most_chosen + 1>, most_levels + 1> counts_;
     std::array<outcomes, word_levels + 1> place_;
     outcomes pair_;
@@ -206,15 +158,13 @@ const symbol** list_subset(const tables& t, const subset_shape& shape, const std
     return out;
 }
 
-struct reader {
+struct subset_reader {
     const tables& t;
-    std::uint64_t state;
-    const std::byte* at;
-    const std::byte* end;
+    rans::reader from;
 
     std::uint32_t take(const outcomes& c) {
         if (c.certain()) return c.first;
-        const auto slot = static_cast<std::uint32_t>(state & (scale - 1));
+        const auto slot = from.slot();
         const auto* start = c.start.data();
         std::size_t low = 0, n = c.symbols.size();
         while (n > 1) {
@@ -222,17 +172,7 @@ struct reader {
             low += start[low + half] <= slot ? half : 0;
             n -= half;
         }
-        state = (start[low + 1] - start[low]) * (state >> scale_bits) + slot - start[low];
-        if (state < least_state) {
-            std::uint32_t word = 0;
-            if (at == end) {
-                state = 0;  // stays below what a state must have: the end is refused
-            } else {
-                std::memcpy(&word, at, word_bytes);
-                at += word_bytes;
-                state = (state << 32U) | word;
-            }
-        }
+        from.take(start[low], start[low + 1] - start[low]);
         return c.first + static_cast<std::uint32_t>(low);
     }
     std::uint16_t* part(unsigned level, std::uint32_t base, std::uint32_t k, std::uint16_t* out) {
@@ -291,43 +231,29 @@ std::size_t subset_bytes(std::size_t count, const subset_shape& shape, const sub
     const auto& t = tables::get();
     std::uint64_t bits = count > 0 ? count * t.most_bits(shape.levels, shape.chosen) : 0;
     if (last.places > 0) bits += t.most_bits(last.levels, last.chosen);
-    return state_bytes + bits / 65536 / 32 * word_bytes;
+    return rans::bytes_for(bits);
 }
 
 void encode_subsets(std::size_t count, const subset_shape& shape, const subset_shape& last,
                     std::span<const std::uint16_t> places, core::mutable_bytes out) {
     const auto& t = tables::get();
-    // The state takes the last symbol first, so that it gives the first one first; so do the words. A subset's symbols
-    // are listed and taken before those of the one in front of it.
+    // A subset's symbols are listed, and taken before those of the one in front of it.
     symbol_list symbols{};
-    std::uint64_t state = least_state;
-    std::vector<std::uint32_t> words((out.size() - state_bytes) / word_bytes);
-    auto front = words.size();
+    rans::writer to(out.size());
     const auto take = [&](const subset_shape& s, const std::uint16_t* at) {
         const symbol** const end = list_subset(t, s, at, symbols);
-        for (const symbol** i = end; i-- != symbols.data();) {
-            if (state >= (*i)->limit()) {
-                LONGHAUL_ENSURE(front > 0, "no subset is longer than its bound");
-                words[--front] = static_cast<std::uint32_t>(state);
-                state >>= 32U;
-            }
-            state = (*i)->push(state);
-        }
+        for (const symbol** i = end; i-- != symbols.data();) to.push(**i);
     };
     if (last.places > 0) take(last, places.data() + count * shape.chosen);
     for (auto i = count; i > 0; --i) take(shape, places.data() + (i - 1) * shape.chosen);
-    std::memcpy(out.data(), &state, state_bytes);
-    const auto used = (words.size() - front) * word_bytes;
-    if (used > 0) std::memcpy(out.data() + state_bytes, words.data() + front, used);
-    std::ranges::fill(out.subspan(state_bytes + used), std::byte{0});
+    to.finish(out);
 }
 
 bool decode_subsets(std::size_t count, const subset_shape& shape, const subset_shape& last, core::const_bytes in,
                     std::span<std::uint16_t> places) {
-    if (in.size() < state_bytes) return false;
-    reader r{tables::get(), 0, in.data() + state_bytes, in.data() + in.size()};
-    std::memcpy(&r.state, in.data(), state_bytes);
-    if (r.state < least_state || r.state >= (std::uint64_t{1} << 63U)) return false;
+    if (in.size() < rans::state_bytes) return false;
+    subset_reader r{tables::get(), rans::reader(in)};
+    if (!r.from.sound()) return false;
     auto* at = places.data();
     for (std::size_t i = 0; i <= count; ++i) {
         const auto& s = i < count ? shape : last;
@@ -335,7 +261,7 @@ bool decode_subsets(std::size_t count, const subset_shape& shape, const subset_s
         at = r.subset(s, at);
         if (at[-1] >= s.places) return false;
     }
-    return r.state == least_state && std::all_of(r.at, r.end, [](std::byte b) { return b == std::byte{0}; });
+    return r.from.at_end();
 }
 
 }  // namespace longhaul::compress

@@ -7,16 +7,14 @@
 #include <vector>
 
 #include "compress/elias_fano.hpp"
-#include "compress/kept_values.hpp"
 #include "compress/kernels.hpp"
+#include "compress/quantize.hpp"
 #include "core/counter_random.hpp"
 
 namespace longhaul::compress {
 
 namespace {
 
-/// Kept values that share two means.
-constexpr std::size_t group_kept = 256;
 constexpr std::size_t most_sampled = 16384;
 
 std::uint32_t magnitude(float v) { return std::bit_cast<std::uint32_t>(v) & 0x7fffffffU; }
@@ -74,19 +72,22 @@ protected:
         if (!select_largest(values, l.kept, places)) return false;
         std::vector<float> picked(l.kept);
         for (std::size_t i = 0; i < l.kept; ++i) picked[i] = values[places[i]];
-        l.values.encode(picked, out);
-        l.places.encode(places, {out + l.values.bytes(), l.places.bytes()});
+        const auto& sign2 = best_kernels().sign2;
+        if (!sign2.encode(picked.data(), l.kept, nullptr, wire(out))) return false;
+        l.places.encode(places, {out + l.value_bytes, l.places.bytes()});
         if (rest == nullptr) return true;
-        l.each(out, places, [rest](std::size_t i, float v) {
-            rest->left[i] -= v;
-            rest->sent += static_cast<double>(v);
-        });
+        sign2.decode(wire(out), l.kept, picked.data());
+        for (std::size_t i = 0; i < l.kept; ++i) {
+            rest->left[places[i]] -= picked[i];
+            rest->sent += static_cast<double>(picked[i]);
+        }
         return true;
     }
     bool check_piece(const piece& p, const std::byte* in) const override {
         const layout l(*this, p.count);
         std::vector<std::uint32_t> places(l.kept);
-        return l.values.check(in) && l.places.decode({in + l.values.bytes(), l.places.bytes()}, places);
+        return best_kernels().sign2.check(wire(in), l.kept) &&
+               l.places.decode({in + l.value_bytes, l.places.bytes()}, places);
     }
     void decode_piece(const piece& p, const std::byte* in, std::span<float> out) const override {
         std::ranges::fill(out, 0.0F);
@@ -97,30 +98,25 @@ protected:
     }
 
 private:
-    /// The kept values, and behind them their places.
+    /// The kept values as sign2 codes them, and behind them their places.
     struct layout {
         layout(const threshold_codec& c, std::size_t count)
-            : kept((count + c.one_of_ - 1) / c.one_of_), values(kept, group_kept), places(count, kept) {}
-        std::size_t bytes() const { return values.bytes() + places.bytes(); }
-        /// Calls take(place, value) for each kept one.
-        template <typename Take>
-        void each(const std::byte* in, std::span<const std::uint32_t> at, Take take) const {
-            for (std::size_t first = 0; first < kept; first += group_kept) {
-                const auto group = values.group_of(in, first);
-                for (auto i = first; i < std::min(first + group_kept, kept); ++i) take(at[i], group.at(i));
-            }
-        }
-        std::size_t kept;
-        kept_values values;
+            : kept((count + c.one_of_ - 1) / c.one_of_), value_bytes(sign2_bytes(kept)), places(count, kept) {}
+        std::size_t bytes() const { return value_bytes + places.bytes(); }
+        std::size_t kept, value_bytes;
         elias_fano places;
     };
+    static unsigned char* wire(std::byte* b) { return reinterpret_cast<unsigned char*>(b); }
+    static const unsigned char* wire(const std::byte* b) { return reinterpret_cast<const unsigned char*>(b); }
+    /// Calls take(place, value) for each kept one.
     template <typename Take>
     void each_value(const piece& p, const std::byte* in, Take take) const {
         const layout l(*this, p.count);
         std::vector<std::uint32_t> places(l.kept);
-        const bool sound = l.places.decode({in + l.values.bytes(), l.places.bytes()}, places);
-        LONGHAUL_ENSURE(sound, "it was checked");
-        l.each(in, places, take);
+        LONGHAUL_ENSURE(l.places.decode({in + l.value_bytes, l.places.bytes()}, places), "it was checked");
+        std::vector<float> values(l.kept);
+        best_kernels().sign2.decode(wire(in), l.kept, values.data());
+        for (std::size_t i = 0; i < l.kept; ++i) take(places[i], values[i]);
     }
 
     std::size_t one_of_;
@@ -129,12 +125,12 @@ private:
 }  // namespace
 
 const codec& topk_1_percent_codec() {
-    static const threshold_codec instance("topk-1%", 10, 100);
+    static const threshold_codec instance("topk-1%", 15, 100);
     return instance;
 }
 
 const codec& topk_1_per_mille_codec() {
-    static const threshold_codec instance("topk-0.1%", 11, 1000);
+    static const threshold_codec instance("topk-0.1%", 16, 1000);
     return instance;
 }
 

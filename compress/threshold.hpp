@@ -7,10 +7,10 @@
 
 namespace longhaul::compress {
 
-/// "topk-1%", wire id 10: the n/100 largest of n, rounded up, of equal ones the first; a sign and one of two means
-/// each, which 256 of them share; places in Elias–Fano's code. 0.107 bits an element. Wants error feedback.
+/// "topk-1%", wire id 15: the n/100 largest of n, rounded up, of equal ones the first, coded as sign2 codes its
+/// elements; places in Elias–Fano's code. 0.107 bits an element. Wants error feedback.
 const codec& topk_1_percent_codec();
-/// "topk-0.1%", wire id 11: the same with n/1000. 0.014 bits.
+/// "topk-0.1%", wire id 16: the same with n/1000. 0.014 bits.
 const codec& topk_1_per_mille_codec();
 
 }  // namespace longhaul::compress

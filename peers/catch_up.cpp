@@ -124,6 +124,7 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     n.candidate.reset();
     const auto merged =
         std::ranges::any_of(done.commit.contributions, [&n](const contribution& c) { return c.number == n.number; });
+    if (!done.commit.contributions.empty()) n.mass.moved();
     settle_mass(n);
     co_return co_await after_apply(n, std::move(done), merged);
 }

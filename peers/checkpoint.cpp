@@ -144,7 +144,8 @@ task<result<void>> save_checkpoint(core::storage& files, core::workers& workers,
         LONGHAUL_CO_TRY(removed);
     }
     std::function<result<std::vector<checkpoint_file>>()> work = [&c] { return lay_out(c); };
-    const auto bytes = (c.anchor.size() + c.momentum.size() + c.residual.size()) * sizeof(float) + c.inner.size();
+    const auto bytes =
+        (c.anchor.size() + c.momentum.size() + c.residual.size() + c.said.size()) * sizeof(float) + c.inner.size();
     auto parts = co_await computed(workers, bytes, std::move(work));
     LONGHAUL_CO_TRY(parts);
     const auto folder = checkpoint_folder(c.round);

@@ -4,6 +4,7 @@
 ///   model.safetensors     the anchor, names as in the model
 ///   outer.safetensors     the outer optimizer's momentum, the same names
 ///   residual.safetensors  this node's residual or carry; absent when there is none
+///   said.safetensors      what others hold of this node's payloads ("ef21", "econtrol"); absent when there is none
 ///   inner.bin             this node's inner optimizer, opaque; absent when there is none
 ///   state.json            format, run, generation, round, step, tokens, extra; size and BLAKE2b-256 of each other
 ///                         file; "check": BLAKE2b-256 of all of that
@@ -26,6 +27,7 @@ struct checkpoint {
     core::flat_buffer anchor;     ///< manifest.elements() floats
     core::flat_buffer momentum;   ///< as many, or none
     core::flat_buffer residual;   ///< as many, or none
+    core::flat_buffer said;       ///< as many, or none
     core::byte_vector inner;      ///< opaque, may be empty
     std::string extra_json = "";  ///< the caller's, opaque UTF-8, at most max_checkpoint_extra bytes
 };

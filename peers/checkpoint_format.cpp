@@ -42,7 +42,7 @@ bool is_utf8(std::string_view text) {
 
 bool is_known(std::string_view name) {
     return name == checkpoint_model_file || name == checkpoint_outer_file || name == checkpoint_residual_file ||
-           name == checkpoint_inner_file;
+           name == checkpoint_said_file || name == checkpoint_inner_file;
 }
 
 core::result<core::digest> json_digest(const nlohmann::json& object, const std::string& key) {
@@ -83,6 +83,10 @@ core::result<std::vector<checkpoint_file>> lay_out(const checkpoint& c) {
     if (!c.residual.empty()) {
         LONGHAUL_TRY_ASSIGN(auto residual, tensors_file(checkpoint_residual_file, c.manifest, c.residual, "residual"));
         out.push_back(std::move(residual));
+    }
+    if (!c.said.empty()) {
+        LONGHAUL_TRY_ASSIGN(auto said, tensors_file(checkpoint_said_file, c.manifest, c.said, "said"));
+        out.push_back(std::move(said));
     }
     if (!c.inner.empty()) {
         checkpoint_file inner;
@@ -192,6 +196,7 @@ core::result<checkpoint> assemble(const checkpoint_state& state, std::map<std::s
     };
     LONGHAUL_TRY(fill(checkpoint_outer_file, out.momentum));
     LONGHAUL_TRY(fill(checkpoint_residual_file, out.residual));
+    LONGHAUL_TRY(fill(checkpoint_said_file, out.said));
     out.inner = take(checkpoint_inner_file);
     return out;
 }

@@ -10,6 +10,7 @@ namespace longhaul::peers {
 inline constexpr auto checkpoint_model_file = "model.safetensors";
 inline constexpr auto checkpoint_outer_file = "outer.safetensors";
 inline constexpr auto checkpoint_residual_file = "residual.safetensors";
+inline constexpr auto checkpoint_said_file = "said.safetensors";
 inline constexpr auto checkpoint_inner_file = "inner.bin";
 inline constexpr auto checkpoint_state_file = "state.json";
 /// Largest state.json: the extra text, escaped at worst, and room for the rest.

@@ -27,6 +27,7 @@ core::task<core::result<void>> save(node& n) {
     c.momentum = state->momentum;
     c.residual = n.mass.carry().values;
     if (!c.residual.empty()) {
+        c.said = n.mass.said();
         c.extra_json = fmt::format(R"({{"carry_tokens":{},"carry_steps":{},"carry_generation":{},"carry_applied":{}}})",
                                    n.mass.carry().tokens, n.mass.carry().steps, state->generation, state->round);
     }
@@ -94,6 +95,7 @@ core::task<core::result<void>> restore(node& n) {
         LONGHAUL_CO_TRY(extra);
         carried_mass mass;
         mass.values = std::move(c.residual);
+        mass.velocity = std::move(c.said);
         LONGHAUL_CO_TRY_ASSIGN(mass.tokens, core::json_u64(*extra, "carry_tokens"));
         LONGHAUL_CO_TRY_ASSIGN(const auto steps, core::json_u64(*extra, "carry_steps"));
         mass.steps = static_cast<std::uint32_t>(steps);

@@ -140,6 +140,12 @@ void note_step_time(node& n, double seconds) {
 /// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
 std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
 
+/// Buffers are averaged and have no momentum: receivers repeat nothing of them.
+void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said) {
+    for (std::size_t t = 0; t < tensors.size(); ++t)
+        if (tensors.specs()[t].role == core::tensor_role::buffer) std::ranges::fill(tensors.part(said, t), 0.0F);
+}
+
 core::task<core::result<void>> train(node& n) {
     const auto start = n.state;
     const auto generation = n.led().generation();
@@ -183,9 +189,19 @@ core::task<core::result<void>> train(node& n) {
     source.anchor = start->anchor;
     source.residual = carry.values;
     if (n.mass.rule().keeps_residual) {
-        // The new residual takes the old one's place: nothing moves between here and the end of this function.
-        payload.left = std::move(carry.values);
+        // The new residual takes the old one's place, unless a part of that is to be added again: nothing moves between
+        // here and the end of this function.
+        if (n.mass.rule().gain == 1) payload.left = std::move(carry.values);
         payload.left.resize(mass.values.size());
+    }
+    if (n.mass.rule().repeats > 0) {
+        mass.velocity = std::move(carry.velocity);
+        mass.velocity.resize(mass.values.size());
+        mass.moves = carry.moves;
+        forget_buffers(n.tensors(), mass.velocity);
+        source.said = mass.velocity;
+        source.repeats = payload.repeats = n.mass.repeats_of(carry);
+        source.gain = n.mass.rule().gain;
     }
     if (n.mass.rule().momentum > 0) {
         mass.velocity = std::move(carry.velocity);
@@ -204,6 +220,7 @@ core::task<core::result<void>> train(node& n) {
     if (!still_wanted(n, generation, open.round)) {
         // Too late for this round: the mass goes into the next payload, once.
         n.held.withdraw();
+        source.gain = 1;
         const auto form = [&] { sums = compress::compensate(source, 0, mass.values.size()); };
         auto formed = co_await n.env.workers.run(form, 0s);
         LONGHAUL_CO_TRY(formed);

@@ -15,12 +15,13 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // and two moments. Then the own payloads of the open round and of the one before.
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(config.exchange.codec));
-    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config.exchange));
+    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     const auto payload = payload_bytes(tensors, *codec);
     const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min)) - 1;
-    // And what a codec goes on from, twice; and the momentum that feedback keeps.
-    const auto fixed =
-        (words + (feedback.momentum > 0 ? 1 : 0)) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
+    // And what a codec goes on from, twice; and what feedback keeps beside a residual: momentum, or what was said and
+    // the residual's next value.
+    const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 2 : 0;
+    const auto fixed = (words + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
     // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
     const auto whole = fixed + 2 * others * payload;
     auto least = whole;

@@ -58,9 +58,12 @@ core::result<void> validate_times(const peers_config& c) {
 
 }  // namespace
 
-core::result<compress::feedback_rule> feedback_of(const exchange_config& c) {
-    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.codec));
-    return compress::find_feedback(c.feedback, {c.beta, c.momentum}, *codec);
+core::result<compress::feedback_rule> feedback_of(const run_config& c) {
+    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
+    const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
+    compress::feedback_wishes wishes{c.exchange.beta, c.exchange.momentum, c.exchange.gain};
+    if (!outer.nesterov) wishes.heavy_ball = static_cast<double>(outer.outer_momentum);
+    return compress::find_feedback(c.exchange.feedback, wishes, *codec);
 }
 
 void bind(core::config_binder& b, run_config& c) {
@@ -71,9 +74,11 @@ void bind(core::config_binder& b, run_config& c) {
     optim::bind(b, c.outer);
     b.bind_choice("exchange.codec", c.exchange.codec, compress::codec_names(), "how pseudo-gradients are encoded");
     b.bind_choice("exchange.feedback", c.exchange.feedback, compress::feedback_names(),
-                  "what a codec loses is kept and sent later (ef; dgc: with momentum), or not (none)");
+                  "what a codec loses is kept and sent later (ef; dgc: with momentum), or not (none); ef21 and "
+                  "econtrol send what the outer momentum does not hold yet");
     b.bind("exchange.beta", c.exchange.beta, "of what ef keeps, each round; 1 forgets nothing", -1e9, 1e9);
     b.bind("exchange.momentum", c.exchange.momentum, "of dgc, in place of the outer optimizer's", -1e9, 1e9);
+    b.bind("exchange.gain", c.exchange.gain, "of econtrol's residual in a payload", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
@@ -100,7 +105,7 @@ core::result<void> validate(const run_config& c) {
                           c.name.substr(0, 64));
     }
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
-    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(c.exchange));
+    LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(c));
     const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
     if (feedback.momentum > 0 && (outer.nesterov || outer.outer_momentum > 0)) {
         return core::fail(

@@ -13,9 +13,10 @@ namespace longhaul::peers {
 /// [exchange]: how pseudo-gradients travel.
 struct exchange_config {
     std::string codec = "bf16";
-    std::string feedback = "none";  ///< none | ef | dgc
+    std::string feedback = "none";  ///< none | ef | dgc | ef21 | econtrol
     double beta = 0.95;             ///< of ef's residual, each round
     double momentum = 0.9;          ///< of dgc
+    double gain = 0.001;            ///< of econtrol's residual in a payload
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
 };
 
@@ -62,7 +63,7 @@ struct run_config {
 };
 
 /// What [exchange] says of feedback; errc::config for what cannot work together.
-core::result<compress::feedback_rule> feedback_of(const exchange_config& c);
+core::result<compress::feedback_rule> feedback_of(const run_config& c);
 
 /// Binds every key of RUN.toml.
 void bind(core::config_binder& binder, run_config& c);

@@ -1,19 +1,35 @@
 #include "peers/settlement.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace longhaul::peers {
 
 namespace {
 /// β·residual, p and what is left of it are rounded, each by 2⁻²⁴ of a magnitude that the sums have counted, by the
-/// next round at the latest; four times that leaves room for sums in double.
-constexpr double rounding_share = 0x1p-22;
+/// next round at the latest; so are sums of eight terms (compress/kernels) seven times. Sixteen times that leaves room
+/// for sums in double.
+constexpr double rounding_share = 0x1p-20;
 }  // namespace
 
 bool mass_account::balances() const { return std::abs(produced - sent - held - lost) <= rounding; }
 
 float settlement::beta_for(std::uint64_t generation, std::uint64_t round) const {
     return decayed_for_ == std::pair(generation, round) ? 1.0F : rule_.beta;
+}
+
+float settlement::repeats_of(const carried_mass& mass) const {
+    float left = rule_.repeats;
+    for (auto i = mass.moves; i < moves_ && left > 0; ++i) left *= rule_.repeats;
+    return left;
+}
+
+core::flat_buffer settlement::said() const {
+    if (!(rule_.repeats > 0)) return {};
+    auto now = carry_.velocity;
+    for (auto i = carry_.moves; i < moves_; ++i)
+        for (float& v : now) v *= rule_.repeats;
+    return now;
 }
 
 void settlement::formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums,
@@ -27,6 +43,14 @@ void settlement::formed(std::uint64_t generation, std::uint64_t round, const com
 
 void settlement::fold_back(carried_mass mass) {
     if (mass.empty()) return;
+    if (rule_.forgets) {
+        // What was not said is in the next pseudo-gradient's difference anyway, and its tokens are nobody's.
+        lose(mass);
+        std::ranges::fill(mass.values, 0.0F);
+        mass.tokens = 0;
+        mass.steps = 0;
+        mass.sum = 0;
+    }
     if (carry_.empty()) {
         carry_ = std::move(mass);
         return;
@@ -36,7 +60,10 @@ void settlement::fold_back(carried_mass mass) {
     carry_.steps += mass.steps;
     carry_.sum += mass.sum;
     // It goes where the mass goes that it is made of: only one of the two has it.
-    if (carry_.velocity.empty()) carry_.velocity = std::move(mass.velocity);
+    if (carry_.velocity.empty()) {
+        carry_.velocity = std::move(mass.velocity);
+        carry_.moves = mass.moves;
+    }
 }
 
 void settlement::restore(carried_mass mass) {
@@ -65,7 +92,12 @@ std::optional<bool> settlement::settle(const ledger& l, peer_number self, std::u
     auto mass = std::move(pending_->mass);
     if (accepted) {
         // Without feedback nobody asks what the codec made of it: it was sent.
-        compress::mask_sent(mass.velocity, mass.values, pending_->left);
+        if (rule_.repeats > 0) {
+            compress::follow_sent(mass.velocity, pending_->repeats, mass.values, pending_->left);
+            mass.moves = moves_;
+        } else {
+            compress::mask_sent(mass.velocity, mass.values, pending_->left);
+        }
         const double sent = rule_.keeps_residual ? pending_->sent : mass.sum;
         sent_ += sent;
         mass.values = std::move(pending_->left);

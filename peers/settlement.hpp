@@ -17,8 +17,11 @@ struct carried_mass {
     core::flat_buffer values;
     std::uint64_t tokens = 0;  ///< trained for and not yet counted by a commit; a residual's are
     std::uint32_t steps = 0;
-    double sum = 0;              ///< of the values, as they were made
-    core::flat_buffer velocity;  ///< with momentum: what the next pseudo-gradient is added to; no mass of its own
+    double sum = 0;  ///< of the values, as they were made
+    /// No mass of its own. With momentum: what the next pseudo-gradient is added to; with "ef21" and "econtrol": what
+    /// receivers' momentum held of this peer's payloads when `moves` commits had moved it.
+    core::flat_buffer velocity;
+    std::uint64_t moves = 0;
     bool empty() const { return values.empty(); }
 };
 
@@ -30,6 +33,7 @@ struct pending_payload {
     carried_mass mass;       ///< what it was made from, in full precision
     core::flat_buffer left;  ///< with feedback: mass minus what was sent
     double sent = 0;         ///< sum of what was sent
+    float repeats = 0;       ///< settlement::repeats_of(mass), when it was made
     /// Of each chunk, the encoding, where the codec goes on from it.
     std::vector<core::byte_vector> chunks;
 };
@@ -55,6 +59,11 @@ public:
     carried_mass take_carry() { return std::exchange(carry_, {}); }
     /// What is left of a residual that is compensated for this round: β the first time, all of it after that.
     float beta_for(std::uint64_t generation, std::uint64_t round) const;
+    /// "ef21" and "econtrol": what is left of `mass.velocity` in the receivers' momentum once they apply one more
+    /// commit.
+    float repeats_of(const carried_mass& mass) const;
+    /// A commit with contributors was applied: the outer momentum has moved.
+    void moved() { ++moves_; }
     /// A pseudo-gradient was compensated with what was carried, for this round.
     void formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums, double carried);
     /// Adds mass that could not be sent (training was interrupted).
@@ -77,6 +86,9 @@ public:
     const std::vector<core::byte_vector>& last_chunks() const { return last_chunks_; }
     const std::optional<pending_payload>& pending() const { return pending_; }
     const carried_mass& carry() const { return carry_; }
+    /// "ef21" and "econtrol": what receivers hold now of the payloads behind what is carried, for a checkpoint; or
+    /// none.
+    core::flat_buffer said() const;
     mass_account account() const;
 
 private:
@@ -85,6 +97,7 @@ private:
     std::optional<pending_payload> pending_;
     std::vector<core::byte_vector> last_chunks_;
     std::pair<std::uint64_t, std::uint64_t> decayed_for_{};  ///< (generation, round)
+    std::uint64_t moves_ = 0;
     double produced_ = 0, sent_ = 0, lost_ = 0, rounding_ = 0;
 };
 

@@ -313,9 +313,23 @@ def run_fuzzer(fuzzer: Fuzzer, seconds: int) -> Count:
     return check(f"fuzz: {fuzzer.program.name}", ok)
 
 
+def mutations(payloads: int = 10_000_000) -> Count:
+    """Ten million damaged payloads, shared by all cores, with the sanitizers of dev."""
+    if not build("dev", "mutation_test", unity=True):
+        return check("mutations: build", False)
+    program = ROOT / "build" / "dev" / "tests" / "unit" / "compress" / "mutation_test"
+
+    def share(seed: int) -> Count:
+        wishes = {"LONGHAUL_MUTATIONS": str(payloads // JOBS), "LONGHAUL_MUTATIONS_SEED": str(seed)}
+        return check(f"mutations: seed {seed}", run(program, env=wishes))
+
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        return sum(pool.map(share, range(1, JOBS + 1)), start=Count())
+
+
 def nightly() -> Count:
-    """Each fuzzer for a minute, and the planted bugs."""
-    return fuzz(60) + planted()
+    """Each fuzzer for a minute, ten million damaged payloads, and the planted bugs."""
+    return fuzz(60) + mutations() + planted()
 
 
 def corpus() -> Count:
@@ -346,7 +360,7 @@ def python() -> Count:
 
 
 EVERYTHING = (tidy, dev, headers, release, python, swarm, clang, clang_tidy, tsan, fuzz)
-BY_NAME = (nightly, corpus, planted, swarm_few)
+BY_NAME = (nightly, corpus, mutations, planted, swarm_few)
 STAGES: dict[str, Callable[[], Count]] = {s.__name__.replace("_", "-"): s for s in (*EVERYTHING, *BY_NAME)}
 QUICK = ["tidy", "dev", "swarm-few"]
 

@@ -14,9 +14,10 @@ namespace {
 /// What the codec is to give back, written again from its description.
 flat_buffer reference(std::span<const float> v, std::size_t keep, std::size_t run) {
     flat_buffer out(v.size(), 0.0F);
-    for (std::size_t group = 0; group < v.size(); group += 16384) {
+    const std::size_t together = 256 / keep * run;
+    for (std::size_t group = 0; group < v.size(); group += together) {
         std::vector<std::size_t> kept;
-        for (auto first = group; first < std::min(group + 16384, v.size()); first += run) {
+        for (auto first = group; first < std::min(group + together, v.size()); first += run) {
             std::vector<std::size_t> order(std::min(run, v.size() - first));
             std::iota(order.begin(), order.end(), first);
             std::ranges::stable_sort(order, [&](auto a, auto b) { return std::abs(v[a]) > std::abs(v[b]); });

@@ -143,6 +143,7 @@ void fill(world& w) {
     for (std::uint64_t r : {10U, 20U}) {
         auto c = state_at(r);
         c.residual = values(3);
+        c.said = values(4);
         c.inner = byte_vector(500, std::byte{9});
         c.extra_json = R"({"next":"line\n"})";
         REQUIRE(w.save(c));
@@ -155,6 +156,7 @@ TEST_CASE("a checkpoint comes back whole") {
     world w;
     auto c = state_at(123);
     c.residual = values(100);
+    c.said = values(101);
     c.inner = {std::byte{1}, std::byte{2}};
     c.extra_json = "{\"a\": \"\xC3\xA9\"}";
     REQUIRE(w.save(c));
@@ -173,6 +175,7 @@ TEST_CASE("a checkpoint comes back whole") {
     CHECK(v.anchor == c.anchor);
     CHECK(v.momentum == c.momentum);
     CHECK(v.residual == c.residual);
+    CHECK(v.said == c.said);
     CHECK(v.inner == c.inner);
     CHECK(v.extra_json == c.extra_json);
 }
@@ -186,6 +189,7 @@ TEST_CASE("optional parts have no files, and come back empty") {
     const auto got = w.load();
     CHECK((*got)->value.momentum.empty());
     CHECK((*got)->value.residual.empty());
+    CHECK((*got)->value.said.empty());
     CHECK((*got)->value.inner.empty());
     CHECK((*got)->value.extra_json.empty());
 }
@@ -224,8 +228,8 @@ TEST_CASE("truncated at every 97th byte, each file: the previous checkpoint is u
     world intact;
     fill(intact);
     CHECK(intact.newest() == 20);
-    for (const std::string name :
-         {"model.safetensors", "outer.safetensors", "residual.safetensors", "inner.bin", "state.json"}) {
+    for (const std::string name : {"model.safetensors", "outer.safetensors", "residual.safetensors", "said.safetensors",
+                                   "inner.bin", "state.json"}) {
         const auto path = newest_folder + name;
         const auto whole = intact.files.files.at(path);
         for (std::size_t cut = 0; cut < whole.size(); cut += 97) {
@@ -253,8 +257,8 @@ TEST_CASE("truncated at every 97th byte, each file: the previous checkpoint is u
 TEST_CASE("flipped bits, everywhere in state.json and at every 97th byte elsewhere: the previous one is used") {
     world intact;
     fill(intact);
-    for (const std::string name :
-         {"model.safetensors", "outer.safetensors", "residual.safetensors", "inner.bin", "state.json"}) {
+    for (const std::string name : {"model.safetensors", "outer.safetensors", "residual.safetensors", "said.safetensors",
+                                   "inner.bin", "state.json"}) {
         const auto path = newest_folder + name;
         const auto size = intact.files.files.at(path).size();
         for (std::size_t at = 0; at < size; at += name == "state.json" ? 1 : 97) {

@@ -126,7 +126,16 @@ TEST_CASE("combinations that cannot work are refused") {
     has(refusal("[exchange]\nfeedback = \"eff\""), "ef");
     has(refusal("[exchange]\nfeedback = \"ef\"\nbeta = 1.5"), "the nearest of use is 1");
     has(refusal("[exchange]\nbeta = -0.5"), "exchange.beta = -0.5");
-    CHECK(peers::feedback_of(read("[exchange]\nfeedback = \"ef\"\nbeta = 0.5")->exchange)->beta == 0.5F);
+    const std::string heavy = "[outer]\noptimizer = \"sgd\"\nmomentum = 0.875\n[exchange]\ncodec = \"topk-4/64\"\n";
+    for (const std::string name : {"ef21", "econtrol"}) {
+        const auto line = "feedback = \"" + name + "\"\n";
+        has(refusal("[exchange]\n" + line), "outer.momentum = 0.99");
+        has(refusal("[outer]\nmomentum = 0.9\n[exchange]\n" + line), "outer.optimizer = \"sgd\"");
+        CHECK(peers::feedback_of(*read(heavy + line))->repeats == 0.875F);
+    }
+    CHECK(peers::feedback_of(*read(heavy + "feedback = \"econtrol\"\ngain = 0.25"))->gain == 0.25F);
+    has(refusal(heavy + "feedback = \"econtrol\"\ngain = 2.0"), "the nearest of use is 1");
+    CHECK(peers::feedback_of(*read("[exchange]\nfeedback = \"ef\"\nbeta = 0.5"))->beta == 0.5F);
     has(refusal("[exchange]\ncodec = \"e3m0\"\nmode = \"shard\""), "gather");
     has(refusal("[model]\nwidth = 65"), "65");
     has(refusal("[peers]\nmin = 5\nmax = 4"), "never start");

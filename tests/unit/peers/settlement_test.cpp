@@ -207,6 +207,49 @@ TEST_CASE("momentum stands still where an accepted payload said something, and g
     }
 }
 
+TEST_CASE("what receivers hold of a payload follows their momentum, whether or not it was accepted") {
+    for (const bool forgets : {true, false}) {
+        for (const bool accepted : {true, false}) {
+            INFO((forgets ? "ef21" : "econtrol") << (accepted ? ", accepted" : ", passed over"));
+            auto l = ledger_of(2);
+            compress::feedback_rule rule;
+            rule.keeps_residual = true;
+            rule.repeats = 0.5F;
+            rule.forgets = forgets;
+            rule.gain = forgets ? 0 : 0.25F;
+            settlement s(rule);
+            auto p = pending_of(1, 1, 1, mass_of({4, 0, -2}, 10, 5));
+            p.mass.sum = 2;
+            p.left = {1, 0, -2};  // of the first it said 3, of the others nothing
+            p.sent = 3;
+            p.mass.velocity = {8, 4, -4};
+            p.repeats = s.repeats_of(p.mass);
+            CHECK(p.repeats == 0.5F);
+            compress::mass_sums sums;
+            sums.produced = sums.compensated = 2;
+            sums.size = 6;
+            s.formed(1, 1, sums, 0);
+            s.sent(std::move(p));
+            run_round(l, accepted ? std::vector<peer_number>{1, 2} : std::vector<peer_number>{2});
+            s.moved();
+            CHECK(s.settle(l, 1, 1) == std::optional(accepted));
+            // Their momentum: half of what it was, and what they accepted.
+            CHECK(s.said() == (accepted ? core::flat_buffer{7, 2, -2} : core::flat_buffer{4, 2, -2}));
+            s.moved();  // a round without this peer
+            CHECK(s.said() == (accepted ? core::flat_buffer{3.5F, 1, -1} : core::flat_buffer{2, 1, -1}));
+            CHECK(s.account().balances());
+            CHECK(s.account().sent == (accepted ? 3 : 0));
+            auto carry = s.take_carry();
+            CHECK(s.repeats_of(carry) == (accepted ? 0.25F : 0.125F));
+            // What was not said is carried, or given up.
+            const auto kept = accepted ? core::flat_buffer{1, 0, -2} : core::flat_buffer{4, 0, -2};
+            CHECK(carry.values == (forgets ? core::flat_buffer{0, 0, 0} : kept));
+            CHECK(carry.tokens == (accepted || forgets ? 0U : 10U));
+            CHECK(s.account().lost == (!forgets ? 0 : accepted ? -1 : 2));
+        }
+    }
+}
+
 TEST_CASE("a payload that is given up is counted lost, and what is carried beside it stays") {
     settlement s;
     CHECK(s.give_up().empty());
