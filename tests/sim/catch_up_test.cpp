@@ -20,7 +20,8 @@ void start_members(small_run& r, std::int64_t rounds) {
     c.exchange.feedback = "ef";
     c.eval.every = 0;
     c.checkpoint.every = 1000;
-    r.s.step_time = 400ms;
+    c.inner.steps = 2;
+    r.s.step_time = 2s;
     r.start(c, 3, [](int) {
         sim::node_options o;
         o.up = {donor_up};
@@ -60,7 +61,7 @@ double mean_round(const sim::node& n, std::uint64_t first, std::uint64_t last) {
 
 TEST_CASE("a joiner downloads from all donors at once, as fast as its own line is", "[sim]") {
     small_run r(11);
-    start_members(r, 14);
+    start_members(r, 11);
     REQUIRE(r.until_round(5));
     start_joiner(r);
     REQUIRE(r.w.run_while([&] { return !caught_up(r.w["late"]); }, 1min));
@@ -71,7 +72,7 @@ TEST_CASE("a joiner downloads from all donors at once, as fast as its own line i
     INFO(seconds_of(e) << " s; its line alone " << line << ", one donor " << one_donor);
     CHECK(seconds_of(e) < 1.25 * line + 0.3);
     CHECK(seconds_of(e) < 0.7 * one_donor);
-    const auto problem = r.finish(14, "");
+    const auto problem = r.finish(11, "");
     INFO(problem);
     CHECK(problem.empty());
     // The rounds that go on meanwhile become hardly longer by it.
@@ -80,7 +81,7 @@ TEST_CASE("a joiner downloads from all donors at once, as fast as its own line i
 
 TEST_CASE("a donor dies in the middle of a download, and the others bring the rest", "[sim]") {
     small_run r(12);
-    start_members(r, 14);
+    start_members(r, 11);
     REQUIRE(r.until_ordered_by(3));
     REQUIRE(r.until_round(5));
     start_joiner(r);
@@ -93,7 +94,7 @@ TEST_CASE("a donor dies in the middle of a download, and the others bring the re
     CHECK(seconds_of(*caught_up(r.w["late"])) < 1.25 * state_bits / (2 * donor_up) + 1);
     // Little came twice.
     CHECK(static_cast<double>(came()) < 1.2 * state_bits / 8);
-    const auto problem = r.finish(14, "n1");
+    const auto problem = r.finish(11, "n1");
     INFO(problem);
     CHECK(problem.empty());
 }
