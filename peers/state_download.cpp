@@ -21,8 +21,9 @@ constexpr std::uint32_t large = 64, chunks_per_piece = 4, lanes = 4;
 /// A small one goes chunk by chunk.
 constexpr std::uint32_t small_lanes = 2;
 constexpr std::size_t most_donors = 8;
-/// After the first donor has told its state, the others have so long to tell theirs: most tell the same.
-constexpr auto others_tell = 1s;
+/// After the first donor has told its state, the others have as long again, twice, to tell theirs, and this at most:
+/// most tell the same, and rounds go on meanwhile.
+constexpr core::duration others_tell = 1s;
 /// A lane that has nothing to ask for looks again, and so does who looks for more donors.
 constexpr auto until_next_look = 250ms;
 /// Without any donor for so long, it is over.
@@ -167,9 +168,10 @@ task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::ui
     co_return drawn;
 }
 
-/// Donors come and go while it lasts: a newcomer is linked with one of them first. Whoever holds that very state takes
-/// part; until nobody has been left for a while.
-task<result<void>> draw_from_all(node& n, shared_download d, donors_question donors) {
+/// From those who keep that very state for us. Donors come and go while it lasts: a newcomer is linked with one of them
+/// first. Whoever is at that round takes part, too; until nobody has been left for a while.
+task<result<void>> draw_from_all(node& n, shared_download d, std::vector<shared_linked> holders,
+                                 donors_question donors) {
     core::scope drawing(n.env.executor);
     std::set<shared_linked> known;
     auto deserted = n.env.clock.now();
@@ -210,13 +212,16 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
         if (all->size() < most_donors) all->push_back({std::move(donor), std::nullopt, false});
     }
     if (all->empty()) co_return fail(errc::not_found, "no linked peer holds a state that would do");
+    const auto begun = n.env.clock.now();
     core::scope asking(n.env.executor);
     for (std::size_t i = 0; i < all->size(); ++i) asking.spawn_isolated("index", ask_one(n, all, i, would_do));
     const auto everybody = [&all] { return std::ranges::all_of(*all, &told::answered); };
     const auto somebody = [&] { return everybody() || most_held(*all).has_value(); };
     auto waited = co_await core::wait_until(n.changed, somebody);
     if (waited) {
-        waited = co_await core::wait_until(n.changed, everybody, n.env.clock, n.env.clock.now() + others_tell);
+        const auto now = n.env.clock.now();
+        const auto more = std::min(others_tell, 2 * (now - begun));
+        waited = co_await core::wait_until(n.changed, everybody, n.env.clock, now + more);
         if (!waited && waited.error().code == errc::timeout) waited = ok();
     }
     asking.cancel();
@@ -226,7 +231,11 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     if (!wanted) co_return fail(errc::not_found, "no linked peer has a state that would do");
 
     const auto d = std::make_shared<download>(n, *wanted);
-    auto drawn = co_await draw_from_all(n, d, std::move(donors));
+    std::vector<shared_linked> holders;
+    for (const auto& t : *all) {
+        if (t.index && t.index->root == wanted->root) holders.push_back(t.donor);
+    }
+    auto drawn = co_await draw_from_all(n, d, std::move(holders), std::move(donors));
     LONGHAUL_CO_TRY(drawn);
     downloaded_state out;
     out.state = d->state;
