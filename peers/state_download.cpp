@@ -48,9 +48,9 @@ struct download {
     }
     std::shared_ptr<model_state> state;
     download_plan plan;
-    core::wakeup changed;  ///< a piece has arrived or was given up
-    unsigned drawing = 0;  ///< lanes
-    core::error last;      ///< why a donor stopped
+    core::wakeup changed;                                                     ///< a piece has arrived or was given up
+    unsigned drawing = 0;                                                     ///< lanes
+    core::error last{errc::not_found, "nobody who holds the state is left"};  ///< why a donor stopped
     std::set<net::peer_key> brought;
 };
 using shared_download = std::shared_ptr<download>;
@@ -178,8 +178,10 @@ task<result<void>> draw_from_all(node& n, shared_download d, std::vector<shared_
     while (!d->plan.complete()) {
         std::vector<std::pair<shared_linked, std::uint32_t>> fresh;
         for (auto& donor : donors()) {
-            if (donor->applied != d->state->round || known.size() >= most_donors || !known.insert(donor).second)
-                continue;
+            if (donor->applied == d->state->round) holders.push_back(std::move(donor));
+        }
+        for (auto& donor : std::exchange(holders, {})) {
+            if (d->drawing >= most_donors * lanes || !known.insert(donor).second) continue;
             fresh.emplace_back(std::move(donor), static_cast<std::uint32_t>(known.size()));
         }
         // A lane of each in turn: a small state is shared, too.
