@@ -244,9 +244,9 @@ core::task<core::result<void>> train(node& n) {
         const auto chunk = r.first() / grid.elements;
         compress::rounding how;
         if (!last.empty()) how.before = last[chunk];
-        auto done = compress::encode(source, *codec, r, how, out, sums);
+        auto encoded = compress::encode(source, *codec, r, how, out, sums);
         if (!chunks.empty()) chunks[chunk].assign(out.begin(), out.end());
-        return done;
+        return encoded;
     };
     auto made = co_await n.held.contribute(encode, work);
     LONGHAUL_CO_TRY(made);
