@@ -462,6 +462,29 @@ TEST_CASE("EF21 and EControl train through the outer heavy ball, while a peer is
     }
 }
 
+TEST_CASE("what receivers hold of a peer is in its checkpoints, and a run of EF21 goes on from them", "[sim]") {
+    for (const auto* feedback : {"ef21", "econtrol"}) {
+        INFO(feedback);
+        auto c = coarse_run("topk-4/64", 20, 3);
+        c.outer.momentum = 0.9;
+        c.exchange.feedback = feedback;
+        c.checkpoint.every = 1;
+        small_run r(5);
+        r.start(c, 3, usual_line);
+        REQUIRE(r.until_round(8));
+        for (const auto* name : {"n0", "n1", "n2"}) {
+            r.w[name].kill();
+            const auto& files = r.w[name].disk().files();
+            CHECK(std::ranges::any_of(files, [](const auto& f) { return f.first.ends_with("/said.safetensors"); }));
+        }
+        r.w.run_for(1s);
+        for (const auto* name : {"n0", "n1", "n2"}) r.w[name].restart();
+        const auto problem = r.finish(20, "");
+        INFO(problem);
+        CHECK(problem.empty());
+    }
+}
+
 TEST_CASE("with feedback a payload that no round took comes whole, with a later one", "[sim]") {
     auto c = coarse_run("topk-64/4096", 8, 3);
     c.model.width = 65'536;
