@@ -153,10 +153,10 @@ protected:
         if (!g.factored()) return dense_.decode(wire(in), p.count, out.data());
         each_value(g, in, [out](std::size_t i, float v) { out[i] = v; });
     }
-    void add_piece(const piece& p, const std::byte* in, float factor, std::span<float> sum) const override {
+    void add_piece(const piece& p, const std::byte* in, float by, std::span<float> sum) const override {
         const geometry g(p);
-        if (!g.factored()) return dense_.add(wire(in), p.count, factor, sum.data());
-        each_value(g, in, [sum, factor](std::size_t i, float v) { sum[i] += factor * v; });
+        if (!g.factored()) return dense_.add(wire(in), p.count, by, sum.data());
+        each_value(g, in, [sum, by](std::size_t i, float v) { sum[i] += by * v; });
     }
 
 private:

@@ -49,10 +49,10 @@ struct exchange::stream {
     /// Puts a frame together that has arrived and is cut in two.
     void join(std::uint32_t f);
     core::mutable_bytes data(std::uint32_t f) { return frame(f).subspan(chunk_header_bytes); }
-    /// Verified frames from `from` on, at most `most`.
-    std::uint32_t run_from(std::uint32_t from, std::uint32_t most) const {
+    /// Verified frames from `first` on, at most `most`.
+    std::uint32_t run_from(std::uint32_t first, std::uint32_t most) const {
         std::uint32_t n = 0;
-        while (n < most && from + n < layout.count() && verified[from + n]) ++n;
+        while (n < most && first + n < layout.count() && verified[first + n]) ++n;
         return n;
     }
 };

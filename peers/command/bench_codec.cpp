@@ -1,10 +1,13 @@
-/// `longhaul bench codec`: what each codec takes in time and bytes, and what it loses, on one core and in memory.
+/// `longhaul bench codec`: what each codec takes in time and bytes, and what it loses, on one core and in memory; and
+/// how much faster two threads are.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "compress/feedback.hpp"
@@ -58,7 +61,16 @@ private:
     std::int64_t repeat_;
 };
 
-core::result<json> measure(const compress::codec& codec, const core::tensor_manifest& model,
+/// work(0) and work(1), each on a thread of its own.
+core::task<core::result<void>> on_two_threads(core::workers& workers, const std::function<void(std::uint32_t)>& work) {
+    const std::function<void()> even = [&work] { work(0); }, odd = [&work] { work(1); };
+    auto first = workers.run(even, {}), second = workers.run(odd, {});
+    auto done = co_await core::both(std::move(first), std::move(second));
+    LONGHAUL_CO_TRY(done.first);
+    co_return std::move(done.second);
+}
+
+core::result<json> measure(machine& here, const compress::codec& codec, const core::tensor_manifest& model,
                            std::span<const float> values, const codec_wishes& w, const stopwatch& watch) {
     const auto chunks = chunk_grid::of(model.elements(), codec).count();
     const compress::rounding how{w.stochastic, 1};
@@ -97,6 +109,19 @@ core::result<json> measure(const compress::codec& codec, const core::tensor_mani
             return compress::encode(source, codec, r, how, other[i], sums);
         });
     });
+    // The same in two threads, every other chunk each.
+    std::array<compress::mass_sums, 2> both_sums;
+    std::array<core::result<void>, 2> both_done{core::ok(), core::ok()};
+    const std::function<void(std::uint32_t)> every_other = [&](std::uint32_t which) {
+        for (auto i = which; i < chunks && both_done[which]; i += 2) {
+            const auto r = range_of_chunk(model, codec, i);
+            both_done[which] = compress::encode(source, codec, r, how, other[i], both_sums[which]);
+        }
+    };
+    core::result<void> ran = core::ok();
+    const double two_seconds = watch.best([&] { ran = here.run(on_two_threads(here.workers, every_other)); });
+    LONGHAUL_TRY(ran);
+    for (const auto& half : both_done) LONGHAUL_TRY(half);
     std::ranges::fill(sum, 0.0F);
     double lost = 0, all = 0;
     each_chunk([&](const compress::range& r, std::uint32_t i) {
@@ -114,21 +139,22 @@ core::result<json> measure(const compress::codec& codec, const core::tensor_mani
     j["bits_per_element"] = static_cast<double>(bytes) * 8 / static_cast<double>(values.size());
     j["encode_bytes_per_second"] = raw / encode_seconds;
     j["feedback_bytes_per_second"] = raw / feedback_seconds;
+    j["two_threads_bytes_per_second"] = raw / two_seconds;
     j["decode_bytes_per_second"] = raw / add_seconds;
     j["relative_error"] = std::sqrt(lost / all);
     return j;
 }
 
 core::result<int> bench(const codec_wishes& w) {
-    const machine here(1);
+    machine here(2);
     const stopwatch watch(here.clock, w.repeat);
     const auto n = static_cast<std::size_t>(w.elements);
     std::vector<core::tensor_spec> specs(1);
     specs[0].name = "w";
     // Rows, for codecs that look at matrices.
-    constexpr std::int64_t row = 1024;
+    constexpr std::int64_t width = 1024;
     specs[0].shape = {1, w.elements};
-    if (w.elements % row == 0) specs[0].shape = {w.elements / row, row};
+    if (w.elements % width == 0) specs[0].shape = {w.elements / width, width};
     LONGHAUL_TRY_ASSIGN(const auto model, core::tensor_manifest::make(std::move(specs)));
     const auto values = values_of(n);
     core::flat_buffer copy(n);
@@ -137,20 +163,22 @@ core::result<int> bench(const codec_wishes& w) {
     copy = {};
     json all = json::array();
     if (!w.as_json)
-        fmt::print("{} elements, kernels {}, memcpy {:.1f} GB/s; GB of f32 a second\n{:<14}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
-                   n, compress::best_kernels().name, memcpy_speed * 1e-9, "codec", "bits", "encode", "with ef", "add",
-                   "error");
+        fmt::print(
+            "{} elements, kernels {}, memcpy {:.1f} GB/s; GB of f32 a second\n{:<14}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
+            n, compress::best_kernels().name, memcpy_speed * 1e-9, "codec", "bits", "encode", "with ef", "2 cores",
+            "add", "error");
     for (const auto& name : w.codecs.empty() ? compress::codec_names() : w.codecs) {
         LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(name));
-        LONGHAUL_TRY_ASSIGN(auto row, measure(*codec, model, values, w, watch));
+        LONGHAUL_TRY_ASSIGN(auto row, measure(here, *codec, model, values, w, watch));
         row["memcpy_bytes_per_second"] = memcpy_speed;
         row["elements"] = n;
         row["rounding"] = w.stochastic ? "stochastic" : "nearest";
         row["kernels"] = compress::best_kernels().name;
         if (!w.as_json) {
-            fmt::print("{:<14}{:>9.3f}{:>9.2f}{:>9.2f}{:>9.2f}{:>9.4f}\n", name, row["bits_per_element"].get<double>(),
-                       row["encode_bytes_per_second"].get<double>() * 1e-9,
+            fmt::print("{:<14}{:>9.3f}{:>9.2f}{:>9.2f}{:>9.2f}{:>9.2f}{:>9.4f}\n", name,
+                       row["bits_per_element"].get<double>(), row["encode_bytes_per_second"].get<double>() * 1e-9,
                        row["feedback_bytes_per_second"].get<double>() * 1e-9,
+                       row["two_threads_bytes_per_second"].get<double>() * 1e-9,
                        row["decode_bytes_per_second"].get<double>() * 1e-9, row["relative_error"].get<double>());
             std::fflush(stdout);
         }

@@ -1,4 +1,4 @@
-"""Codecs: time, bits and error of each, beside memcpy and what torch does for the same, on one core
+"""Codecs: time, bits and error of each, beside memcpy and what torch does for the same, on one core and on two
 
 usage: scripts/bench codec [--elements N] [--repeat N] [--save]
 
@@ -66,16 +66,20 @@ def processor() -> str:
 
 def table(rows: list[dict], others: list[tuple[str, float]]) -> str:
     memcpy = rows[0]["memcpy_bytes_per_second"]
-    text = "| codec | bits | encode | of memcpy | with feedback | decode and add | relative error |\n"
-    text += "|---|---|---|---|---|---|---|\n"
+    text = "| codec | bits | encode | of memcpy | feedback | two threads | decode and add | relative error |\n"
+    text += "|---|---|---|---|---|---|---|---|\n"
     for r in rows:
-        encode, both, add = (r[f"{what}_bytes_per_second"] for what in ("encode", "feedback", "decode"))
+        kinds = ("encode", "feedback", "two_threads", "decode")
+        encode, both, two, add = (r[f"{what}_bytes_per_second"] for what in kinds)
         text += (
             f"| `{r['codec']}` | {r['bits_per_element']:.3f} | {encode * 1e-9:.2f} | {encode / memcpy:.0%} "
-            f"| {both * 1e-9:.2f} | {add * 1e-9:.2f} | {r['relative_error']:.4f} |\n"
+            f"| {both * 1e-9:.2f} | {two * 1e-9:.2f}, {two / both:.2f} × "
+            f"| {add * 1e-9:.2f} | {r['relative_error']:.4f} |\n"
         )
-    text += f"| memcpy | | {memcpy * 1e-9:.2f} | | | | |\n"
-    return text + "".join(f"| {name} | | {speed:.2f} | {speed * 1e9 / memcpy:.0%} | | | |\n" for name, speed in others)
+    text += f"| memcpy | | {memcpy * 1e-9:.2f} | | | | | |\n"
+    for name, speed in others:
+        text += f"| {name} | | {speed:.2f} | {speed * 1e9 / memcpy:.0%} | | | | |\n"
+    return text
 
 
 def draw(rows: list[dict]) -> None:

@@ -18,8 +18,8 @@ def test_every_codec_has_a_row(daemon):
     rows = {r["codec"]: r for r in bench(daemon, "--elements", "1000000")}
     assert {"f32", "bf16", "int8", "int4", "e3m0", "topk-64/4096"} <= set(rows)
     for r in rows.values():
-        for speed in ("encode_bytes_per_second", "decode_bytes_per_second", "memcpy_bytes_per_second"):
-            assert r[speed] > 0
+        for what in ("encode", "feedback", "two_threads", "decode", "memcpy"):
+            assert r[f"{what}_bytes_per_second"] > 0
     # Chunk headers are counted: 219 bytes for each of the 62 chunks.
     assert rows["f32"]["bits_per_element"] == pytest.approx(32 + 62 * 219 * 8 / 1e6, rel=1e-3)
     assert rows["f32"]["relative_error"] == 0

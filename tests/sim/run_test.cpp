@@ -442,6 +442,49 @@ TEST_CASE("with feedback the coarse codecs train, while a peer is killed: residu
     }
 }
 
+TEST_CASE("EF21 and EControl train through the outer heavy ball, while a peer is killed", "[sim]") {
+    for (const auto* feedback : {"ef21", "econtrol"}) {
+        INFO(feedback);
+        auto c = coarse_run("topk-4/64", 40, 4);
+        c.outer.momentum = 0.9;
+        c.exchange.feedback = feedback;
+        c.exchange.gain = 0.1;
+        small_run r(3);
+        r.start(c, 4, usual_line);
+        REQUIRE(r.until_round(9));
+        r.w["n2"].kill();
+        const auto problem = r.finish(40, "n2");
+        INFO(problem);
+        CHECK(problem.empty());
+        const auto losses = losses_of(r.w["n0"]);
+        REQUIRE(losses.size() >= 3);
+        CHECK(losses.back() < 0.95 * losses.front());
+    }
+}
+
+TEST_CASE("what receivers hold of a peer is in its checkpoints, and a run of EF21 goes on from them", "[sim]") {
+    for (const auto* feedback : {"ef21", "econtrol"}) {
+        INFO(feedback);
+        auto c = coarse_run("topk-4/64", 20, 3);
+        c.outer.momentum = 0.9;
+        c.exchange.feedback = feedback;
+        c.checkpoint.every = 1;
+        small_run r(5);
+        r.start(c, 3, usual_line);
+        REQUIRE(r.until_round(8));
+        for (const auto* name : {"n0", "n1", "n2"}) {
+            r.w[name].kill();
+            const auto& files = r.w[name].disk().files();
+            CHECK(std::ranges::any_of(files, [](const auto& f) { return f.first.ends_with("/said.safetensors"); }));
+        }
+        r.w.run_for(1s);
+        for (const auto* name : {"n0", "n1", "n2"}) r.w[name].restart();
+        const auto problem = r.finish(20, "");
+        INFO(problem);
+        CHECK(problem.empty());
+    }
+}
+
 TEST_CASE("with feedback a payload that no round took comes whole, with a later one", "[sim]") {
     auto c = coarse_run("topk-64/4096", 8, 3);
     c.model.width = 65'536;
