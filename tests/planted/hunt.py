@@ -4,8 +4,8 @@ usage: tests/planted/hunt.py [--only NAME…] [--seeds N] [--save | --open]
 
 A bug counts when all unit tests still pass with it, and some seed fails with it that does not fail without it. --save
 writes docs/results/planted.json and the table of docs/SIMULATION.md; what an earlier call saved of other bugs stays.
-Exit code 0 only if every bug counts and is found. --open hunts the bugs of open.toml, which nobody has found yet: what is
-found there moves to bugs.toml.
+Exit code 0 only if every bug counts and is found. --open hunts the bugs of open.toml, which nobody has found yet: what
+is found there moves to bugs.toml.
 """
 
 from __future__ import annotations
