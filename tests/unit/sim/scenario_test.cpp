@@ -151,7 +151,7 @@ TEST_CASE("all presets have a rate, a delay and a source") {
             fmt::format("| {} | {:g} / {:g} Mbit/s | {:g} ", preset.name, preset.line.up.bits_per_second / 1e6,
                         preset.line.down.bits_per_second / 1e6, delay_in_words(preset.line.delay));
         CHECK_THAT(published, Catch::Matchers::Contains(row));
-        CHECK_THAT(published, Catch::Matchers::Contains(preset.source));
+        CHECK_THAT(published, Catch::Matchers::Contains(std::string(preset.source)));
         CHECK(good(fmt::format("[[peer]]\nname = \"a\"\npreset = \"{}\"\n", preset.name)).net.peers.size() == 1);
     }
 }
