@@ -169,10 +169,10 @@ task<result<void>> draw(node& n, shared_download d, shared_linked donor, std::ui
 }
 
 /// From those who keep that very state for us. Donors come and go while it lasts: a newcomer is linked with one of them
-/// first. Whoever is at that round takes part, too; until nobody has been left for a while.
-task<result<void>> draw_from_all(node& n, shared_download d, std::vector<shared_linked> holders,
-                                 donors_question donors) {
-    core::scope drawing(n.env.executor);
+/// first. Whoever is at that round takes part, too; until nobody has been left for a while. A child of `drawing`
+/// itself.
+task<result<void>> keep_drawing(node& n, shared_download d, std::vector<shared_linked> holders, donors_question donors,
+                                core::scope& drawing) {
     std::set<shared_linked> known;
     auto deserted = n.env.clock.now();
     while (!d->plan.complete()) {
@@ -194,16 +194,25 @@ task<result<void>> draw_from_all(node& n, shared_download d, std::vector<shared_
         if (d->drawing > 0) deserted = now;
         if (now - deserted > desertion) break;
         auto woken = co_await n.changed.wait(n.env.clock, now + until_next_look);
-        if (!woken && woken.error().code != errc::timeout) {
-            drawing.cancel();
-            auto ended = co_await drawing.join();
-            co_return woken;
-        }
+        if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
     drawing.cancel();
-    auto ended = co_await drawing.join();
-    if (d->plan.complete()) co_return ok();
-    co_return fail(d->last);
+    co_return ok();
+}
+
+/// Until all who were asked have told their states, or enough. A child of `asking` itself.
+task<result<void>> until_told(node& n, std::shared_ptr<std::vector<told>> all, core::scope& asking) {
+    const auto begun = n.env.clock.now();
+    const auto everybody = [&all] { return std::ranges::all_of(*all, &told::answered); };
+    const auto somebody = [&] { return everybody() || most_held(*all).has_value(); };
+    auto waited = co_await core::wait_until(n.changed, somebody);
+    LONGHAUL_CO_TRY(waited);
+    const auto now = n.env.clock.now();
+    waited =
+        co_await core::wait_until(n.changed, everybody, n.env.clock, now + std::min(others_tell, 2 * (now - begun)));
+    if (!waited && waited.error().code != errc::timeout) co_return waited;
+    asking.cancel();
+    co_return ok();
 }
 
 }  // namespace
@@ -214,21 +223,11 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
         if (all->size() < most_donors) all->push_back({std::move(donor), std::nullopt, false});
     }
     if (all->empty()) co_return fail(errc::not_found, "no linked peer holds a state that would do");
-    const auto begun = n.env.clock.now();
     core::scope asking(n.env.executor);
     for (std::size_t i = 0; i < all->size(); ++i) asking.spawn_isolated("index", ask_one(n, all, i, would_do));
-    const auto everybody = [&all] { return std::ranges::all_of(*all, &told::answered); };
-    const auto somebody = [&] { return everybody() || most_held(*all).has_value(); };
-    auto waited = co_await core::wait_until(n.changed, somebody);
-    if (waited) {
-        const auto now = n.env.clock.now();
-        const auto more = std::min(others_tell, 2 * (now - begun));
-        waited = co_await core::wait_until(n.changed, everybody, n.env.clock, now + more);
-        if (!waited && waited.error().code == errc::timeout) waited = ok();
-    }
-    asking.cancel();
+    asking.spawn("waiting", until_told(n, all, asking));
     auto asked = co_await asking.join();
-    LONGHAUL_CO_TRY(waited);
+    LONGHAUL_CO_TRY(asked);
     const auto wanted = most_held(*all);
     if (!wanted) co_return fail(errc::not_found, "no linked peer has a state that would do");
 
@@ -237,8 +236,11 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     for (const auto& t : *all) {
         if (t.index && t.index->root == wanted->root) holders.push_back(t.donor);
     }
-    auto drawn = co_await draw_from_all(n, d, std::move(holders), std::move(donors));
+    core::scope drawing(n.env.executor);
+    drawing.spawn("drawing", keep_drawing(n, d, std::move(holders), std::move(donors), drawing));
+    auto drawn = co_await drawing.join();
     LONGHAUL_CO_TRY(drawn);
+    if (!d->plan.complete()) co_return fail(d->last);
     downloaded_state out;
     out.state = d->state;
     out.bytes = (d->state->anchor.size() + d->state->momentum.size()) * sizeof(float);
