@@ -6,10 +6,9 @@ namespace longhaul::peers {
 
 namespace {
 
-/// A piece that takes so many times as long as others, and this on top, is worth the bytes of a second one.
-constexpr double slow_factor = 3;
-constexpr double slow_seconds = 1;
-/// Until a piece has arrived, nobody knows how long they take.
+/// A piece that takes so many times as long as another donor's, and this on top, is worth the bytes of a second one.
+constexpr double slow_factor = 2, slow_seconds = 0.05;
+/// For a donor that has brought nothing yet.
 constexpr double first_seconds = 10;
 
 }  // namespace
@@ -23,39 +22,42 @@ download_plan::download_plan(std::uint32_t chunks, std::uint32_t per_piece) : pe
     left_ = parts_.size();
 }
 
-core::duration download_plan::patience() const {
-    return core::from_seconds(mean_seconds_ > 0 ? slow_factor * mean_seconds_ + slow_seconds : first_seconds);
+core::duration download_plan::patience(std::uint32_t donor) const {
+    const auto known = seconds_.find(donor);
+    return core::from_seconds(known == seconds_.end() ? first_seconds : slow_factor * known->second + slow_seconds);
 }
 
 std::optional<state_piece> download_plan::next(std::uint32_t donor, core::time_point now) {
     part* found = nullptr;
     for (auto& p : parts_) {
-        if (p.here || p.donors.contains(donor)) continue;
-        if (p.donors.empty()) {
+        if (p.here || p.asked.contains(donor)) continue;
+        if (p.asked.empty()) {
             found = &p;
             break;
         }
-        const bool overdue = p.donors.size() == 1 && now - p.asked > patience();
-        if (overdue && (found == nullptr || p.asked < found->asked)) found = &p;
+        const auto since = p.asked.begin()->second;
+        const bool overdue = p.asked.size() == 1 && now - since > patience(donor);
+        if (overdue && (found == nullptr || since < found->asked.begin()->second)) found = &p;
     }
     if (found == nullptr) return std::nullopt;
-    if (found->donors.empty()) found->asked = now;
-    found->donors.insert(donor);
+    found->asked.emplace(donor, now);
     return found->piece;
 }
 
-void download_plan::arrived(const state_piece& p, core::time_point now) {
+void download_plan::arrived(std::uint32_t donor, const state_piece& p, core::time_point now) {
     auto& known = parts_[p.first / per_piece_];
     if (std::exchange(known.here, true)) return;
-    known.donors.clear();
+    if (const auto asked = known.asked.find(donor); asked != known.asked.end()) {
+        auto& mean = seconds_[donor];
+        mean += (core::to_seconds(now - asked->second) - mean) / (mean > 0 ? 4 : 1);
+    }
+    known.asked.clear();
     --left_;
     here_ += p.count;
-    const double seconds = core::to_seconds(now - known.asked);
-    mean_seconds_ += (seconds - mean_seconds_) / (mean_seconds_ > 0 ? 4 : 1);
 }
 
 void download_plan::given_up(std::uint32_t donor, const state_piece& p) {
-    parts_[p.first / per_piece_].donors.erase(donor);
+    parts_[p.first / per_piece_].asked.erase(donor);
 }
 
 }  // namespace longhaul::peers

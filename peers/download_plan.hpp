@@ -2,12 +2,12 @@
 /// Who of several donors is asked for which chunks of a state. Pure: times in, pieces out.
 ///
 /// Each donor is given the next piece when it has brought one, so that they share the work in proportion to what their
-/// lines carry. When all pieces are under way, one that takes far longer than pieces do is asked of a second donor; the
-/// first to bring it counts.
+/// lines carry. When all pieces are under way, one that takes clearly longer than a donor without work needs for a
+/// piece is asked of that one, too; the first to bring it counts.
 
 #include <cstdint>
+#include <map>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "core/clock.hpp"
@@ -28,8 +28,8 @@ public:
     /// What to ask of that donor now; it may have several pieces under way. Nothing: ask again later, or when a piece
     /// has arrived or was given up.
     std::optional<state_piece> next(std::uint32_t donor, core::time_point now);
-    /// All of it is here and checked.
-    void arrived(const state_piece& p, core::time_point now);
+    /// That donor has brought it, and it was checked.
+    void arrived(std::uint32_t donor, const state_piece& p, core::time_point now);
     /// That donor will not bring it.
     void given_up(std::uint32_t donor, const state_piece& p);
     bool has(const state_piece& p) const { return parts_[p.first / per_piece_].here; }
@@ -40,17 +40,16 @@ public:
 private:
     struct part {
         state_piece piece;
-        std::set<std::uint32_t> donors;  ///< who was asked and has not brought it
-        core::time_point asked{};        ///< of the first of them
+        std::map<std::uint32_t, core::time_point> asked;  ///< who was asked and has not brought it, and when
         bool here = false;
     };
-    core::duration patience() const;
+    core::duration patience(std::uint32_t donor) const;
 
     std::uint32_t per_piece_;
     std::vector<part> parts_;
     std::size_t left_ = 0;
     std::uint32_t here_ = 0;
-    double mean_seconds_ = 0;  ///< of pieces that arrived
+    std::map<std::uint32_t, double> seconds_;  ///< of each donor's pieces, the mean of the latest
 };
 
 }  // namespace longhaul::peers

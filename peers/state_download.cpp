@@ -113,7 +113,7 @@ bool put(model_state& s, const state_piece& piece, core::const_bytes bytes) {
 }
 
 /// Asks for a piece and waits until it is here, from that donor or another one.
-task<result<void>> bring(node& n, shared_download d, shared_linked donor, state_piece piece) {
+task<result<void>> bring(node& n, shared_download d, shared_linked donor, std::uint32_t which, state_piece piece) {
     fetch_message what;
     what.kind = fetch_kind::state_chunks;
     what.generation = d->state->generation;
@@ -135,7 +135,7 @@ task<result<void>> bring(node& n, shared_download d, shared_linked donor, state_
                        piece.first, piece.first + piece.count - 1, d->state->round);
     }
     d->brought.insert(donor->link->remote().key);
-    d->plan.arrived(piece, n.env.clock.now());
+    d->plan.arrived(which, piece, n.env.clock.now());
     co_return ok();
 }
 
@@ -147,7 +147,7 @@ task<result<void>> draw_pieces(node& n, shared_download d, shared_linked donor, 
             if (!woken && woken.error().code != errc::timeout) co_return woken;
             continue;
         }
-        auto brought = co_await bring(n, d, donor, *piece);
+        auto brought = co_await bring(n, d, donor, which, *piece);
         if (!brought) d->plan.given_up(which, *piece);
         d->changed.notify();
         if (d->plan.complete()) n.changed.notify();

@@ -320,7 +320,7 @@ def mutations(payloads: int = 10_000_000) -> Count:
     program = ROOT / "build" / "dev" / "tests" / "unit" / "compress" / "mutation_test"
 
     def share(seed: int) -> Count:
-        wishes = {"LONGHAUL_MUTATIONS": str(payloads // JOBS), "LONGHAUL_MUTATIONS_SEED": str(seed)}
+        wishes = {"MUTATIONS": str(payloads // JOBS), "MUTATIONS_SEED": str(seed)}
         return check(f"mutations: seed {seed}", run(program, env=wishes))
 
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:

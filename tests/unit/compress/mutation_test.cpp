@@ -16,7 +16,7 @@ using namespace longhaul::compress::testing;
 namespace {
 
 std::uint64_t wanted_mutations() {
-    const char* wish = std::getenv("LONGHAUL_MUTATIONS");
+    const char* wish = std::getenv("MUTATIONS");
     return wish == nullptr ? 40'000 : std::stoull(wish);
 }
 
@@ -48,8 +48,7 @@ void mutate(byte_vector& wire, seeded_entropy& random) {
 
 TEST_CASE("damaged payloads of every codec are refused and change nothing, or are read as finite numbers") {
     const auto model = *tensor_manifest::make({{"a", {90, 64}}, {"bias", {9}}, {"b", {100, 80}}});
-    seeded_entropy random(
-        std::getenv("LONGHAUL_MUTATIONS_SEED") == nullptr ? 1 : std::stoull(std::getenv("LONGHAUL_MUTATIONS_SEED")));
+    seeded_entropy random(std::getenv("MUTATIONS_SEED") == nullptr ? 1 : std::stoull(std::getenv("MUTATIONS_SEED")));
     const auto names = codec_names();
     std::uint64_t refused = 0, read = 0;
     constexpr std::uint64_t of_one = 100;  // mutations of one payload

@@ -23,13 +23,13 @@ TEST_CASE("every chunk is asked for once while donors bring what they are asked 
     CHECK(*b == state_piece{4, 4});
     CHECK(*c == state_piece{8, 2});
     CHECK_FALSE(plan.next(1, now));
-    plan.arrived(*a, now + 1s);
-    plan.arrived(*c, now + 1s);
+    plan.arrived(0, *a, now + 1s);
+    plan.arrived(0, *c, now + 1s);
     CHECK(plan.chunks_here() == 6);
     CHECK_FALSE(plan.complete());
-    plan.arrived(*b, now + 1s);
+    plan.arrived(1, *b, now + 1s);
     CHECK(plan.complete());
-    plan.arrived(*b, now + 1s);
+    plan.arrived(1, *b, now + 1s);
     CHECK(plan.chunks_here() == 10);
 }
 
@@ -43,23 +43,24 @@ TEST_CASE("what a donor gives up goes to another one") {
     CHECK(plan.next(1, now) == state_piece{0, 1});
 }
 
-TEST_CASE("a piece that takes far longer than others is asked of one more donor, and the first to bring it counts") {
+TEST_CASE("a piece that takes far longer than another donor's is asked of that one, and the first to bring it counts") {
     download_plan plan(3, 1);
     core::time_point now{};
     REQUIRE(plan.next(0, now));
     REQUIRE(plan.next(1, now));
     REQUIRE(plan.next(1, now));
     now += 1s;
-    plan.arrived({1, 1}, now);
-    plan.arrived({2, 1}, now);
+    plan.arrived(1, {1, 1}, now);
+    plan.arrived(1, {2, 1}, now);
     CHECK_FALSE(plan.next(1, now));
-    now += 3s;  // three times a second, and one more, since it was asked for
+    now += 1050ms;  // twice a second, and a little more, since it was asked for
     CHECK_FALSE(plan.next(1, now));
     now += 1ms;
     CHECK_FALSE(plan.next(0, now));  // the one that is slow itself
+    CHECK_FALSE(plan.next(2, now));  // nobody knows how fast this one is
     CHECK(plan.next(1, now) == state_piece{0, 1});
-    CHECK_FALSE(plan.next(2, now));  // two are enough
-    plan.arrived({0, 1}, now);
+    CHECK_FALSE(plan.next(2, now + 1h));  // two are enough
+    plan.arrived(0, {0, 1}, now);
     CHECK(plan.has({0, 1}));
     CHECK(plan.complete());
 }
@@ -94,7 +95,7 @@ TEST_CASE("donors share a download in proportion to their lines, through the dea
         if (f.donor == 2 && dead) {
             plan.given_up(2, f.piece);
         } else {
-            plan.arrived(f.piece, core::time_point(core::from_seconds(now)));
+            plan.arrived(f.donor, f.piece, core::time_point(core::from_seconds(now)));
             brought[f.donor] += f.piece.count;
         }
         if (!dead && plan.chunks_here() > 280) dead = true;
