@@ -86,7 +86,7 @@ void stripes::asked(unsigned count) {
 bool stripes::warming() const {
     if (closed_ || !options_.warm || count_.filled() || guard_.limit() > 0 || outgoing_.backlog()) return false;
     const auto awaited = outgoing_.awaited_bytes();
-    return awaited >= worth_warming && padding_sent_ < awaited / padding_share;
+    return awaited >= worth_warming && padding_sent_ + data_piece <= awaited / padding_share;
 }
 
 void stripes::notice_warmth() {
@@ -455,7 +455,12 @@ task<result<void>> stripes::read(stripe& s) {
         auto next = co_await s.connection->next_record();
         LONGHAUL_CO_TRY(next);
         if (next->is(record_type::end)) co_return core::fail(errc::closed, "the bulk connection ended");
-        if (next->type == code(channel_record::idle)) continue;
+        if (next->type == code(channel_record::idle)) {
+            padding_received_ += next->payload.size();
+            if (padding_received_ <= incoming_.accepted_bytes() / padding_share) continue;
+            co_return core::fail(errc::protocol, "{} bytes of padding came for {} that were accepted",
+                                 padding_received_, incoming_.accepted_bytes());
+        }
         if (next->type != code(channel_record::segment)) {
             co_return core::fail(errc::protocol, "a record of type {} with {} bytes came on a bulk connection",
                                  next->type, next->payload.size());

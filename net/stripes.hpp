@@ -146,7 +146,7 @@ private:
     core::time_point dial_at_{};
     std::optional<core::time_point> surplus_since_;
     stripe_totals past_;
-    std::uint64_t padding_sent_ = 0;
+    std::uint64_t padding_sent_ = 0, padding_received_ = 0;
     std::optional<std::pair<core::time_point, std::uint64_t>> warming_since_;  ///< and the padding sent before
 
     stream_count count_;

@@ -363,6 +363,7 @@ result<std::shared_ptr<incoming_transfer>> incoming_transfers::accept(const std:
                     destination.size(), t->bytes);
     }
     t->accepted = true;
+    accepted_bytes_ += t->bytes;
     t->destination = destination;
     t->on_arrival = std::move(on_arrival);
     t->have.assign(segments_of(t->bytes), false);

@@ -250,6 +250,8 @@ public:
     /// The next report to send, if some segment is unreported.
     std::optional<wire::transfer_progress> report();
     bool has_report() const { return unreported_ > 0; }
+    /// The sizes of all transfers that were ever accepted.
+    std::uint64_t accepted_bytes() const { return accepted_bytes_; }
     /// Transfers of which something has arrived and that are not over.
     std::size_t active() const { return active_; }
 
@@ -265,6 +267,7 @@ private:
     std::uint64_t last_id_ = 0;
     std::size_t unreported_ = 0;  ///< transfers with unreported segments
     std::size_t active_ = 0;      ///< kept, because each data record asks
+    std::uint64_t accepted_bytes_ = 0;
 };
 
 }  // namespace longhaul::net

@@ -175,7 +175,7 @@ core::task<core::result<void>> take_state(node& n) {
     core::event e("catch_up");
     e.with("generation", n.state->generation).with("round", n.state->round);
     e.with("from", fmt::format("{}", fmt::join(names, ", "))).with("donors", std::uint64_t{names.size()});
-    e.with("bytes", downloaded->bytes);
+    e.with("bytes", std::uint64_t{(n.state->anchor.size() + n.state->momentum.size()) * sizeof(float)});
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
     n.emit(std::move(e));
     // From now on this node holds a copy of the run, whatever becomes of the others.

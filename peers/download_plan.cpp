@@ -53,7 +53,6 @@ void download_plan::arrived(std::uint32_t donor, const state_piece& p, core::tim
     }
     known.asked.clear();
     --left_;
-    here_ += p.count;
 }
 
 void download_plan::given_up(std::uint32_t donor, const state_piece& p) {

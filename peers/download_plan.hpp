@@ -34,8 +34,6 @@ public:
     void given_up(std::uint32_t donor, const state_piece& p);
     bool has(const state_piece& p) const { return parts_[p.first / per_piece_].here; }
     bool complete() const { return left_ == 0; }
-    /// Chunks that are here.
-    std::uint32_t chunks_here() const { return here_; }
 
 private:
     struct part {
@@ -48,7 +46,6 @@ private:
     std::uint32_t per_piece_;
     std::vector<part> parts_;
     std::size_t left_ = 0;
-    std::uint32_t here_ = 0;
     std::map<std::uint32_t, double> seconds_;  ///< of each donor's pieces, the mean of the latest
 };
 

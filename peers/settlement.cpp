@@ -18,17 +18,19 @@ float settlement::beta_for(std::uint64_t generation, std::uint64_t round) const 
     return decayed_for_ == std::pair(generation, round) ? 1.0F : rule_.beta;
 }
 
-float settlement::repeats_of(const carried_mass& mass) const {
-    float left = rule_.repeats;
+float settlement::left_of(const carried_mass& mass) const {
+    float left = 1;
     for (auto i = mass.moves; i < moves_ && left > 0; ++i) left *= rule_.repeats;
     return left;
 }
 
+float settlement::repeats_of(const carried_mass& mass) const { return rule_.repeats * left_of(mass); }
+
 core::flat_buffer settlement::said() const {
     if (!(rule_.repeats > 0)) return {};
     auto now = carry_.velocity;
-    for (auto i = carry_.moves; i < moves_; ++i)
-        for (float& v : now) v *= rule_.repeats;
+    const float left = left_of(carry_);
+    for (float& v : now) v *= left;
     return now;
 }
 

@@ -92,6 +92,8 @@ public:
     mass_account account() const;
 
 private:
+    /// What the commits since then have left of `mass.velocity` in the receivers' momentum.
+    float left_of(const carried_mass& mass) const;
     compress::feedback_rule rule_;
     carried_mass carry_;
     std::optional<pending_payload> pending_;

@@ -43,8 +43,6 @@ struct download {
           plan(static_cast<std::uint32_t>(wanted.leaves.size()), wanted.leaves.size() < large ? 1 : chunks_per_piece),
           changed(n.env.executor) {
         static_cast<state_index&>(*state) = std::move(wanted);
-        state->anchor.resize(n.tensors().elements());
-        state->momentum.resize(n.tensors().elements());
     }
     std::shared_ptr<model_state> state;
     download_plan plan;
@@ -232,6 +230,12 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     if (!wanted) co_return fail(errc::not_found, "no linked peer has a state that would do");
 
     const auto d = std::make_shared<download>(n, *wanted);
+    const auto make_room = [&] {
+        d->state->anchor.resize(n.tensors().elements());
+        d->state->momentum.resize(n.tensors().elements());
+    };
+    auto made = co_await n.env.workers.run(make_room, 0s);
+    LONGHAUL_CO_TRY(made);
     std::vector<shared_linked> holders;
     for (const auto& t : *all) {
         if (t.index && t.index->root == wanted->root) holders.push_back(t.donor);
@@ -243,7 +247,6 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     if (!d->plan.complete()) co_return fail(d->last);
     downloaded_state out;
     out.state = d->state;
-    out.bytes = (d->state->anchor.size() + d->state->momentum.size()) * sizeof(float);
     out.donors.assign(d->brought.begin(), d->brought.end());
     co_return out;
 }

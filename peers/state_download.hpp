@@ -14,7 +14,6 @@ struct linked_peer;
 
 struct downloaded_state {
     shared_state state;
-    std::uint64_t bytes = 0;            ///< of its values
     std::vector<net::peer_key> donors;  ///< that brought something
 };
 

@@ -98,6 +98,8 @@ std::vector<crime> crimes() {
     all.push_back(on_control("connections asked for by their dialler", wire::streams_wanted{2}));
     all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
     all.push_back({"control record on bulk", true, message_type, 0, {}});
+    // An eighth of the 300,000 bytes that were accepted may be padding.
+    all.push_back({"more padding than may be", true, idle_type, 0, byte_vector(300'000 / 8 + 1)});
     all.push_back({"short header", true, segment_type, 0, byte_vector(19)});
     all.push_back({"segment of the unknown", true, segment_type, 0, segment_header(9, 0, 100)});
     all.push_back({"segment before accepted", true, segment_type, 0, segment_header(2, 0, 10)});
