@@ -577,6 +577,7 @@ link_stats link_impl::stats() const {
     const auto bytes = wire();
     s.wire_sent = bytes.sent;
     s.wire_received = bytes.received;
+    s.padding_sent = stripes_.padding_sent();
     s.goodput_up = up_.bytes_per_second();
     s.goodput_down = down_.bytes_per_second();
     s.goodput_up_cautious = up_.cautious();

@@ -32,6 +32,8 @@ constexpr auto look_often = std::chrono::milliseconds(25);
 /// Padding may cost this share of the transfers that wait for their bytes, and small ones gain nothing by it.
 constexpr std::uint64_t padding_share = 8;
 constexpr std::uint64_t worth_warming = 1024 * 1024;
+/// On a shorter path slow start is over at once.
+constexpr auto round_trip_worth_warming = std::chrono::milliseconds(2);
 /// Connection numbers that are remembered behind the greatest.
 constexpr std::uint32_t remembered = 1024;
 
@@ -84,7 +86,8 @@ void stripes::asked(unsigned count) {
 
 /// A transfer will go as soon as its bytes are made, and nobody knows yet what the path carries.
 bool stripes::warming() const {
-    if (closed_ || !options_.warm || count_.filled() || guard_.limit() > 0 || outgoing_.backlog()) return false;
+    if (closed_ || !options_.warm || rtt_least_ < round_trip_worth_warming) return false;
+    if (count_.filled() || guard_.limit() > 0 || outgoing_.backlog()) return false;
     const auto awaited = outgoing_.awaited_bytes();
     return awaited >= worth_warming && padding_sent_ + data_piece <= awaited / padding_share;
 }

@@ -87,6 +87,8 @@ public:
     std::uint64_t delivered_bytes() const { return delivered_bytes(totals()); }
     /// Of them, the bytes alone.
     wire_count wire() const;
+    /// Of the bytes sent, what warmed new connections (contents of records).
+    std::uint64_t padding_sent() const { return padding_sent_; }
 
 private:
     struct stripe {

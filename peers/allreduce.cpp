@@ -105,13 +105,13 @@ public:
         for (peer_number n = 1; n <= table.size(); ++n) out.push_back(n);
         return out;
     }
-    std::pair<std::uint64_t, std::uint64_t> wire() const {
-        std::pair<std::uint64_t, std::uint64_t> total{};
+    void count_traffic(allreduce_report& report) const {
         for (const auto& l : seen) {
-            total.first += l->stats().wire_sent;
-            total.second += l->stats().wire_received;
+            const auto stats = l->stats();
+            report.wire_sent += stats.wire_sent;
+            report.wire_received += stats.wire_received;
+            report.padding_sent += stats.padding_sent;
         }
-        return total;
     }
     lines_message lines() const {
         lines_message m;
@@ -503,7 +503,7 @@ task<result<void>> take_part(machine_part& m, net::endpoint bound, std::optional
         report = co_await lead(m, bound);
     }
     if (report) {
-        std::tie(report->wire_sent, report->wire_received) = m.wire();
+        m.count_traffic(*report);
         out = std::move(*report);
         // The last words are still on their way.
         auto slept = co_await m.env_.clock.sleep_for(settling_time);

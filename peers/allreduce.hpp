@@ -37,6 +37,7 @@ struct allreduce_report {
     std::string codec;
     core::digest checksum;                           ///< root of the last sum
     std::uint64_t wire_sent = 0, wire_received = 0;  ///< by this machine, all repetitions
+    std::uint64_t padding_sent = 0;                  ///< of wire_sent: what warmed new connections
 };
 
 /// `on_listening` is called with the bound address.

@@ -50,6 +50,7 @@ void print(const allreduce_report& r, bool as_json) {
     j["checksum"] = r.checksum.hex();
     j["wire_sent"] = r.wire_sent;
     j["wire_received"] = r.wire_received;
+    j["padding_sent"] = r.padding_sent;
     j["predicted_seconds"] = r.predicted_seconds;
     j["reason"] = r.reason;
     std::puts(core::json_text(j).c_str());

@@ -419,6 +419,7 @@ void print(const wishes& w, const measured& m) {
     j["pace"] = 8 * m.stats.pace;
     j["wire_sent"] = m.stats.wire_sent;
     j["wire_received"] = m.stats.wire_received;
+    j["padding_sent"] = m.stats.padding_sent;
     std::puts(core::json_text(j).c_str());
 }
 
