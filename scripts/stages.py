@@ -266,10 +266,17 @@ def planted() -> Count:
 
 
 def clang() -> Count:
-    """The same unit tests and simulations under clang-19: other coroutine code, other sanitizers."""
+    """The same unit tests under clang-19: other coroutine code, other sanitizers. Whole runs: a few drawn ones."""
     if not build("clang", unity=True):
         return check("clang: build", False)
-    return ctest("clang", "-LE", "slow|fuzz")
+    return ctest("clang", "-LE", "sim|slow|fuzz") + swarm("clang", 8)
+
+
+def clang_sim() -> Count:
+    """All simulations under clang-19."""
+    if not build("clang", unity=True):
+        return check("clang-sim: build", False)
+    return ctest("clang", "-L", "sim")
 
 
 def clang_tidy() -> Count:
@@ -328,8 +335,8 @@ def mutations(payloads: int = 10_000_000) -> Count:
 
 
 def nightly() -> Count:
-    """Each fuzzer for a minute, ten million damaged payloads, and the planted bugs."""
-    return fuzz(60) + mutations() + planted()
+    """Each fuzzer for a minute, ten million damaged payloads, simulations under clang-19, and the planted bugs."""
+    return fuzz(60) + mutations() + clang_sim() + planted()
 
 
 def corpus() -> Count:
@@ -360,7 +367,7 @@ def python() -> Count:
 
 
 EVERYTHING = (tidy, dev, headers, release, python, swarm, clang, clang_tidy, tsan, fuzz)
-BY_NAME = (nightly, corpus, mutations, planted, swarm_few)
+BY_NAME = (nightly, corpus, mutations, clang_sim, planted, swarm_few)
 STAGES: dict[str, Callable[[], Count]] = {s.__name__.replace("_", "-"): s for s in (*EVERYTHING, *BY_NAME)}
 QUICK = ["tidy", "dev", "swarm-few"]
 
