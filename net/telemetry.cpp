@@ -42,7 +42,9 @@ void goodput_meter::busy(core::time_point now) {
 
 void goodput_meter::add(std::uint64_t bytes, core::time_point now) {
     bytes_ += bytes;
-    if (busy_ && core::to_seconds(now - since_) >= window_seconds) sample(now);
+    const double seconds = busy_ ? core::to_seconds(now - since_) : 0;
+    // A thin line takes longer for as much.
+    if (seconds >= window_seconds && (bytes_ >= least_bytes || seconds >= longest_window)) sample(now);
 }
 
 void goodput_meter::idle(core::time_point now) {

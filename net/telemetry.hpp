@@ -42,6 +42,8 @@ class goodput_meter {
 public:
     /// Busy seconds after which a window becomes a sample; shorter ones count when the direction falls idle.
     static constexpr double window_seconds = 1.0;
+    /// One with fewer bytes than `least_bytes` goes on, for so long.
+    static constexpr double longest_window = 4.0;
     /// A window with fewer bytes measures latency, not goodput.
     static constexpr std::uint64_t least_bytes = 128 * 1024;
     /// Samples that count.

@@ -450,6 +450,16 @@ TEST_CASE("goodput counts busy time only") {
     m.add(1000, start + 200s + 10ms);  // too little to tell goodput from latency
     m.idle(start + 200s + 10ms);
     CHECK(m.bytes_per_second() == Approx(4e6));
+    // A thin line: no second brings enough, and yet it is measured.
+    goodput_meter thin;
+    thin.busy(start);
+    for (int i = 1; i <= 20; ++i) thin.add(40'000, start + i * 500ms);
+    CHECK(thin.bytes_per_second() == Approx(80'000));
+    // A trickle is none.
+    goodput_meter trickle;
+    trickle.busy(start);
+    for (int i = 1; i <= 20; ++i) trickle.add(1'000, start + i * 500ms);
+    CHECK(trickle.bytes_per_second() == 0);
 }
 
 TEST_CASE("quantiles are of the latest samples") {
