@@ -1,7 +1,6 @@
 #include "peers/aggregate.hpp"
 
 #include <bit>
-#include <cstring>
 
 #include "core/hash.hpp"
 
@@ -37,22 +36,55 @@ void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64
         leaves[i] = core::hash(core::bytes_of(values.subspan(grid.first(i), grid.size(i))));
 }
 
-core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                               const commit_record& commit, core::const_bytes bytes) {
-    if (bytes.size() != manifest.elements() * sizeof(float)) {
-        return fail(errc::malformed, "an aggregate of {} bytes instead of {}", bytes.size(), manifest.elements() * 4);
+namespace {
+
+/// All but values and leaves.
+aggregate named_by(const commit_record& commit, std::uint64_t generation) {
+    aggregate a;
+    a.generation = generation;
+    a.round = commit.round;
+    a.contributions = commit.contributions;
+    a.root = commit.aggregate_root;
+    return a;
+}
+
+core::result<void> check(const aggregate& a) {
+    if (root_of(a.contributions, a.leaves) == a.root) return core::ok();
+    return fail(errc::protocol, "the aggregate of round {} does not match its commit", a.round);
+}
+
+}  // namespace
+
+core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                              const commit_record& commit) {
+    auto a = std::make_shared<aggregate>(named_by(commit, generation));
+    a->values.resize(manifest.elements());
+    a->leaves = leaves_of(a->values);
+    LONGHAUL_TRY(check(*a));
+    return shared_aggregate(std::move(a));
+}
+
+std::uint64_t leaves_bytes(const core::tensor_manifest& manifest) {
+    return std::uint64_t{chunk_grid::of(manifest.elements()).count()} * core::digest{}.bytes.size();
+}
+
+core::byte_vector serialize_leaves(const aggregate& a) {
+    core::byte_writer out;
+    for (const auto& leaf : a.leaves) out.raw(leaf.bytes);
+    return out.take();
+}
+
+core::result<aggregate> parse_leaves(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                     const commit_record& commit, core::const_bytes bytes) {
+    if (bytes.size() != leaves_bytes(manifest)) {
+        return fail(errc::malformed, "leaves of {} bytes instead of {}", bytes.size(), leaves_bytes(manifest));
     }
-    auto out = std::make_shared<aggregate>();
-    out->generation = generation;
-    out->round = commit.round;
-    out->contributions = commit.contributions;
-    out->values.resize(manifest.elements());
-    std::memcpy(out->values.data(), bytes.data(), bytes.size());
-    out->root = root_of(out->contributions, leaves_of(out->values));
-    if (out->root != commit.aggregate_root) {
-        return fail(errc::protocol, "the aggregate of round {} does not match its commit", commit.round);
-    }
-    return shared_aggregate(std::move(out));
+    auto a = named_by(commit, generation);
+    a.leaves.resize(chunk_grid::of(manifest.elements()).count());
+    core::byte_reader in(bytes);
+    for (auto& leaf : a.leaves) LONGHAUL_TRY(in.copy_to(leaf.bytes));
+    LONGHAUL_TRY(check(a));
+    return a;
 }
 
 }  // namespace longhaul::peers

@@ -13,7 +13,8 @@ struct aggregate {
     std::uint64_t round = 0;
     std::vector<contribution> contributions;  ///< in the order of summation
     core::flat_buffer values;
-    core::digest root;  ///< of contributions and values
+    std::vector<core::digest> leaves;  ///< hashes of the values' chunks, in the model's grid
+    core::digest root;                 ///< of contributions and values
 };
 using shared_aggregate = std::shared_ptr<const aggregate>;
 
@@ -26,8 +27,15 @@ std::vector<core::digest> leaves_of(std::span<const float> values);
 void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64_t count,
                  std::vector<core::digest>& leaves);
 
-/// A foreign aggregate's bytes (f32 values), checked against the commit that names it. CPU work.
-core::result<shared_aggregate> parse_aggregate(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                               const commit_record& commit, core::const_bytes bytes);
+/// The aggregate that a commit without contributions names. CPU work.
+core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                              const commit_record& commit);
+
+/// The leaves as a holder sends them. Parsing checks them against the commit that names their aggregate, and gives it
+/// without its values.
+std::uint64_t leaves_bytes(const core::tensor_manifest& manifest);
+core::byte_vector serialize_leaves(const aggregate& a);
+core::result<aggregate> parse_leaves(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                     const commit_record& commit, core::const_bytes bytes);
 
 }  // namespace longhaul::peers

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "peers/aggregate_download.hpp"
 #include "peers/node.hpp"
 #include "peers/state_download.hpp"
 
@@ -43,8 +44,7 @@ std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::
         if (has && !peer->observer && n.led().find(key) != nullptr) out.push_back(peer);
     }
     const auto speed = [](const shared_linked& peer) {
-        const auto measured = peer->link->stats().goodput_down;
-        return measured > 0 ? measured : std::numeric_limits<double>::infinity();
+        return peer->brought_per_second > 0 ? peer->brought_per_second : std::numeric_limits<double>::infinity();
     };
     std::ranges::stable_sort(out, std::greater{}, speed);
     return out;
@@ -61,10 +61,7 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     if (done.commit.contributions.empty()) {
         // Everybody knows the sum of nothing: nobody has to be alive who held it.
         core::result<shared_aggregate> zero = fail(errc::internal, "nothing was made");
-        const auto job = [&] {
-            const core::byte_vector zeros(n.tensors().elements() * sizeof(float));
-            zero = parse_aggregate(n.tensors(), generation, done.commit, zeros);
-        };
+        const auto job = [&] { zero = sum_of_nothing(n.tensors(), generation, done.commit); };
         auto ran = co_await n.env.workers.run(job, 0s);
         LONGHAUL_CO_TRY(ran);
         co_return zero;
@@ -78,28 +75,9 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
         ours && ours->root == done.commit.aggregate_root) {
         co_return ours;
     }
-    core::error last(errc::not_found, "no linked peer holds it");
-    fetch_message what;
-    what.kind = fetch_kind::aggregate;
-    what.generation = generation;
-    what.round = done.commit.round;
-    const auto holders = donors(n, generation, done.commit.round);
-    for (const auto& donor : holders) {
-        auto bytes = co_await fetch(n, donor, what, n.tensors().elements() * sizeof(float));
-        if (!bytes) {
-            last = bytes.error();
-            if (last.code == errc::cancelled) co_return fail(last);
-            continue;
-        }
-        core::result<shared_aggregate> parsed = fail(errc::internal, "nothing was parsed");
-        const auto job = [&] { parsed = parse_aggregate(n.tensors(), generation, done.commit, *bytes); };
-        auto ran = co_await n.env.workers.run(job, 0s);
-        LONGHAUL_CO_TRY(ran);
-        if (parsed) co_return *parsed;
-        n.report(parsed.error(), "an aggregate from " + donor->link->remote().key.brief());
-        last = parsed.error();
-    }
-    co_return fail(last);
+    const auto round = done.commit.round;
+    donors_question holders = [&n, generation, round] { return donors(n, generation, round); };
+    co_return co_await download_aggregate(n, std::move(holders), generation, std::move(done.commit));
 }
 
 /// Applies the next committed round; errc::not_found when its aggregate cannot be had now.

@@ -11,8 +11,10 @@ namespace {
 constexpr std::size_t max_serving = 8;
 /// States of rounds gone by that are kept for joiners: each takes the memory of one state.
 constexpr std::size_t max_kept_states = 2;
-/// For a joiner that asks for nothing any more.
-constexpr auto kept_for = 30s;
+/// For a joiner that asks for nothing: its line may be cut, and it comes back for the rest.
+constexpr auto kept_for = 60s;
+/// Of what a member lacks to take part in the round that is open.
+constexpr auto late_without = net::transfer_priority::payload;
 
 core::task<core::result<void>> give(shared_linked to, std::string tag, std::shared_ptr<const core::byte_vector> bytes,
                                     net::transfer_priority priority = net::transfer_priority::state) {
@@ -93,13 +95,20 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             if (what.first + std::uint64_t{what.count} > state->leaves.size()) return refuse("no such chunks");
             return start(give_chunks(n, to, state, what));
         }
-        case fetch_kind::aggregate: {
+        case fetch_kind::aggregate_index: {
             const auto a = n.held.find_aggregate(what.generation, what.round);
             if (!a) return refuse("that aggregate is not here any more");
-            const auto view = core::bytes_of(a->values);
-            // A member is late without it.
-            return start(give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end()),
-                              net::transfer_priority::payload));
+            return start(give(to, tag, std::make_shared<const core::byte_vector>(serialize_leaves(*a)), late_without));
+        }
+        case fetch_kind::aggregate_chunks: {
+            const auto a = n.held.find_aggregate(what.generation, what.round);
+            if (!a) return refuse("that aggregate is not here any more");
+            if (what.first + std::uint64_t{what.count} > a->leaves.size()) return refuse("no such chunks");
+            const auto grid = chunk_grid::of(a->values.size());
+            const auto end = grid.first(what.first + what.count - 1) + grid.size(what.first + what.count - 1);
+            const auto view = core::bytes_of(std::span(a->values).first(end).subspan(grid.first(what.first)));
+            return start(
+                give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end()), late_without));
         }
     }
 }

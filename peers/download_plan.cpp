@@ -27,7 +27,7 @@ core::duration download_plan::patience(std::uint32_t donor) const {
     return core::from_seconds(known == seconds_.end() ? first_seconds : slow_factor * known->second + slow_seconds);
 }
 
-std::optional<state_piece> download_plan::next(std::uint32_t donor, core::time_point now) {
+std::optional<chunk_span> download_plan::next(std::uint32_t donor, core::time_point now) {
     part* found = nullptr;
     for (auto& p : parts_) {
         if (p.here || p.asked.contains(donor)) continue;
@@ -44,7 +44,7 @@ std::optional<state_piece> download_plan::next(std::uint32_t donor, core::time_p
     return found->piece;
 }
 
-void download_plan::arrived(std::uint32_t donor, const state_piece& p, core::time_point now) {
+void download_plan::arrived(std::uint32_t donor, const chunk_span& p, core::time_point now) {
     auto& known = parts_[p.first / per_piece_];
     if (std::exchange(known.here, true)) return;
     if (const auto asked = known.asked.find(donor); asked != known.asked.end()) {
@@ -55,7 +55,7 @@ void download_plan::arrived(std::uint32_t donor, const state_piece& p, core::tim
     --left_;
 }
 
-void download_plan::given_up(std::uint32_t donor, const state_piece& p) {
+void download_plan::given_up(std::uint32_t donor, const chunk_span& p) {
     parts_[p.first / per_piece_].asked.erase(donor);
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-/// Who of several donors is asked for which chunks of a state. Pure: times in, pieces out.
+/// Who of several donors is asked for which chunks. Pure: times in, pieces out.
 ///
 /// Each donor is given the next piece when it has brought one, so that they share the work in proportion to what their
 /// lines carry. When all pieces are under way, one that takes clearly longer than a donor without work needs for a
@@ -14,10 +14,10 @@
 
 namespace longhaul::peers {
 
-/// Consecutive chunks.
-struct state_piece {
+/// A piece: consecutive chunks.
+struct chunk_span {
     std::uint32_t first = 0, count = 0;
-    bool operator==(const state_piece&) const = default;
+    bool operator==(const chunk_span&) const = default;
 };
 
 class download_plan {
@@ -27,17 +27,17 @@ public:
 
     /// What to ask of that donor now; it may have several pieces under way. Nothing: ask again later, or when a piece
     /// has arrived or was given up.
-    std::optional<state_piece> next(std::uint32_t donor, core::time_point now);
+    std::optional<chunk_span> next(std::uint32_t donor, core::time_point now);
     /// That donor has brought it, and it was checked.
-    void arrived(std::uint32_t donor, const state_piece& p, core::time_point now);
+    void arrived(std::uint32_t donor, const chunk_span& p, core::time_point now);
     /// That donor will not bring it.
-    void given_up(std::uint32_t donor, const state_piece& p);
-    bool has(const state_piece& p) const { return parts_[p.first / per_piece_].here; }
+    void given_up(std::uint32_t donor, const chunk_span& p);
+    bool has(const chunk_span& p) const { return parts_[p.first / per_piece_].here; }
     bool complete() const { return left_ == 0; }
 
 private:
     struct part {
-        state_piece piece;
+        chunk_span piece;
         std::map<std::uint32_t, core::time_point> asked;  ///< who was asked and has not brought it, and when
         bool here = false;
     };

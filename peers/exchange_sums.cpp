@@ -143,8 +143,8 @@ core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
     const bool nobody = a->terms.contributors.empty();
     std::function<void()> job = [&] {
         a->out->values.assign(elements, 0.0F);
-        a->leaves.resize(chunk_grid::of(elements).count());
-        if (nobody) a->leaves = leaves_of(a->out->values);
+        a->out->leaves.resize(chunk_grid::of(elements).count());
+        if (nobody) a->out->leaves = leaves_of(a->out->values);
     };
     auto ran = co_await host_.env().workers.run(std::move(job), 0s);
     LONGHAUL_CO_TRY(ran);
@@ -242,9 +242,9 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
                     seal_chunk(h, out->frame(f), host_.identity());
                 }
                 if (out && a->codec->lossless()) {
-                    a->leaves[chunk] = out->hashes[f];
+                    a->out->leaves[chunk] = out->hashes[f];
                 } else {
-                    hash_leaves(a->out->values, elements.first(), elements.size(), a->leaves);
+                    hash_leaves(a->out->values, elements.first(), elements.size(), a->out->leaves);
                 }
             }
         };
@@ -316,9 +316,9 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
                 decoded = a->codec->decode(elements, s->data(f), part);
                 if (a->codec->lossless()) {
-                    a->leaves[chunk] = s->hashes[f];
+                    a->out->leaves[chunk] = s->hashes[f];
                 } else {
-                    hash_leaves(a->out->values, elements.first(), elements.size(), a->leaves);
+                    hash_leaves(a->out->values, elements.first(), elements.size(), a->out->leaves);
                 }
             }
         };
@@ -366,7 +366,7 @@ void exchange::shard_done(attempt_state& a) {
         c.payload = payload_id(roots);
         a.out->contributions.push_back(c);
     }
-    a.out->root = root_of(a.out->contributions, a.leaves);
+    a.out->root = root_of(a.out->contributions, a.out->leaves);
     a.result = a.out;
     host_.changed().notify();
 }

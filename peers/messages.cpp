@@ -26,14 +26,20 @@ wire::Fetch to_proto(const fetch_message& m) {
 }
 
 core::result<fetch_message> fetch_from(const wire::Fetch& p) {
-    if (p.kind() < 1 || p.kind() > 3) return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
     fetch_message m;
+    bool chunks = false;
+    switch (p.kind()) {
+        case static_cast<std::uint32_t>(fetch_kind::state_index):
+        case static_cast<std::uint32_t>(fetch_kind::aggregate_index): break;
+        case static_cast<std::uint32_t>(fetch_kind::state_chunks):
+        case static_cast<std::uint32_t>(fetch_kind::aggregate_chunks): chunks = true; break;
+        default: return fail(errc::malformed, "fetch of unknown kind {}", p.kind());
+    }
     m.kind = static_cast<fetch_kind>(p.kind());
     m.generation = p.generation();
     m.round = p.round();
     m.first = p.first();
     m.count = p.count();
-    const bool chunks = m.kind == fetch_kind::state_chunks;
     if (chunks ? m.count == 0 || m.count > max_fetched_chunks : m.first != 0 || m.count != 0) {
         return fail(errc::malformed, "fetch of kind {} with {} chunks from {} on", p.kind(), m.count, m.first);
     }

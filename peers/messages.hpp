@@ -72,9 +72,10 @@ struct applied_message {
     double eval_loss = 0;
 };
 enum class fetch_kind : std::uint8_t {
-    state_index = 1,   ///< of the donor's present state, whose chunks it keeps for a while
-    aggregate = 2,     ///< of `round`
-    state_chunks = 3,  ///< of the state of `round`: `count` chunks from `first` on
+    state_index = 1,       ///< of the donor's present state, whose chunks it keeps for a while
+    state_chunks = 3,      ///< of the state of `round`: `count` chunks from `first` on
+    aggregate_index = 4,   ///< the leaves of the aggregate of `round`
+    aggregate_chunks = 5,  ///< of its values, likewise
 };
 /// Chunks that one fetch may ask for.
 inline constexpr std::uint32_t max_fetched_chunks = 16;
@@ -82,7 +83,7 @@ inline constexpr std::uint32_t max_fetched_chunks = 16;
 struct fetch_message {
     fetch_kind kind = fetch_kind::state_index;
     std::uint64_t generation = 0;
-    std::uint64_t round = 0;             ///< 0 for an index
+    std::uint64_t round = 0;             ///< 0 for a state's index
     std::uint32_t first = 0, count = 0;  ///< 0 but for chunks
 };
 struct fetch_refused {

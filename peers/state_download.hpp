@@ -1,24 +1,18 @@
 #pragma once
-/// A whole state from several donors at once: which one most of them hold, then its chunks of 1 MiB, each checked
-/// against the tree when it arrives. A donor that dies or lies costs the pieces that it had under way.
+/// A whole state from several donors: which one most of them hold, then its chunks.
 
 #include <functional>
 
-#include "peers/download_plan.hpp"
+#include "peers/download.hpp"
 #include "peers/replica.hpp"
 
 namespace longhaul::peers {
-
-struct node;
-struct linked_peer;
 
 struct downloaded_state {
     shared_state state;
     std::vector<net::peer_key> donors;  ///< that brought something
 };
 
-/// Who may hold it now, the best first; asked again and again.
-using donors_question = std::function<std::vector<std::shared_ptr<linked_peer>>()>;
 /// Whether a state that a donor holds would do. errc::protocol: it lies, which goes into an event.
 using index_question = std::function<core::result<void>(const state_index&)>;
 

@@ -9,13 +9,14 @@ using namespace longhaul::sim::testing;
 namespace {
 
 constexpr std::int64_t width = 1'000'000;
-constexpr double state_bits = 2.0 * width * sizeof(float) * 8;
+constexpr double bits_of(double parameters) { return 2 * parameters * sizeof(float) * 8; }
+constexpr double state_bits = bits_of(width);
 constexpr double donor_up = 8e6, joiner_down = 20e6;
 
 /// Three members whose uplinks together exceed the joiner's downlink, and rounds of some seconds.
-void start_members(small_run& r, std::int64_t rounds) {
+void start_members(small_run& r, std::int64_t rounds, std::int64_t parameters = width) {
     auto c = quadratic_run(rounds, 3);
-    c.model.width = width;
+    c.model.width = parameters;
     c.exchange.codec = "sign1";
     c.exchange.feedback = "ef";
     c.eval.every = 0;
@@ -75,8 +76,12 @@ TEST_CASE("a joiner downloads from all donors at once, as fast as its own line i
     const auto problem = r.finish(11, "");
     INFO(problem);
     CHECK(problem.empty());
-    // The round that goes on meanwhile becomes hardly longer by it.
-    CHECK(mean_round(r.w["n0"], 5, 6) < 1.1 * mean_round(r.w["n0"], 2, 5));
+    // The rounds that go on meanwhile become hardly longer by it, and nobody waits for the newcomer afterwards.
+    const auto before = mean_round(r.w["n0"], 2, 5);
+    for (std::uint64_t round = 5; round < 11; ++round) {
+        INFO("round " << round + 1 << ": " << mean_round(r.w["n0"], round, round + 1) << " s, before: " << before);
+        CHECK(mean_round(r.w["n0"], round, round + 1) < 1.1 * before);
+    }
 }
 
 TEST_CASE("a donor dies in the middle of a download, and the others bring the rest", "[sim]") {
@@ -95,6 +100,29 @@ TEST_CASE("a donor dies in the middle of a download, and the others bring the re
     // Little came twice.
     CHECK(static_cast<double>(came()) < 1.2 * state_bits / 8);
     const auto problem = r.finish(11, "n1");
+    INFO(problem);
+    CHECK(problem.empty());
+}
+
+TEST_CASE("a joiner whose line is cut in the middle of a download goes on where it was", "[sim]") {
+    constexpr std::int64_t parameters = 2 * width;
+    constexpr double bytes = bits_of(parameters) / 8;
+    small_run r(13);
+    start_members(r, 14, parameters);
+    REQUIRE(r.until_round(2));
+    start_joiner(r);
+    const auto came = [&r] { return static_cast<double>(r.w.network().bytes_received(3)); };
+    REQUIRE(r.w.run_while([&] { return came() < 0.6 * bytes; }, 1min));
+    // Longer than the silence limit: its links are given up and made anew, and rounds go on meanwhile.
+    r.w.cut({"late"}, {"n0", "n1", "n2"});
+    r.w.run_for(15s);
+    REQUIRE_FALSE(caught_up(r.w["late"]));
+    r.w.heal();
+    REQUIRE(r.w.run_while([&] { return !caught_up(r.w["late"]); }, 1min));
+    // Twice came at most what was under way: two lanes of three donors, a piece of a mebibyte each.
+    CHECK(came() < 1.05 * bytes + 6 * (1 << 20));
+    CHECK(r.w["late"].count_events("catch_up") == 1);
+    const auto problem = r.finish(14, "");
     INFO(problem);
     CHECK(problem.empty());
 }

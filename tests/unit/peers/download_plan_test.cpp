@@ -19,9 +19,9 @@ TEST_CASE("every chunk is asked for once while donors bring what they are asked 
     REQUIRE(a);
     REQUIRE(b);
     REQUIRE(c);
-    CHECK(*a == state_piece{0, 4});
-    CHECK(*b == state_piece{4, 4});
-    CHECK(*c == state_piece{8, 2});
+    CHECK(*a == chunk_span{0, 4});
+    CHECK(*b == chunk_span{4, 4});
+    CHECK(*c == chunk_span{8, 2});
     CHECK_FALSE(plan.next(1, now));
     plan.arrived(0, *a, now + 1s);
     plan.arrived(0, *c, now + 1s);
@@ -37,11 +37,11 @@ TEST_CASE("every chunk is asked for once while donors bring what they are asked 
 TEST_CASE("what a donor gives up goes to another one") {
     download_plan plan(2, 1);
     const core::time_point now{};
-    REQUIRE(plan.next(0, now) == state_piece{0, 1});
-    REQUIRE(plan.next(0, now) == state_piece{1, 1});
+    REQUIRE(plan.next(0, now) == chunk_span{0, 1});
+    REQUIRE(plan.next(0, now) == chunk_span{1, 1});
     CHECK_FALSE(plan.next(1, now));
     plan.given_up(0, {0, 1});
-    CHECK(plan.next(1, now) == state_piece{0, 1});
+    CHECK(plan.next(1, now) == chunk_span{0, 1});
 }
 
 TEST_CASE("a piece that takes far longer than another donor's is asked of that one, and the first to bring it counts") {
@@ -59,7 +59,7 @@ TEST_CASE("a piece that takes far longer than another donor's is asked of that o
     now += 1ms;
     CHECK_FALSE(plan.next(0, now));  // the one that is slow itself
     CHECK_FALSE(plan.next(2, now));  // nobody knows how fast this one is
-    CHECK(plan.next(1, now) == state_piece{0, 1});
+    CHECK(plan.next(1, now) == chunk_span{0, 1});
     CHECK_FALSE(plan.next(2, now + 1h));  // two are enough
     plan.arrived(0, {0, 1}, now);
     CHECK(plan.has({0, 1}));
@@ -72,7 +72,7 @@ TEST_CASE("donors share a download in proportion to their lines, through the dea
     const std::vector<double> seconds{0.04, 0.08, 0.16};
     struct flight {
         std::uint32_t donor;
-        state_piece piece;
+        chunk_span piece;
     };
     std::multimap<double, flight> flying;
     std::vector<double> free_at(3, 0.0);

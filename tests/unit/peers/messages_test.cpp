@@ -59,8 +59,8 @@ std::vector<message> all_messages() {
             some_ready(),
             progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, 4, true},
             applied_message{2, 3, 2, 1.625},
-            fetch_message{fetch_kind::aggregate, 1, 2},
-            fetch_refused{{fetch_kind::aggregate, 1, 2}, "not here"},
+            fetch_message{fetch_kind::aggregate_index, 1, 2},
+            fetch_refused{{fetch_kind::aggregate_index, 1, 2}, "not here"},
             leaving_message{"asked to"},
             status_request{},
             status_reply{R"({"round":3})"},
@@ -170,7 +170,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.restarted);
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
     const auto f = reparsed(std::get<fetch_message>(all[11]));
-    CHECK(f.kind == fetch_kind::aggregate);
+    CHECK(f.kind == fetch_kind::aggregate_index);
     CHECK(f.round == 2);
     CHECK(reparsed(std::get<fetch_refused>(all[12])).reason == "not here");
     CHECK(reparsed(std::get<status_reply>(all[15])).json == R"({"round":3})");
@@ -235,7 +235,7 @@ TEST_CASE("texts are bounded lines of printable UTF-8") {
         CHECK(refused(join_request{bad, {}}));
         CHECK(refused(leaving_message{bad}));
         CHECK(refused(join_reply{false, bad, {}, {}}));
-        CHECK(refused(fetch_refused{{fetch_kind::aggregate, 1, 1}, bad}));
+        CHECK(refused(fetch_refused{{fetch_kind::aggregate_index, 1, 1}, bad}));
         CHECK(refused(record(depart_record{1, bad, false})));
         CHECK(refused(record(run_state_record{run_phase::paused, bad})));
         auto a = admit_of(1);
@@ -376,12 +376,15 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused(reach_reply{net::endpoint{"/run/socket", 1}, ""}));
     CHECK(refused(reach_reply{std::nullopt, "a\nb"}));
     CHECK(refused(fetch_message{static_cast<fetch_kind>(0), 1, 1}));
-    CHECK(refused(fetch_message{static_cast<fetch_kind>(4), 1, 1}));
+    CHECK(refused(fetch_message{static_cast<fetch_kind>(2), 1, 1}));
+    CHECK(refused(fetch_message{static_cast<fetch_kind>(6), 1, 1}));
+    CHECK_FALSE(refused(fetch_message{fetch_kind::aggregate_chunks, 1, 1, 7, 1}));
+    CHECK(refused(fetch_message{fetch_kind::aggregate_chunks, 1, 1, 7, 0}));
     CHECK_FALSE(refused(fetch_message{fetch_kind::state_index, 1, 0}));
     CHECK_FALSE(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, max_fetched_chunks}));
     CHECK(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, max_fetched_chunks + 1}));
     CHECK(refused(fetch_message{fetch_kind::state_chunks, 1, 1, 7, 0}));
-    CHECK(refused(fetch_message{fetch_kind::aggregate, 1, 1, 7, 1}));
+    CHECK(refused(fetch_message{fetch_kind::aggregate_index, 1, 1, 7, 1}));
     log_entries many;
     many.records.resize(4097);
     CHECK(refused(many));
