@@ -51,7 +51,7 @@ struct link_stats {
     core::duration rtt_median{}, rtt_p99{};  ///< of the latest 128
     std::uint64_t wire_sent = 0;
     std::uint64_t wire_received = 0;
-    std::uint64_t padding_sent = 0;  ///< of wire_sent: what warmed new connections
+    std::uint64_t padding_sent = 0;                             ///< of wire_sent: what warmed new connections
     double goodput_up = 0, goodput_down = 0;                    ///< medians of the latest windows, for people
     double goodput_up_cautious = 0, goodput_down_cautious = 0;  ///< 25th percentiles, for plans
     double loss = 0;              ///< share of our bulk's TCP segments that were sent again

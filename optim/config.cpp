@@ -5,7 +5,8 @@ void bind(core::config_binder& b, model_config& c) {
     b.bind_choice("model.kind", c.kind, {"gpt", "mlp", "cnn", "quadratic"}, "which built-in model");
     b.bind("model.layers", c.layers, "gpt: blocks; mlp: hidden layers", 1, 1000);
     b.bind("model.width", c.width,
-           "gpt: embedding; mlp: hidden units; cnn: channels of the first layer; quadratic: dimension", 1, 1'000'000);
+           "gpt: embedding; mlp: hidden units; cnn: channels of the first layer; quadratic: dimension", 1,
+           1'000'000'000);
     b.bind("model.heads", c.heads, "gpt: attention heads, a divisor of width", 1, 1024);
     b.bind("model.context", c.context, "gpt: tokens that a prediction can see", 1, 1'000'000);
     b.bind("model.vocab", c.vocab, "gpt: size of the vocabulary; 256 for bytes", 2, 10'000'000);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "core/result.hpp"
 
@@ -40,17 +41,19 @@ std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64
     return committed + j * round_steps / own_steps;
 }
 
+double middle_step_seconds(std::span<const double> step_seconds) {
+    std::vector<double> known;
+    std::ranges::copy_if(step_seconds, std::back_inserter(known), [](double s) { return s > 0; });
+    if (known.empty()) return 0;
+    std::ranges::nth_element(known, known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2));
+    return known[known.size() / 2];
+}
+
 std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
                                           std::span<const std::uint64_t> before) {
     std::vector<std::uint64_t> out(step_seconds.size(), round_steps);
-    std::vector<double> known;
-    for (const double s : step_seconds) {
-        if (s > 0) known.push_back(s);
-    }
-    if (known.empty() || round_steps < fewest_shared_steps) return out;
-    // Of an even number the slower one: of two peers it is the faster that does more.
-    std::ranges::nth_element(known, known.begin() + static_cast<std::ptrdiff_t>(known.size() / 2));
-    const double middle = known[known.size() / 2];
+    const double middle = middle_step_seconds(step_seconds);
+    if (!(middle > 0) || round_steps < fewest_shared_steps) return out;
     const double H = static_cast<double>(round_steps);
     for (std::size_t i = 0; i < out.size(); ++i) {
         if (!(step_seconds[i] > 0)) continue;

@@ -33,6 +33,10 @@ round_plan fixed_plan(const inner_config& inner, const outer_config& outer, cons
 std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
                            std::uint64_t own_steps);
 
+/// Seconds of an inner step of the peers in the middle (0 among them: unknown), of an even number the slower one: of
+/// two peers it is the faster that does more. 0: none is known.
+double middle_step_seconds(std::span<const double> step_seconds);
+
 /// H_i for peers whose inner steps take so many seconds (0: unknown): those in the middle do `round_steps` = H, and the
 /// others what they can do in the same time, so that nobody waits for the slowest; never less than an eighth, nor more
 /// than `most_own_steps`. Rounds of a few steps (`fewest_shared_steps`) are the same for all. Who is within a fifth of

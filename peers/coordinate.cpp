@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "compress/codec.hpp"
 #include "peers/node.hpp"
 #include "peers/state_download.hpp"
 
@@ -26,9 +25,37 @@ std::string event_name_of(const record& r) {
     return "record";
 }
 
+std::string name_of(const optim::weighed_plan& w) { return fmt::format("{} {}", w.plan.inner_steps, w.plan.codec); }
+
+/// What the controller chose and from what.
+void tell_decision(node& n, std::uint64_t round, const optim::plan_decision& d) {
+    constexpr std::size_t shown = 5;
+    std::string others;
+    for (const auto& w : d.alternatives) {
+        if (&w - d.alternatives.data() >= static_cast<std::ptrdiff_t>(shown)) break;
+        others +=
+            fmt::format("{}{}: {:.3g} s, {:.3g}", others.empty() ? "" : "; ", name_of(w), w.round_seconds, w.cost);
+    }
+    core::event e("decision");
+    e.with("round", round).with("H", std::uint64_t{d.chosen.plan.inner_steps}).with("codec", d.chosen.plan.codec);
+    e.with("predicted_seconds", d.chosen.round_seconds).with("exchange_seconds", d.chosen.exchange_seconds);
+    e.with("cost", d.chosen.cost).with("reason", d.reason).with("cheapest", others);
+    n.emit(std::move(e));
+}
+
+/// How the last prediction came out.
+void tell_outcome(node& n, std::uint64_t& told) {
+    const auto& o = n.coordinator->outcome();
+    if (!o || o->round == told || !n.config().controller.enabled) return;
+    told = o->round;
+    core::event e("outcome");
+    e.with("round", o->round).with("predicted_seconds", o->predicted_seconds).with("seconds", o->seconds);
+    n.emit(std::move(e));
+}
+
 /// Proposes what the round coordinator decides, as long as this node leads.
 core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
-    std::uint64_t reported_divergence = 0;
+    std::uint64_t reported_divergence = 0, told_outcome = 0;
     while (!n.finished && !n.leaving && n.log->office() == office) {
         const auto now = n.env.clock.now();
         if (!n.departed.empty()) {
@@ -51,6 +78,7 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
             LONGHAUL_CO_TRY(proposed);
             continue;
         }
+        tell_outcome(n, told_outcome);
         auto decision = n.coordinator->decide(n.led(), now);
         if (decision.problem != n.waiting_for) {
             n.waiting_for = decision.problem;
@@ -73,6 +101,7 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
                 e.with("round", r->round).with("attempt", std::uint64_t{r->attempt - 1}).with("reason", r->reason);
                 n.emit(std::move(e));
             }
+            if (decision.plan && decision.plan->changed) tell_decision(n, n.led().committed() + 1, *decision.plan);
             const auto committed = n.led().committed();
             const auto attempt = n.led().open() ? n.led().open()->attempt : 0;
             auto proposed = co_await n.log->propose(std::move(*decision.propose));
@@ -169,15 +198,12 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
 round_rules rules_of(const node& n) {
     const auto& c = n.config();
     round_rules rules;
-    rules.rounds = static_cast<std::uint64_t>(c.stop.rounds);
+    rules.total_steps = c.total_steps();
     rules.min_members = static_cast<std::size_t>(c.peers.min);
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
-    const auto codec = compress::find_codec(c.exchange.codec).value();
     rules.own_pace = c.peers.pace == "own";
-    rules.plan = optim::fixed_plan(c.inner, c.outer, *codec);
-    rules.exchange = {chunk_grid::of(n.tensors().elements(), *codec).count(), payload_bytes(n.tensors(), *codec),
-                      codec->fits_sums(), c.exchange.mode};
+    rules.choices = choices_of(c, n.tensors());
     return rules;
 }
 

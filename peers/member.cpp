@@ -25,7 +25,7 @@ next_step decide(const node& n) {
     if (!n.state || n.state->generation != l.generation() || n.state->round != l.committed())
         return next_step::catch_up;
     if (n.found_stopped) return next_step::wait;
-    if (l.phase() == run_phase::stopped || l.committed() >= static_cast<std::uint64_t>(n.config().stop.rounds)) {
+    if (l.phase() == run_phase::stopped || l.position() >= n.config().total_steps()) {
         return next_step::finish;
     }
     if (!l.open()) return next_step::wait;
@@ -138,7 +138,7 @@ void note_step_time(node& n, double seconds) {
 }
 
 /// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
-std::uint64_t max_steps_claimed(const node& n) { return 64 * static_cast<std::uint64_t>(n.config().inner.steps); }
+std::uint64_t max_steps_claimed(const node& n) { return 64 * n.config().most_steps(); }
 
 /// Buffers are averaged and have no momentum: receivers repeat nothing of them.
 void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said) {
@@ -304,7 +304,7 @@ private:
 
 bool my_turn_to_evaluate(const node& n, const committed_round& done) {
     const auto every = static_cast<std::uint64_t>(n.config().eval.every);
-    const bool last = done.commit.round == static_cast<std::uint64_t>(n.config().stop.rounds);
+    const bool last = n.state->position >= n.config().total_steps();
     if (every == 0 || (done.commit.round % every != 0 && !last)) return false;
     // The last round is evaluated by everybody: each node's own log then ends with the result.
     if (last) return true;

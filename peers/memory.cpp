@@ -15,6 +15,11 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // and two moments. Then the own payloads of the open round and of the one before.
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
     LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(config.exchange.codec));
+    // Of several the one with the longest payloads.
+    for (const auto& name : config.codecs()) {
+        LONGHAUL_TRY_ASSIGN(const auto* other, compress::find_codec(name));
+        if (payload_bytes(tensors, *other) > payload_bytes(tensors, *codec)) codec = other;
+    }
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     const auto payload = payload_bytes(tensors, *codec);
     const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min)) - 1;

@@ -1,7 +1,7 @@
 #pragma once
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
 /// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
-/// that were missed), state_download.cpp (a state from several donors), donor.cpp (serving them), coordinate.cpp (the
+/// that were missed), download.cpp (from several donors), donor.cpp (serving them), coordinate.cpp (the
 /// coordinator's), admission.cpp, keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
 
 #include <deque>
@@ -37,6 +37,7 @@ struct linked_peer {
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
     std::set<std::string> serving;                ///< tags of their fetches in progress
+    double brought_per_second = 0;                ///< bytes of pieces that it brought, latest mean; 0: none
     std::size_t outbox_bytes = 0;
     std::optional<join_request> wants_to_join;  ///< asked before we knew the log
     bool admitting = false;                     ///< its admission is being logged

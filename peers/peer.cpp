@@ -163,7 +163,8 @@ core::task<core::result<void>> live(node& n) {
     e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);
     e.with("trainer", n.trainer->description()).with("parameters", n.tensors().elements());
     e.with("memory", n.memory).with("data", n.run->manifest.data_description);
-    e.with("rounds", std::int64_t{n.config().stop.rounds});
+    // With a controller nobody knows how many they will be.
+    if (!n.config().controller.enabled) e.with("rounds", std::int64_t{n.config().stop.rounds});
     e.with("H", std::int64_t{n.config().inner.steps}).with("codec", n.config().exchange.codec);
     n.emit(std::move(e));
     n.tell_ready();

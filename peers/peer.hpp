@@ -79,6 +79,7 @@ struct peer_status {
     net::peer_key key;
     std::string name;
     std::string waiting_for;  ///< coordinator: why no round begins or goes on; empty: it does
+    std::string plan_reason;  ///< why the present plan was chosen; empty: there is none yet
     std::string state;        ///< joining | catching up | training | exchanging | waiting | paused | stopped
     std::uint64_t generation = 0, round = 0, attempt = 0, applied = 0, rounds_total = 0;
     std::size_t alive = 0, participating = 0, merged = 0;

@@ -28,6 +28,12 @@ void exchange_planner::heard(peer_number who, const lines_message& m, core::time
     r.said = m;
 }
 
+exchange_planner exchange_planner::with(model m) const {
+    auto other = *this;
+    other.model_ = std::move(m);
+    return other;
+}
+
 void exchange_planner::gone(peer_number who) { reports_.erase(who); }
 
 std::optional<core::time_point> exchange_planner::apart_at(peer_number a, peer_number b) const {
@@ -118,7 +124,8 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     if (model_.mode == "auto") {
         f = optim::plan_exchange(net, work);
         const auto name = f.mode == optim::exchange_mode::shard ? "shard" : "gather";
-        if (!present.empty() && present != name && f.seconds > 0) {
+        const bool possible = present == "gather" || (present == "shard" && model_.may_shard);
+        if (possible && present != name && f.seconds > 0) {
             auto kept = present == "shard" ? optim::forecast_shard(net, work) : optim::forecast_gather(net, work);
             if (kept.cut_off.size() <= f.cut_off.size() && kept.seconds <= 1.1 * f.seconds) {
                 kept.reason += "; kept, since another would save less than a tenth";
@@ -154,9 +161,9 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
 
 exchange_plan exchange_planner::replan(const round_record& next, core::time_point now) const {
     if (next.exchange.shards.empty()) {
-        auto only_gather = *this;
-        only_gather.model_.mode = "gather";
-        auto again = only_gather.plan(next.members, next.contributors, now, {});
+        auto gather = model_;
+        gather.mode = "gather";
+        auto again = with(gather).plan(next.members, next.contributors, now, {});
         again.plan.reason = "gather again, without those who left";
         return again.plan;
     }

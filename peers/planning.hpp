@@ -25,6 +25,8 @@ public:
         std::string mode = "auto";  ///< auto | gather | shard
     };
     explicit exchange_planner(model m) : model_(std::move(m)) {}
+    /// With what it has heard, for another codec.
+    exchange_planner with(model m) const;
 
     void heard(peer_number who, const lines_message& m, core::time_point now);
     void gone(peer_number who);

@@ -56,7 +56,7 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
     r.members = std::move(members);
     r.contributors = std::move(contributors);
     r.reason = std::move(why);
-    r.exchange = planner_.replan(r, now);
+    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now);
     return r;
 }
 
@@ -135,6 +135,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
                 history_.push_back((attempt_ > 1 ? std::max(last_moved(), round_started_) : now) - round_started_);
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
+            if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
                 const auto it = peers_.find(who);
@@ -156,6 +157,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         awaited_.clear();
         attempt_ = 0;
         saw_begin_ = !first;
+        if (l.open()) note_plan(*l.open());
     }
     if (open_attempt != attempt_) {
         const auto same_but_the_way = [&] {
@@ -178,6 +180,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     if (l.open()) {
         last_mode_ = l.open()->plan.mode;
         last_steps_ = l.open()->own_steps;
+        last_members_ = l.open()->members;
     }
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};
     open_contributors_ = l.open() ? l.open()->contributors : std::vector<peer_number>{};
@@ -188,7 +191,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
 }
 
 round_decision round_coordinator::decide(const ledger& l, core::time_point now) const {
-    if (l.phase() == run_phase::stopped || l.committed() >= rules_.rounds) return {};
+    if (l.phase() == run_phase::stopped || l.position() >= rules_.total_steps) return {};
     if (l.open()) return advance_open(l, *l.open(), now);
     if (l.phase() == run_phase::paused) return {};
     return open_next(l, now);
@@ -205,6 +208,17 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     return out;
 }
 
+std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>& members, const ledger& l) const {
+    std::vector<peer_number> out;
+    std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
+        // A newcomer that is still one aggregate behind would begin late, and everybody would wait for it. A member of
+        // the round before has most of that aggregate, or is about to.
+        const bool here = peers_.at(m).applied >= l.committed();
+        return here || last_members_.empty() || has(last_members_, m);
+    });
+    return out.empty() ? members : out;
+}
+
 round_decision round_coordinator::open_next(const ledger& l, core::time_point now) const {
     round_record r;
     r.members = candidates(l);
@@ -215,33 +229,88 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
                                 rules_.min_members, r.members.size());
         return d;
     }
-    r.contributors = r.members;
+    r.contributors = able(r.members, l);
     r.round = l.committed() + 1;
     r.attempt = 1;
     r.position = l.position();
-    r.plan = rules_.plan;
-    auto choice = planner_.plan(r.members, r.contributors, now, last_mode_);
-    r.plan.mode = std::move(choice.mode);
-    r.exchange = std::move(choice.plan);
-    if (rules_.own_pace) r.own_steps = own_steps(r.contributors);
+    round_decision d;
+    d.plan = choose_plan(r, l, now);
+    if (rules_.own_pace) r.own_steps = own_steps(r.contributors, r.plan.inner_steps);
     r.eval_round = eval_round_;
     r.eval_loss = eval_loss_;
-    round_decision d;
     d.propose = std::move(r);
     return d;
 }
 
-std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors) const {
+std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record& r, const ledger& l,
+                                                                   core::time_point now) const {
+    std::map<std::string, exchange_planner::choice> ways;
+    const auto way_of = [&](const std::string& codec) -> const exchange_planner::choice& {
+        const auto known = ways.find(codec);
+        if (known != ways.end()) return known->second;
+        auto way = planner_.with(rules_.choices.exchange.at(codec)).plan(r.members, r.contributors, now, last_mode_);
+        return ways.emplace(codec, std::move(way)).first->second;
+    };
+    std::optional<optim::plan_decision> why;
+    r.plan = rules_.choices.first;
+    if (!rules_.choices.to_choose.empty()) {
+        std::vector<optim::plan_alternative> all;
+        for (const auto& p : rules_.choices.to_choose) all.push_back({p, way_of(p.codec).plan.predicted_seconds});
+        const auto pace = pace_.with(pace_of(r.contributors));
+        // Whoever coordinated before has left its plan in the log.
+        auto present = present_;
+        if (const auto* last = l.commit_of(l.committed()); !present && last != nullptr) present = last->plan;
+        why = optim::choose_plan(all, pace, optim::prior_quality, present.value_or(rules_.choices.first), kept_for_);
+        r.plan = why->chosen.plan;
+    }
+    r.plan.inner_steps = std::min(r.plan.inner_steps, rules_.total_steps - l.position());
+    const auto& way = way_of(r.plan.codec);
+    r.plan.mode = way.mode;
+    r.exchange = way.plan;
+    if (why) r.exchange.reason = (why->reason + "; " + r.exchange.reason).substr(0, max_reason);
+    return why;
+}
+
+void round_coordinator::note_plan(const round_record& opened) {
+    const auto& p = opened.plan;
+    const bool same = present_ && present_->inner_steps == p.inner_steps && present_->codec == p.codec;
+    kept_for_ = same ? kept_for_ + 1 : 1;
+    present_ = p;
+    predicted_steps_ = static_cast<double>(p.inner_steps) * pace_of(opened.contributors);
+    predicted_exchange_ = opened.exchange.predicted_seconds;
+}
+
+void round_coordinator::note_outcome(core::duration took) {
+    if (predicted_steps_ <= 0 || predicted_exchange_ <= 0) return;
+    const auto pace = pace_.with(0);
+    outcome_ =
+        round_outcome{round_, predicted_steps_ + pace.round_seconds(0, predicted_exchange_), core::to_seconds(took)};
+    pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_);
+}
+
+std::vector<double> round_coordinator::step_seconds_of(const std::vector<peer_number>& contributors) const {
     std::vector<double> seconds;
-    std::vector<std::uint64_t> before;
     for (const auto who : contributors) {
         const auto said = step_seconds_.find(who);
         seconds.push_back(said == step_seconds_.end() ? 0 : said->second);
+    }
+    return seconds;
+}
+
+double round_coordinator::pace_of(const std::vector<peer_number>& contributors) const {
+    const auto seconds = step_seconds_of(contributors);
+    if (rules_.own_pace) return optim::middle_step_seconds(seconds);
+    return seconds.empty() ? 0 : std::ranges::max(seconds);
+}
+
+std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors,
+                                                     std::uint64_t H) const {
+    std::vector<std::uint64_t> before;
+    for (const auto who : contributors) {
         const auto last = std::ranges::find(last_steps_, who, &peer_steps::peer);
         before.push_back(last == last_steps_.end() ? 0 : last->steps);
     }
-    const auto H = rules_.plan.inner_steps;
-    const auto steps = optim::balanced_steps(H, seconds, before);
+    const auto steps = optim::balanced_steps(H, step_seconds_of(contributors), before);
     std::vector<peer_steps> out;
     for (std::size_t i = 0; i < steps.size(); ++i) {
         if (steps[i] != H) out.push_back({contributors[i], static_cast<std::uint32_t>(steps[i])});

@@ -7,28 +7,35 @@
 #include <set>
 
 #include "core/clock.hpp"
+#include "optim/controller.hpp"
 #include "peers/ledger.hpp"
 #include "peers/messages.hpp"
-#include "peers/planning.hpp"
+#include "peers/plan_choices.hpp"
 
 namespace longhaul::peers {
 
 /// Constant during a run.
 struct round_rules {
-    std::uint64_t rounds = 0;     ///< the run is complete after so many
-    std::size_t min_members = 1;  ///< before the first round
+    std::uint64_t total_steps = 0;  ///< the run is complete after so many inner steps
+    std::size_t min_members = 1;    ///< before the first round
     core::duration grace{};
     core::duration first_deadline{};
     bool own_pace = true;  ///< H_i follows the members' speeds
-    round_plan plan;
-    exchange_planner::model exchange;
+    plan_choices choices;
 };
 
 /// What the coordinator decided, and when it wants to be asked again at the latest.
 struct round_decision {
     std::optional<record> propose;
     std::optional<core::time_point> wake_at;
-    std::string problem;  ///< why no round begins or goes on, for people; empty: it does
+    std::string problem;                       ///< why no round begins or goes on, for people; empty: it does
+    std::optional<optim::plan_decision> plan;  ///< of the round that begins, if a controller chose it
+};
+
+/// How long a round took, and what had been predicted.
+struct round_outcome {
+    std::uint64_t round = 0;
+    double predicted_seconds = 0, seconds = 0;
 };
 
 class round_coordinator {
@@ -38,7 +45,7 @@ public:
     static constexpr core::duration return_wait = std::chrono::seconds(12);
 
     round_coordinator(round_rules rules, peer_number self)
-        : rules_(std::move(rules)), self_(self), planner_(rules_.exchange) {}
+        : rules_(std::move(rules)), self_(self), planner_(rules_.choices.exchange.at(rules_.choices.first.codec)) {}
 
     /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
     void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied);
@@ -58,7 +65,6 @@ public:
     void evaluated(std::uint64_t round, double loss);
     /// After each applied log entry.
     void log_advanced(const ledger& l, core::time_point now);
-    void set_plan(round_plan plan) { rules_.plan = std::move(plan); }
 
     /// The next step, from all that was heard. Deterministic.
     round_decision decide(const ledger& l, core::time_point now) const;
@@ -66,6 +72,8 @@ public:
     /// Members whose READY named another state than most (in doubt: than the coordinator's own): to be reported; they
     /// will catch up anew.
     std::vector<peer_number> diverged() const;
+    /// Of the last round that took one attempt and had been predicted, steps and exchange.
+    const std::optional<round_outcome>& outcome() const { return outcome_; }
     bool knows(peer_number who) const { return peers_.contains(who); }
     /// Whether two members can talk to each other, as far as they said.
     bool reach(peer_number a, peer_number b, core::time_point now) const { return planner_.reach(a, b, now); }
@@ -91,6 +99,8 @@ private:
         core::time_point majority_at{};
     };
     std::vector<peer_number> candidates(const ledger& l) const;
+    /// Those of the next round's members that train for it.
+    std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
     round_decision open_next(const ledger& l, core::time_point now) const;
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
@@ -111,8 +121,15 @@ private:
     bool arrived(const round_record& open, peer_number author) const;
     /// How many of `members` reported that they hold the author's whole payload.
     std::size_t holders(peer_number author, const std::vector<peer_number>& members) const;
+    /// The plan of the next round and the way of its payloads, put into `r`; why, if a controller chose.
+    std::optional<optim::plan_decision> choose_plan(round_record& r, const ledger& l, core::time_point now) const;
     /// H_i of those contributors that do not do H.
-    std::vector<peer_steps> own_steps(const std::vector<peer_number>& contributors) const;
+    std::vector<peer_steps> own_steps(const std::vector<peer_number>& contributors, std::uint64_t H) const;
+    std::vector<double> step_seconds_of(const std::vector<peer_number>& contributors) const;
+    /// T_c of a round: of those in the middle, or of the slowest, if all do H.
+    double pace_of(const std::vector<peer_number>& contributors) const;
+    void note_plan(const round_record& opened);
+    void note_outcome(core::duration took);
     core::duration allowance() const;
     /// When anybody last made or received something of the open round; long ago: nobody yet.
     core::time_point last_moved() const;
@@ -123,6 +140,11 @@ private:
     std::string last_mode_;
     std::map<peer_number, double> step_seconds_;  ///< as last reported; 0: not yet
     std::vector<peer_steps> last_steps_;          ///< of the last round
+    std::optional<round_plan> present_;           ///< likewise
+    std::uint64_t kept_for_ = 0;                  ///< rounds with this H and codec
+    optim::pace_history pace_;
+    std::optional<round_outcome> outcome_;
+    std::vector<peer_number> last_members_;  ///< likewise; empty: this coordinator has seen none
     std::map<peer_number, standing> peers_;
     std::uint64_t committed_ = 0;
     std::uint64_t eval_round_ = 0;
@@ -132,6 +154,7 @@ private:
     std::uint32_t attempt_ = 0;
     bool saw_begin_ = false;  ///< it was opened under this coordinator
     bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
+    double predicted_steps_ = 0, predicted_exchange_ = 0;  ///< in seconds; 0: unknown
     core::time_point round_started_{}, attempt_started_{};
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;

@@ -56,15 +56,32 @@ core::result<void> validate_times(const peers_config& c) {
     return core::ok();
 }
 
-}  // namespace
-
-core::result<compress::feedback_rule> feedback_of(const run_config& c) {
-    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
+core::result<compress::feedback_rule> feedback_with(const run_config& c, std::string_view name) {
+    LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(name));
     const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
     compress::feedback_wishes wishes{c.exchange.beta, c.exchange.momentum, c.exchange.gain};
     if (!outer.nesterov) wishes.heavy_ball = static_cast<double>(outer.outer_momentum);
     return compress::find_feedback(c.exchange.feedback, wishes, *codec);
 }
+
+}  // namespace
+
+std::uint64_t run_config::most_steps() const {
+    return static_cast<std::uint64_t>(controller.enabled ? std::max(inner.steps, controller.most_steps) : inner.steps);
+}
+
+std::vector<std::string> run_config::codecs() const {
+    std::vector<std::string> out{exchange.codec};
+    if (!controller.enabled) return out;
+    auto more = controller.codecs;
+    if (more.empty() && exchange.feedback == "none") more = {"bf16", "int8", "int4"};
+    for (auto& codec : more) {
+        if (std::ranges::find(out, codec) == out.end()) out.push_back(std::move(codec));
+    }
+    return out;
+}
+
+core::result<compress::feedback_rule> feedback_of(const run_config& c) { return feedback_with(c, c.exchange.codec); }
 
 void bind(core::config_binder& b, run_config& c) {
     b.bind("name", c.name, "of the run, in tickets and paths: letters, digits, '.', '_' and '-'");
@@ -81,6 +98,12 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("exchange.gain", c.exchange.gain, "of econtrol's residual in a payload", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
+    b.bind("controller.enabled", c.controller.enabled,
+           "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
+    b.bind("controller.least_steps", c.controller.least_steps, "that it may choose for a round", 1, 1'000'000);
+    b.bind("controller.most_steps", c.controller.most_steps, "that it may choose for a round", 1, 1'000'000);
+    b.bind("controller.codecs", c.controller.codecs,
+           "that it may choose from; empty: bf16, int8 and int4, or with feedback exchange.codec");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
                   "invite: the ticket carries the run's secret; open: an address is enough");
     b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);
@@ -114,11 +137,26 @@ core::result<void> validate(const run_config& c) {
             "{} would be another on top: remove outer.optimizer and outer.momentum",
             c.outer.optimizer, outer.outer_momentum);
     }
-    if (c.exchange.mode == "shard" && !codec->fits_sums()) {
+    for (const auto& name : c.codecs()) {
+        LONGHAUL_TRY_ASSIGN(const auto one, compress::find_codec(name));
+        LONGHAUL_TRY(feedback_with(c, name));
+        if (c.codecs().size() > 1 && one->goes_on()) {
+            return core::fail(core::errc::config,
+                              "{} goes on from its last payload, so that the controller cannot choose it from round to "
+                              "round: leave only exchange.codec in controller.codecs",
+                              name);
+        }
+        if (c.exchange.mode == "shard" && !one->fits_sums()) {
+            return core::fail(core::errc::config,
+                              "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto "
+                              "or gather, or one of the codecs f32, bf16 and int8",
+                              name);
+        }
+    }
+    if (c.controller.least_steps > c.controller.most_steps) {
         return core::fail(core::errc::config,
-                          "exchange.mode = \"shard\" encodes sums once more, which {} is too coarse for: use auto or "
-                          "gather, or one of the codecs f32, bf16 and int8",
-                          codec->name());
+                          "controller.least_steps = {} is larger than controller.most_steps = {}: leave it room",
+                          c.controller.least_steps, c.controller.most_steps);
     }
     if (c.name == "." || c.name == "..") {
         return core::fail(core::errc::config, "name = \"{}\" would be another folder: choose a word", c.name);

@@ -20,6 +20,13 @@ struct exchange_config {
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
 };
 
+/// [controller]: who chooses H and the codec, from round to round.
+struct controller_config {
+    bool enabled = false;  ///< false: inner.steps and exchange.codec, always
+    std::int64_t least_steps = 30, most_steps = 300;
+    std::vector<std::string> codecs;  ///< to choose from; empty: bf16, int8 and int4, or exchange.codec with feedback
+};
+
 /// [peers]: who may take part and how long others wait for them.
 struct peers_config {
     std::string admission = "invite";                         ///< invite | open
@@ -53,13 +60,18 @@ struct run_config {
     optim::inner_config inner;
     optim::outer_config outer;
     exchange_config exchange;
+    controller_config controller;
     peers_config peers;
     checkpoint_config checkpoint;
     eval_config eval;
     stop_config stop;
 
-    /// Inner steps of the whole run: the length of the learning rate's schedule.
+    /// Inner steps of the whole run: the length of the learning rate's schedule, and the run's end.
     std::uint64_t total_steps() const { return static_cast<std::uint64_t>(stop.rounds * inner.steps); }
+    /// The most that a round may have: inner.steps, or what the controller may choose.
+    std::uint64_t most_steps() const;
+    /// Codecs of its rounds: exchange.codec, which is the first, and what the controller may choose.
+    std::vector<std::string> codecs() const;
 };
 
 /// What [exchange] says of feedback; errc::config for what cannot work together.

@@ -435,9 +435,7 @@ core::result<void> check_data_is_named(const node& n) {
 }
 
 /// Whether this node's own checkpoint is of the run's last round.
-bool holds_the_end(const node& n) {
-    return n.state && n.state->round >= static_cast<std::uint64_t>(n.config().stop.rounds);
-}
+bool holds_the_end(const node& n) { return n.state && n.state->position >= n.config().total_steps(); }
 
 /// This node leads the log: it admits itself.
 core::task<core::result<void>> admit_self(node& n) {

@@ -23,6 +23,15 @@ std::string name_of(const node& n) {
     return "unknown";
 }
 
+/// As many as are committed, and the rest of the steps in rounds like the present one.
+std::uint64_t rounds_in_all(const node& n) {
+    const auto rounds = static_cast<std::uint64_t>(n.config().stop.rounds);
+    if (!n.log_known || !n.last_plan) return rounds;
+    const auto total = n.config().total_steps(), H = n.last_plan->inner_steps;
+    const auto left = total > n.led().position() ? total - n.led().position() : 0;
+    return n.led().committed() + (left + H - 1) / H;
+}
+
 }  // namespace
 
 peer_status status_of(const node& n) {
@@ -31,6 +40,7 @@ peer_status status_of(const node& n) {
     s.name = n.options.name;
     s.state = name_of(n);
     s.waiting_for = n.waiting_for;
+    s.plan_reason = n.last_way.reason;
     std::tie(s.wire_sent, s.wire_received) = n.wire_bytes();
     s.train_loss = n.train_loss;
     s.eval_loss = n.eval_loss;
@@ -48,7 +58,7 @@ peer_status status_of(const node& n) {
     if (!n.run) return s;
     s.run_name = n.config().name;
     s.run = n.run->run_id;
-    s.rounds_total = static_cast<std::uint64_t>(n.config().stop.rounds);
+    s.rounds_total = rounds_in_all(n);
     s.ticket = n.ready().ticket;
     if (!n.log_known) return s;
     const auto& l = n.led();
@@ -118,6 +128,7 @@ std::string to_json(const peer_status& s) {
     j["name"] = s.name;
     j["state"] = s.state;
     j["waiting_for"] = s.waiting_for;
+    j["plan_reason"] = s.plan_reason;
     j["generation"] = s.generation;
     j["round"] = s.round;
     j["attempt"] = s.attempt;

@@ -66,6 +66,8 @@ outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration 
     auto wanted = after.wanted();
     const bool recovers = wanted > 0;
     if (!recovers) wanted = static_cast<std::uint64_t>(s.expect.rounds > 0 ? s.expect.rounds : s.run.stop.rounds);
+    // How many rounds its steps make is the controller's matter: `within` says whether it came to its end.
+    if (!recovers && s.expect.rounds == 0 && s.run.controller.enabled) wanted = found.newest_round;
     std::string late;
     std::int64_t alive = 0;
     for (std::uint32_t i = 0; i < out.peers.size(); ++i) {

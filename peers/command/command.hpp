@@ -23,6 +23,8 @@ void add_join(CLI::App& app, action& chosen);
 void add_requests(CLI::App& app, action& chosen);
 /// status and peers.
 void add_queries(CLI::App& app, action& chosen);
+/// What rounds would take on links that one only thinks of.
+void add_plan(CLI::App& app, action& chosen);
 void add_probe(CLI::App& app, action& chosen);
 /// Measurements between machines and on one.
 void add_bench(CLI::App& app, action& chosen);

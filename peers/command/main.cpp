@@ -87,6 +87,7 @@ int main(int argc, char** argv) {
         peers::command::add_join(app, chosen);
     }
     peers::command::add_queries(app, chosen);
+    peers::command::add_plan(app, chosen);
     peers::command::add_probe(app, chosen);
     peers::command::add_requests(app, chosen);
     peers::command::add_bench(app, chosen);

@@ -99,6 +99,7 @@ core::result<int> status(const query& q) {
     fmt::print("peers        {} alive, {} participating, {} merged in the last round\n", field(s, "alive"),
                field(s, "participating"), field(s, "merged"));
     fmt::print("loss         {} held out, {} in training\n", loss(s, "eval_loss"), loss(s, "train_loss"));
+    if (const auto reason = field(s, "plan_reason"); !reason.empty()) fmt::print("plan         {}\n", reason);
     fmt::print("traffic      {} sent, {} received\n", size(s, "wire_sent"), size(s, "wire_received"));
     fmt::print("coordinator  {}, {}\n", short_key(s, "coordinator"),
                flag(s, "coordinator_reachable") ? "reachable" : "not reachable");

@@ -69,7 +69,7 @@ TEST_CASE("a site's line is shared, and every payload crosses it once", "[sim]")
 TEST_CASE("drawn scenarios recover, and the same seed gives the same trace", "[sim]") {
     // In 182 a standby is killed before its first entry of the log came; in 399 a coordinator takes over at the end of
     // a round; in 54 a follower hears of a member later than from it.
-    for (const std::uint64_t seed : {1, 2, 3, 54, 182, 399}) {
+    for (const std::uint64_t seed : {1, 54, 182, 399}) {
         const auto text = sim::draw_scenario(seed);
         INFO(text);
         const auto s = sim::parse_scenario(text, "drawn", {});
@@ -107,4 +107,45 @@ TEST_CASE("who coordinates is found when a fault strikes, and a service manager 
     CHECK(coordinators.size() >= 5);  // each fault that befell one was followed by another
     for (const auto& p : o.peers) CHECK(p.alive);
     CHECK(sim::play(s, 3).trace_hash == o.trace_hash);
+}
+
+TEST_CASE("the controller follows the lines within two rounds, and its predictions hold", "[sim]") {
+    struct told_plan {
+        core::duration at{};
+        std::uint64_t steps = 0;
+        std::string codec;
+    };
+    constexpr core::duration falls = 15s, comes_back = 75s;
+    std::vector<told_plan> plans;
+    std::vector<core::duration> commits;
+    std::vector<double> errors;
+    const auto look = [&](const std::string& peer, core::duration at, const core::event& e) {
+        if (e.name == "outcome") {
+            const double predicted = *sim::field<double>(e, "predicted_seconds");
+            errors.push_back(std::abs(*sim::field<double>(e, "seconds") / predicted - 1));
+        }
+        if (peer != "p-1") return;
+        if (e.name == "plan") {
+            plans.push_back({at, *sim::field<std::uint64_t>(e, "H"), *sim::field<std::string>(e, "codec")});
+        }
+        if (e.name == "round_committed") commits.push_back(at);
+    };
+    const auto o = sim::play(load("controller"), 1, sim::simulated_trainer, look);
+    std::string told;
+    for (const auto& p : plans) told += fmt::format("{} H {} {}\n", core::format_duration(p.at), p.steps, p.codec);
+    INFO(sim::describe(o) << told);
+    REQUIRE(o.ok);
+    const auto plan_at = [&](core::duration t) {
+        return *std::ranges::find_if(plans.rbegin(), plans.rend(), [t](const auto& p) { return p.at <= t; });
+    };
+    const auto before = plan_at(falls), slow = plan_at(comes_back);
+    CHECK(slow.steps > 2 * before.steps);
+    CHECK(slow.codec != "bf16");
+    // The round in which they fall is planned already, and the next one as it goes: the one after it is another.
+    const auto next = std::ranges::upper_bound(commits, falls);
+    REQUIRE(commits.end() - next > 2);
+    CHECK(plan_at(*(next + 1) + 1s).steps > 2 * before.steps);
+    std::ranges::sort(errors);
+    INFO("median error of the predictions " << errors[errors.size() / 2]);
+    CHECK(errors[errors.size() / 2] < 0.08);
 }

@@ -149,7 +149,7 @@ LINK_TEST("a connection on which nothing passes any more does not stall a transf
     co_return co_await with_stripes(w, 3, 1, body);
 }
 
-SIMULATED_LINK_TEST("new connections are warmed while a transfer waits for its bytes: once, for an eighth of them at most") {
+SIMULATED_LINK_TEST("new connections are warmed while a transfer waits: once, for an eighth of its bytes at most") {
     auto body = [](world& in, striped& s) -> task<result<void>> {
         constexpr std::size_t size = 16 << 20;
         const auto warmed = [&s] { return std::ranges::count(s.a.events.seen, "link_warmed", &core::event::name); };

@@ -14,17 +14,19 @@ constexpr peer_number self = 1;
 /// A coordinator with its ledger: what it proposes is applied, as consensus would.
 struct table {
     explicit table(peer_number members, std::uint64_t rounds = 1000, core::duration first_deadline = 100s)
-        : led(ledger_of(members)), coordinator(rules(rounds, first_deadline), self) {
+        : table(members, rules(rounds, first_deadline)) {}
+    table(peer_number members, round_rules r) : led(ledger_of(members)), coordinator(std::move(r), self) {
         coordinator.log_advanced(led, now);
         for (peer_number n = 1; n <= members; ++n) coordinator.caught_up(n, 1, 0);
     }
 
     static round_rules rules(std::uint64_t rounds, core::duration first_deadline) {
         round_rules r;
-        r.rounds = rounds;
         r.grace = 2s;
         r.first_deadline = first_deadline;
-        r.plan = short_plan();
+        r.choices.first = short_plan();
+        r.choices.exchange[r.choices.first.codec] = {};
+        r.total_steps = rounds * r.choices.first.inner_steps;
         return r;
     }
 

@@ -1,0 +1,86 @@
+#pragma once
+/// Which of several plans the next round should have (DESIGN §6, "Controller"): a pure function of what was measured.
+///
+/// A plan is as good as the time in which it makes the progress of one ideal inner step:
+///   cost = T_round / H · N,  T_round = H·T_c + f·X + c
+/// with T_c the seconds of an inner step, X those of the exchange (optim/time_model), f and c what was measured of
+/// rounds beside their prediction (encoding, agreeing; lines that carry more than was believed), and N how many steps
+/// the plan needs for what one step does when everything is exchanged after each (`quality_model`).
+
+#include <deque>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optim/schedule.hpp"
+
+namespace longhaul::optim {
+
+/// N of a plan, at least 1. It need not be exact: what counts is the ratio between plans.
+using quality_model = std::function<double(const round_plan&)>;
+
+/// N before a run has measured its own: (1 + 0.6·(H/100)^0.63) as DESIGN §6 measured it on a byte GPT; half a percent
+/// more for 8 bits a value, one for 4 (within the noise of that measurement), and a tenth for codecs that send most of
+/// a pseudo-gradient later.
+double prior_quality(const round_plan& plan);
+
+/// What a round could be.
+struct plan_alternative {
+    round_plan plan;
+    double exchange_seconds = 0;  ///< X
+};
+
+/// What rounds were measured to take; 0: not yet.
+struct measured_pace {
+    double step_seconds = 0;    ///< T_c, of the peers in the middle
+    double beside_seconds = 0;  ///< c
+    double exchange_share = 1;  ///< f, from a quarter to 1
+
+    double round_seconds(std::uint64_t H, double exchange_seconds) const {
+        return static_cast<double>(H) * step_seconds + exchange_share * exchange_seconds + beside_seconds;
+    }
+};
+
+/// c and f from the last rounds: medians of what each took beyond its steps and its predicted exchange, or of the share
+/// of the exchange that it did take.
+class pace_history {
+public:
+    /// A round that took `seconds`, of which its steps `steps` and its exchange `exchange` were predicted.
+    void add(double seconds, double steps, double exchange);
+    measured_pace with(double step_seconds) const;
+
+private:
+    std::deque<double> beside_, shares_;
+};
+
+/// An alternative and what it costs.
+struct weighed_plan {
+    round_plan plan;
+    double exchange_seconds = 0, round_seconds = 0;
+    double cost = 0;  ///< seconds an ideal inner step
+};
+
+struct plan_decision {
+    weighed_plan chosen;
+    std::vector<weighed_plan> alternatives;  ///< all of them, the cheapest first
+    bool changed = false;                    ///< H or the codec
+    std::string reason;                      ///< one sentence
+};
+
+/// Another plan must save this share of the cost, or measurements would change it every round.
+inline constexpr double worth_changing = 0.12;
+/// So many rounds keep a plan, unless another one costs less than half.
+inline constexpr std::uint64_t dwell_rounds = 3;
+
+/// Chooses among `all`, which has the present plan in it or something to go on with. `present`: of the last round, for
+/// `rounds_kept` rounds; nothing: none yet. Plans are told apart by H and codec. Without a measured T_c, or with an
+/// exchange that nobody can predict, the present plan stays (or the first of `all`).
+plan_decision choose_plan(const std::vector<plan_alternative>& all, const measured_pace& pace,
+                          const quality_model& quality, const std::optional<round_plan>& present,
+                          std::uint64_t rounds_kept);
+
+/// H that a controller tries, from `least` to `most`, both of them included: a step is a third or so.
+std::vector<std::uint64_t> steps_to_try(std::uint64_t least, std::uint64_t most);
+
+}  // namespace longhaul::optim

@@ -1,0 +1,31 @@
+#include "peers/plan_choices.hpp"
+
+#include <algorithm>
+
+#include "compress/codec.hpp"
+#include "optim/controller.hpp"
+#include "peers/chunk.hpp"
+
+namespace longhaul::peers {
+
+plan_choices choices_of(const run_config& config, const core::tensor_manifest& tensors) {
+    plan_choices out;
+    for (const auto& name : config.codecs()) {
+        const auto codec = compress::find_codec(name).value();
+        out.exchange[name] = {chunk_grid::of(tensors.elements(), *codec).count(), payload_bytes(tensors, *codec),
+                              codec->fits_sums(), config.exchange.mode};
+        auto plan = optim::fixed_plan(config.inner, config.outer, *codec);
+        if (name == config.exchange.codec) out.first = plan;
+        if (!config.controller.enabled) continue;
+        auto steps = optim::steps_to_try(static_cast<std::uint64_t>(config.controller.least_steps),
+                                         static_cast<std::uint64_t>(config.controller.most_steps));
+        if (std::ranges::find(steps, plan.inner_steps) == steps.end()) steps.push_back(plan.inner_steps);
+        for (const auto H : steps) {
+            plan.inner_steps = H;
+            out.to_choose.push_back(plan);
+        }
+    }
+    return out;
+}
+
+}  // namespace longhaul::peers

@@ -1,0 +1,24 @@
+#pragma once
+/// What the rounds of a configured run may look like: the plans that a controller chooses from, or the only one, and
+/// what their payloads are for the planner of exchanges.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/tensor.hpp"
+#include "peers/planning.hpp"
+#include "peers/run_config.hpp"
+
+namespace longhaul::peers {
+
+struct plan_choices {
+    optim::round_plan first;                   ///< the configured one
+    std::vector<optim::round_plan> to_choose;  ///< by the controller, `first` among them; empty: there is none
+    std::map<std::string, exchange_planner::model> exchange;  ///< by codec, of all of these
+};
+
+/// `config` must be valid.
+plan_choices choices_of(const run_config& config, const core::tensor_manifest& tensors);
+
+}  // namespace longhaul::peers
