@@ -414,6 +414,7 @@ void print(const wishes& w, const measured& m) {
     j["streams_used"] = w.down && !w.both ? m.streams_used_there : carrying(m.stats);
     if (w.both) j["streams_used_down"] = m.streams_used_there;
     j["rtt_p99_seconds"] = m.round_trips.at(0.99);
+    j["rtt_most_seconds"] = m.round_trips.at(1);
     j["loss"] = m.stats.loss;
     j["resent"] = m.stats.resent;
     j["pace"] = 8 * m.stats.pace;

@@ -28,6 +28,15 @@ down = "100 Mbit/s"
 """
 
 
+def commit() -> str:
+    """Of the sources that are measured: what is written about them changes meanwhile."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("describe", "--always") + ("-dirty" if git("status", "--porcelain", "--", ".", ":!docs") else "")
+
+
 class Lab:
     """A scenario's network for as long as the `with` lasts; what was started in it ends with it."""
 

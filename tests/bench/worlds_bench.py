@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from lab import LONGHAUL, ROOT  # noqa: E402
+from lab import LONGHAUL, ROOT, commit  # noqa: E402
 
 SCENARIOS = {
     "pair": "2 peers, 6 Mbit/s, RTT 40 ms",
@@ -68,8 +68,7 @@ def main() -> int:
             lines.append(f"| {name}: {what} | {predicted:.2f} | {median:.2f} ({spread}) | {median / predicted:.2f} |")
         print(lines[-1], flush=True)
     if options.save:
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-        facts = f"Measured at {commit.stdout.strip()}, {datetime.date.today()}, by `scripts/bench worlds --save`."
+        facts = f"Measured at {commit()}, {datetime.date.today()}, by `scripts/bench worlds --save`."
         before, rest = PAGE.read_text().split(BEGIN)
         table = "\n".join(lines)
         PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{facts}\n{END}{rest.split(END)[1]}")
