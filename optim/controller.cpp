@@ -11,8 +11,8 @@ namespace longhaul::optim {
 
 namespace {
 
-/// κ and q of N(H), DESIGN §6.
-constexpr double kappa = 0.6, exponent = 0.63;
+/// κ of N(H), DESIGN §6.
+constexpr double kappa = 0.6;
 constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later = 1.1;
 
 constexpr std::size_t remembered_rounds = 5;
@@ -35,7 +35,10 @@ std::string account_of(const weighed_plan& w) {
 }  // namespace
 
 double prior_quality(const round_plan& plan) {
-    const double drift = 1 + kappa * std::pow(static_cast<double>(plan.inner_steps) / 100, exponent);
+    // To the power of 5/8 for 0.63, by roots, which are exact: the C library's powers differ between machines in the
+    // last bit, and a simulated run must not.
+    const double x = static_cast<double>(plan.inner_steps) / 100, root = std::sqrt(x);
+    const double drift = 1 + kappa * root * std::sqrt(std::sqrt(root));
     const auto codec = compress::find_codec(plan.codec);
     LONGHAUL_ENSURE(codec, "a plan's codec is known");
     if ((*codec)->wants_feedback()) return drift * of_what_comes_later;
@@ -76,19 +79,20 @@ plan_decision choose_plan(const std::vector<plan_alternative>& all, const measur
         w.cost = w.round_seconds / H * quality(a.plan);
         d.alternatives.push_back(std::move(w));
     }
+    const auto first = d.alternatives.front();
     std::optional<weighed_plan> kept;
     for (const auto& w : d.alternatives) {
         if (present && same(w.plan, *present)) kept = w;
     }
     const bool known =
         pace.step_seconds > 0 && std::ranges::all_of(all, [](const auto& a) { return a.exchange_seconds > 0; });
-    if (!known) {
-        d.chosen = kept.value_or(d.alternatives.front());
-        d.reason = fmt::format("{} until steps and links are measured", name_of(d.chosen.plan));
-        return d;
-    }
     // Of equals the one that sends less, then the given order.
     std::ranges::stable_sort(d.alternatives, {}, [](const auto& w) { return std::pair(w.cost, w.exchange_seconds); });
+    if (!known) {
+        d.chosen = kept.value_or(first);
+        d.reason = fmt::format("{} while steps or links are not measured", name_of(d.chosen.plan));
+        return d;
+    }
     const auto& best = d.alternatives.front();
     if (!kept) {
         d.chosen = best;

@@ -57,9 +57,9 @@ std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<c
     const double H = static_cast<double>(round_steps);
     for (std::size_t i = 0; i < out.size(); ++i) {
         if (!(step_seconds[i] > 0)) continue;
-        const double fits =
-            std::clamp(H * middle / step_seconds[i], H / 8, static_cast<double>(most_own_steps(round_steps)));
-        const double usual = before[i] > 0 ? static_cast<double>(before[i]) : H;
+        const auto most = most_own_steps(round_steps);
+        const double fits = std::clamp(H * middle / step_seconds[i], H / 8, static_cast<double>(most));
+        const double usual = before[i] > 0 ? static_cast<double>(std::min(before[i], most)) : H;
         out[i] = std::abs(fits - usual) <= 0.2 * usual
                      ? static_cast<std::uint64_t>(usual)
                      : std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::lround(fits)));

@@ -94,6 +94,10 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     const auto job = [&] { after = apply_round(n.tensors(), *before, done.plan, done.commit, aggregate->values); };
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
+    // That took a while: a new generation may have been founded on another state.
+    if (n.state != before || n.led().generation() != before->generation) {
+        co_return fail(errc::not_found, "round {} was overtaken by another generation", done.commit.round);
+    }
     LONGHAUL_ENSURE(after->round == before->round + 1, "applied grows by exactly one (I2)");
     // One unit on the I/O thread: the state, what it did with our mass, and what we serve.
     n.state = after;

@@ -24,8 +24,8 @@ constexpr std::uint64_t large = 64 << 20;
 constexpr std::size_t most_donors = 8;
 /// A lane that has nothing to ask for looks again, and so does who looks for more donors.
 constexpr auto until_next_look = 250ms;
-/// When no donor has brought anything for so long, it is over; when none is linked, after the second: our own line may
-/// be cut, and they keep it for us for a while.
+/// When no donor has been left for so long, it is over; when nobody at all is linked, after the second: our own line
+/// may be cut, and they keep it for us for a while.
 constexpr auto desertion = 5s, separation = 45s;
 
 bool is_large(const chunked& c) { return c.chunks * c.chunk_bytes >= large; }
@@ -137,18 +137,18 @@ task<result<void>> draw(node& n, shared_ongoing d, shared_linked donor, std::uin
 /// From all who hold it, until nobody has been left for a while: a newcomer is linked with one of them first. A child
 /// of `drawing` itself.
 task<result<void>> keep_drawing(node& n, shared_ongoing d, core::scope& drawing) {
+    const auto each = is_large(d->wanted) ? lanes : small_lanes;
     std::set<shared_linked> known;
     auto deserted = n.env.clock.now();
     while (!d->plan.complete()) {
         std::vector<std::pair<shared_linked, std::uint32_t>> fresh;
-        auto holders = d->wanted.donors();
-        const auto patience = holders.empty() ? separation : desertion;
-        for (auto& donor : holders) {
-            if (d->drawing >= most_donors * lanes || !known.insert(donor).second) continue;
+        const auto patience = n.links.empty() ? separation : desertion;
+        for (auto& donor : d->wanted.donors()) {
+            if (d->drawing + fresh.size() * each >= most_donors * each || !known.insert(donor).second) continue;
             fresh.emplace_back(std::move(donor), static_cast<std::uint32_t>(known.size()));
         }
         // A lane of each in turn: what is small is shared, too.
-        for (unsigned lane = 0; lane < (is_large(d->wanted) ? lanes : small_lanes); ++lane) {
+        for (unsigned lane = 0; lane < each; ++lane) {
             for (const auto& [donor, which] : fresh) {
                 drawing.spawn_isolated("download", draw(n, d, donor, which));
             }

@@ -14,25 +14,27 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // residual; the retained aggregates, the one being made and the one before; and the trainer's parameters, gradients
     // and two moments. Then the own payloads of the open round and of the one before.
     const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
-    LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(config.exchange.codec));
-    // Of several the one with the longest payloads.
-    for (const auto& name : config.codecs()) {
-        LONGHAUL_TRY_ASSIGN(const auto* other, compress::find_codec(name));
-        if (payload_bytes(tensors, *other) > payload_bytes(tensors, *codec)) codec = other;
-    }
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
-    const auto payload = payload_bytes(tensors, *codec);
-    const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min)) - 1;
-    // And what a codec goes on from, twice; and what feedback keeps beside a residual: momentum, or what was said and
-    // the residual's next value.
+    // What feedback keeps beside a residual: momentum, or what was said and the residual's next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 2 : 0;
-    const auto fixed = (words + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
-    // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
-    const auto whole = fixed + 2 * others * payload;
-    auto least = whole;
-    if (codec->fits_sums() && config.exchange.mode != "gather") {
-        const auto a_chunk = payload / chunk_grid::of(tensors.elements(), *codec).count() + chunk_header_bytes;
-        least = std::min(whole, fixed + 2 * payload + others * window_bytes(a_chunk, 1));
+    const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min)) - 1;
+    std::uint64_t fixed = 0, whole = 0, least = 0;
+    // Whichever codec a round has.
+    for (const auto& name : config.codecs()) {
+        LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(name));
+        const auto payload = payload_bytes(tensors, *codec);
+        // And what a codec goes on from, twice.
+        const auto own = (words + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
+        // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
+        const auto all = own + 2 * others * payload;
+        auto sharded = all;
+        if (codec->fits_sums() && config.exchange.mode != "gather") {
+            const auto a_chunk = payload / chunk_grid::of(tensors.elements(), *codec).count() + chunk_header_bytes;
+            sharded = std::min(all, own + 2 * payload + others * window_bytes(a_chunk, 1));
+        }
+        fixed = std::max(fixed, own);
+        whole = std::max(whole, all);
+        least = std::max(least, sharded);
     }
     if (limit != 0 && least > limit) {
         return core::fail(core::errc::config,

@@ -69,9 +69,11 @@ void round_coordinator::gone(peer_number who) {
     step_seconds_.erase(who);
     peers_.erase(who);
     awaited_.erase(who);
+    std::erase(last_members_, who);
 }
 
 void round_coordinator::restarted(peer_number who) {
+    std::erase(last_members_, who);
     peers_.erase(who);
     views_.erase(who);
     awaited_.erase(who);
@@ -305,10 +307,12 @@ double round_coordinator::pace_of(const std::vector<peer_number>& contributors) 
 
 std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors,
                                                      std::uint64_t H) const {
+    // What they did in a round of another length counts in proportion.
+    const auto last_H = present_ ? present_->inner_steps : H;
     std::vector<std::uint64_t> before;
     for (const auto who : contributors) {
         const auto last = std::ranges::find(last_steps_, who, &peer_steps::peer);
-        before.push_back(last == last_steps_.end() ? 0 : last->steps);
+        before.push_back(last == last_steps_.end() ? 0 : last->steps * H / last_H);
     }
     const auto steps = optim::balanced_steps(H, step_seconds_of(contributors), before);
     std::vector<peer_steps> out;
@@ -353,7 +357,11 @@ core::duration round_coordinator::allowance() const {
     auto sorted = history_;
     std::ranges::sort(sorted);
     // The 90th percentile of the last rounds and half of it again: never an absolute number.
-    const auto q = sorted[sorted.size() * 9 / 10];
+    auto q = sorted[sorted.size() * 9 / 10];
+    // A controller may have made this round longer than any of those.
+    if (!rules_.choices.to_choose.empty()) {
+        q = std::max(q, core::from_seconds(predicted_steps_ + predicted_exchange_));
+    }
     return (q + q / 2 + rules_.grace) * patience;
 }
 

@@ -100,8 +100,9 @@ void bind(core::config_binder& b, run_config& c) {
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
     b.bind("controller.enabled", c.controller.enabled,
            "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
-    b.bind("controller.least_steps", c.controller.least_steps, "that it may choose for a round", 1, 1'000'000);
-    b.bind("controller.most_steps", c.controller.most_steps, "that it may choose for a round", 1, 1'000'000);
+    const auto fewest = static_cast<std::int64_t>(optim::fewest_shared_steps);
+    b.bind("controller.least_steps", c.controller.least_steps, "that it may choose for a round", fewest, 1'000'000);
+    b.bind("controller.most_steps", c.controller.most_steps, "that it may choose for a round", fewest, 1'000'000);
     b.bind("controller.codecs", c.controller.codecs,
            "that it may choose from; empty: bf16, int8 and int4, or with feedback exchange.codec");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
@@ -117,7 +118,7 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("checkpoint.keep", c.checkpoint.keep, "checkpoints kept, the newest ones", 1, 1000);
     b.bind("eval.every", c.eval.every, "rounds between evaluations, in which the members take turns; 0: never", 0,
            1'000'000'000);
-    b.bind("stop.rounds", c.stop.rounds, "the run ends after so many rounds", 1, 1'000'000'000);
+    b.bind("stop.rounds", c.stop.rounds, "the run ends after so many rounds of inner.steps", 1, 1'000'000'000);
 }
 
 core::result<void> validate(const run_config& c) {

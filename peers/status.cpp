@@ -25,9 +25,10 @@ std::string name_of(const node& n) {
 
 /// As many as are committed, and the rest of the steps in rounds like the present one.
 std::uint64_t rounds_in_all(const node& n) {
-    const auto rounds = static_cast<std::uint64_t>(n.config().stop.rounds);
-    if (!n.log_known || !n.last_plan) return rounds;
-    const auto total = n.config().total_steps(), H = n.last_plan->inner_steps;
+    const auto total = n.config().total_steps();
+    if (n.state && n.state->position >= total) return n.state->round;
+    if (!n.log_known) return static_cast<std::uint64_t>(n.config().stop.rounds);
+    const auto H = n.last_plan ? n.last_plan->inner_steps : static_cast<std::uint64_t>(n.config().inner.steps);
     const auto left = total > n.led().position() ? total - n.led().position() : 0;
     return n.led().committed() + (left + H - 1) / H;
 }

@@ -90,7 +90,7 @@ outcome judge(const scenario& s, std::span<const peer_end> ends, core::duration 
             alive >= s.expect.alive ? "ok" : fmt::format("{} peers live, not {}", alive, s.expect.alive);
     }
     out.expect["within"] =
-        took <= s.expect.within ? "ok" : fmt::format("it took longer than {}", core::format_duration(s.expect.within));
+        took < s.expect.within ? "ok" : fmt::format("it took longer than {}", core::format_duration(s.expect.within));
     const auto holds = [](const auto& entry) { return entry.second == "ok"; };
     out.ok = std::ranges::all_of(out.invariants, holds) && std::ranges::all_of(out.expect, holds);
     return out;

@@ -33,7 +33,7 @@ constexpr named_flag node_flags[] = {
 
 constexpr named_flag run_flags[] = {
     {"--run-name", "name", "of the run"},
-    {"--rounds", "stop.rounds", "the run ends after so many rounds"},
+    {"--rounds", "stop.rounds", "the run ends after so many rounds of inner.steps"},
     {"--inner-steps", "inner.steps", "H: inner steps from one exchange to the next"},
     {"--lr", "inner.lr", "highest learning rate of the inner optimizer"},
     {"--batch", "inner.batch", "sequences or samples of a step"},

@@ -144,7 +144,7 @@ void add_plan(CLI::App& app, action& chosen) {
     command->add_option("RUN.toml", w->run.run_file, "the run; without it, the defaults");
     command->add_option("--set", w->run.settings, "KEY=VALUE: any key of RUN.toml")->take_all();
     command->add_option("--parameters", w->parameters, "of the model")->check(CLI::Range(1LL, 1'000'000'000'000LL));
-    command->add_option("--peers", w->peers, "how many")->check(CLI::Range(1, 1024))->capture_default_str();
+    command->add_option("--peers", w->peers, "how many")->check(CLI::Range(2, 1024))->capture_default_str();
     command->add_option("--up", w->up, "rate of each peer's uplink")->capture_default_str();
     command->add_option("--down", w->down, "of its downlink; default: as --up");
     command->add_option("--rtt", w->rtt, "round trip between any two")->capture_default_str();

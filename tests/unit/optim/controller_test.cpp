@@ -32,8 +32,8 @@ plan_decision decide(const std::vector<plan_alternative>& all, double step, std:
 /// Where (H·T_c + X)/H · (1 + κ(H/100)^q) is least: X/H² · N(H) = (T_c + X/H) · N'(H), by bisection.
 double best_steps(double step, double exchange) {
     const auto slope = [&](double H) {
-        const double drift = 0.6 * std::pow(H / 100, 0.63);
-        return (step + exchange / H) * 0.63 * drift / H - exchange / (H * H) * (1 + drift);
+        const double drift = 0.6 * std::pow(H / 100, 0.625);
+        return (step + exchange / H) * 0.625 * drift / H - exchange / (H * H) * (1 + drift);
     };
     double low = 1e-3, high = 1e6;
     for (int i = 0; i < 200; ++i) {

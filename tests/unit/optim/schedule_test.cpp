@@ -60,3 +60,14 @@ TEST_CASE("whoever is slower does fewer inner steps in the time of most, and who
     CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 16}) == list{30, 30, 16});
     CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 20}) == list{30, 30, 15});
 }
+
+TEST_CASE("who did twice the steps of a longer round never does more than twice those of a shorter one") {
+    for (const std::uint64_t H : {8U, 30U, 35U, 240U, 250U, 299U}) {
+        for (const std::uint64_t before : {0U, 60U, 80U, 600U}) {
+            const auto steps =
+                optim::balanced_steps(H, std::vector<double>{1.0, 0.4}, std::vector<std::uint64_t>{H, before});
+            CHECK(steps[1] <= optim::most_own_steps(H));
+            CHECK(steps[1] > H);
+        }
+    }
+}

@@ -146,3 +146,21 @@ TEST_CASE("combinations that cannot work are refused") {
     has(refusal("[model]\nkind = \"quadratic\"\n[data]\nkind = \"text\""), "quadratic");
     CHECK(read("[model]\nkind = \"quadratic\"").has_value());
 }
+
+TEST_CASE("the controller's choices: codecs that fit the feedback, and room for H") {
+    const auto plain = read("[controller]\nenabled = true");
+    REQUIRE(plain.has_value());
+    CHECK(plain->codecs() == std::vector<std::string>{"bf16", "int8", "int4"});
+    CHECK(plain->most_steps() == 300);
+    CHECK(run_config{}.codecs() == std::vector<std::string>{"bf16"});
+    CHECK(run_config{}.most_steps() == 30);
+    const auto coarse = read("controller.enabled = true\nexchange = { codec = \"topk-64/4096\", feedback = \"ef\" }");
+    REQUIRE(coarse.has_value());
+    CHECK(coarse->codecs() == std::vector<std::string>{"topk-64/4096"});
+    has(refusal("controller = { enabled = true, least_steps = 50, most_steps = 40 }"), "least_steps = 50");
+    has(refusal("controller = { enabled = true, codecs = [\"int9\"] }"), "int9");
+    has(refusal("exchange.mode = \"shard\"\n[controller]\nenabled = true"), "int4");
+    has(refusal("exchange = { codec = \"sign1\", feedback = \"ef\" }\n"
+                "controller = { enabled = true, codecs = [\"lowrank-4\"] }"),
+        "lowrank-4");
+}

@@ -1,0 +1,64 @@
+"""`longhaul plan`: predictions for links that one only thinks of."""
+
+import json
+import subprocess
+
+import pytest
+
+MODEL = ["--set", "model.kind=quadratic", "--set", "model.width=1000000"]
+
+
+def plan(daemon, *flags):
+    done = subprocess.run([daemon, "plan", *MODEL, "--json", *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_alternatives_are_told_the_cheapest_first(daemon):
+    told = plan(daemon, "--peers", "3", "--up", "10 Mbit/s", "--rtt", "100 ms", "--step", "50 ms")
+    rows = told["alternatives"]
+    assert {row["codec"] for row in rows} == {"bf16", "int8", "int4"}
+    assert [row["cost"] for row in rows] == sorted(row["cost"] for row in rows)
+    for row in rows:
+        assert row["round_seconds"] > row["H"] * 0.05 + row["exchange_seconds"]
+        assert row["computing_share"] == pytest.approx(row["H"] * 0.05 / row["round_seconds"])
+        # 100 rounds of 30 steps, unless the run is configured otherwise.
+        assert row["run_seconds"] == pytest.approx(3000 / row["H"] * row["round_seconds"])
+    # A payload leaves each peer at least once: a floor by arithmetic.
+    bf16 = next(row for row in rows if row["codec"] == "bf16")
+    assert bf16["payload_bytes"] >= 2_000_000
+    assert bf16["exchange_seconds"] >= 2_000_000 * 8 / 10e6
+    assert told["reason"].startswith(f"H = {rows[0]['H']} with {rows[0]['codec']}")
+
+
+def test_slow_links_mean_longer_rounds_of_fewer_bits(daemon):
+    fast = plan(daemon, "--up", "10 Gbit/s", "--rtt", "1 ms", "--step", "200 ms")["alternatives"][0]
+    slow = plan(daemon, "--up", "2 Mbit/s", "--rtt", "200 ms", "--step", "50 ms")["alternatives"][0]
+    assert (fast["H"], fast["codec"]) == (30, "bf16")
+    assert slow["H"] > 100
+    assert slow["codec"] == "int4"
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (["--step", "1 s"], "--parameters"),
+        (["--parameters", "1000", "--step", "fast"], "fast"),
+        (["--parameters", "1000", "--step", "0 s"], "--step"),
+        (["--parameters", "1000", "--step", "1 s", "--up", "10"], "10"),
+        (["--parameters", "1000", "--step", "1 s", "--set", "controller.most_steps=3"], "most_steps"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(daemon, flags, word):
+    done = subprocess.run([daemon, "plan", *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (2, 78)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert word in done.stderr
+
+
+def test_a_table_for_people(daemon):
+    flags = ["--parameters", "124000000", "--step", "350 ms", "--rows", "3"]
+    done = subprocess.run([daemon, "plan", *flags], capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    assert "124000000 parameters" in lines[0]
+    assert len([line for line in lines if " s " in line and "%" in line]) == 3
