@@ -24,8 +24,8 @@ constexpr std::uint64_t large = 64 << 20;
 constexpr std::size_t most_donors = 8;
 /// A lane that has nothing to ask for looks again, and so does who looks for more donors.
 constexpr auto until_next_look = 250ms;
-/// When no donor has been left for so long, it is over; when nobody at all is linked, after the second: our own line
-/// may be cut, and they keep it for us for a while.
+/// When no donor has been left for so long, it is over. But while nobody at all is linked, for as long as the second:
+/// our own line may be cut, and they keep it for us for a while.
 constexpr auto desertion = 5s, separation = 45s;
 
 bool is_large(const chunked& c) { return c.chunks * c.chunk_bytes >= large; }
@@ -140,9 +140,9 @@ task<result<void>> keep_drawing(node& n, shared_ongoing d, core::scope& drawing)
     const auto each = is_large(d->wanted) ? lanes : small_lanes;
     std::set<shared_linked> known;
     auto deserted = n.env.clock.now();
+    std::optional<core::time_point> cut;  // since when nobody at all has been linked
     while (!d->plan.complete()) {
         std::vector<std::pair<shared_linked, std::uint32_t>> fresh;
-        const auto patience = n.links.empty() ? separation : desertion;
         for (auto& donor : d->wanted.donors()) {
             if (d->drawing + fresh.size() * each >= most_donors * each || !known.insert(donor).second) continue;
             fresh.emplace_back(std::move(donor), static_cast<std::uint32_t>(known.size()));
@@ -154,8 +154,13 @@ task<result<void>> keep_drawing(node& n, shared_ongoing d, core::scope& drawing)
             }
         }
         const auto now = n.env.clock.now();
-        if (d->drawing > 0) deserted = now;
-        if (now - deserted > patience) break;
+        if (!n.links.empty()) {
+            cut.reset();
+        } else if (!cut) {
+            cut = now;
+        }
+        if (d->drawing > 0 || (cut && now - *cut < separation)) deserted = now;
+        if (now - deserted > desertion) break;
         auto woken = co_await n.changed.wait(n.env.clock, now + until_next_look);
         if (!woken && woken.error().code != errc::timeout) co_return woken;
     }
