@@ -1,6 +1,7 @@
 #include "peers/aggregate.hpp"
 
 #include <bit>
+#include <cstring>
 
 #include "core/hash.hpp"
 
@@ -62,6 +63,19 @@ core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manif
     a->leaves = leaves_of(a->values);
     LONGHAUL_TRY(check(*a));
     return shared_aggregate(std::move(a));
+}
+
+core::result<aggregate> parse_values(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                     const commit_record& commit, core::const_bytes bytes) {
+    if (bytes.size() != manifest.elements() * sizeof(float)) {
+        return fail(errc::malformed, "an aggregate of {} bytes instead of {}", bytes.size(), manifest.elements() * 4);
+    }
+    auto a = named_by(commit, generation);
+    a.values.resize(manifest.elements());
+    std::memcpy(a.values.data(), bytes.data(), bytes.size());
+    a.leaves = leaves_of(a.values);
+    LONGHAUL_TRY(check(a));
+    return a;
 }
 
 std::uint64_t leaves_bytes(const core::tensor_manifest& manifest) {

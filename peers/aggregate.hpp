@@ -31,6 +31,10 @@ void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64
 core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
                                               const commit_record& commit);
 
+/// All values as a holder sends them, checked against the commit that names their aggregate. CPU work.
+core::result<aggregate> parse_values(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                     const commit_record& commit, core::const_bytes bytes);
+
 /// The leaves as a holder sends them. Parsing checks them against the commit that names their aggregate, and gives it
 /// without its values.
 std::uint64_t leaves_bytes(const core::tensor_manifest& manifest);

@@ -13,23 +13,26 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// From the first who has them: unlike a state's, they can be checked against the log.
-task<result<aggregate>> ask_leaves(node& n, donors_question holders, std::uint64_t generation, commit_record commit) {
+/// What is smaller goes whole, in one round trip: whoever is behind must be faster than the rounds.
+constexpr std::uint64_t small_bytes = 1 << 20;
+
+/// From the first whose answer `parse` accepts: unlike a state's, it can be checked against the log.
+task<result<aggregate>> ask(node& n, donors_question holders, fetch_message what, std::uint64_t most,
+                            std::function<result<aggregate>(core::const_bytes)> parse) {
     core::error last(errc::not_found, "no linked peer holds it");
-    fetch_message what;
-    what.kind = fetch_kind::aggregate_index;
-    what.generation = generation;
-    what.round = commit.round;
     const auto everybody = holders();
     for (const auto& holder : everybody) {
-        auto bytes = co_await fetch(n, holder, what, leaves_bytes(n.tensors()));
+        auto bytes = co_await fetch(n, holder, what, most);
         if (!bytes) {
             last = bytes.error();
             if (last.code == errc::cancelled) co_return fail(last);
             continue;
         }
-        auto parsed = parse_leaves(n.tensors(), generation, commit, *bytes);
-        if (parsed) co_return parsed;
+        result<aggregate> parsed = fail(errc::internal, "nothing was parsed");
+        const auto job = [&] { parsed = parse(*bytes); };
+        auto ran = co_await n.env.workers.run(job, 0s);
+        LONGHAUL_CO_TRY(ran);
+        if (parsed) co_return std::move(*parsed);
         n.report(parsed.error(), "an aggregate from " + holder->link->remote().key.brief());
         last = parsed.error();
     }
@@ -40,18 +43,36 @@ task<result<aggregate>> ask_leaves(node& n, donors_question holders, std::uint64
 
 task<result<shared_aggregate>> download_aggregate(node& n, donors_question holders, std::uint64_t generation,
                                                   commit_record commit) {
-    auto told = co_await ask_leaves(n, holders, generation, commit);
+    const auto grid = chunk_grid::of(n.tensors().elements());
+    const auto bytes = n.tensors().elements() * sizeof(float);
+    fetch_message what;
+    what.generation = generation;
+    what.round = commit.round;
+    if (bytes <= small_bytes && grid.count() <= max_fetched_chunks) {
+        what.kind = fetch_kind::aggregate_chunks;
+        what.count = grid.count();
+        const auto& tensors = n.tensors();
+        std::function<result<aggregate>(core::const_bytes)> whole = [&tensors, generation, &commit](auto values) {
+            return parse_values(tensors, generation, commit, values);
+        };
+        auto told = co_await ask(n, std::move(holders), what, bytes, std::move(whole));
+        LONGHAUL_CO_TRY(told);
+        co_return std::make_shared<const aggregate>(std::move(*told));
+    }
+    what.kind = fetch_kind::aggregate_index;
+    std::function<result<aggregate>(core::const_bytes)> leaves = [&n, generation, &commit](auto all) {
+        return parse_leaves(n.tensors(), generation, commit, all);
+    };
+    auto told = co_await ask(n, holders, what, leaves_bytes(n.tensors()), std::move(leaves));
     LONGHAUL_CO_TRY(told);
     const auto a = std::make_shared<aggregate>(std::move(*told));
     const auto make_room = [&] { a->values.resize(n.tensors().elements()); };
     auto made = co_await n.env.workers.run(make_room, 0s);
     LONGHAUL_CO_TRY(made);
-    const auto grid = chunk_grid::of(a->values.size());
     chunked c;
     c.name = fmt::format("the aggregate of round {}", commit.round);
+    c.what = what;
     c.what.kind = fetch_kind::aggregate_chunks;
-    c.what.generation = generation;
-    c.what.round = commit.round;
     c.chunks = grid.count();
     c.chunk_bytes = grid.elements * sizeof(float);
     c.place = [a, grid](std::uint32_t i) {

@@ -15,6 +15,8 @@ namespace {
 
 constexpr auto offer_deadline = 30s;
 constexpr auto retry_after = 500ms;
+/// What is smaller says more of a donor's distance than of its line.
+constexpr std::uint64_t tells_a_rate = 16 * 1024;
 /// While the rest of an aggregate arrives.
 constexpr auto look_again = 100ms;
 /// After a commit its holders say within a moment that they hold the aggregate; then, a whole state is the way.
@@ -186,6 +188,7 @@ core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, f
     const auto key = from->link->remote().key;
     from->refusals.erase(tag);
     from->expected.insert(tag);
+    const auto asked = n.env.clock.now();
     n.send(key, what);
     const auto answered = [from, tag] {
         return from->offers.contains(tag) || from->refusals.contains(tag) || !from->link->up();
@@ -209,6 +212,11 @@ core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, f
     core::byte_vector bytes(size);
     auto received = co_await receive_steadily(n, from, tag, bytes);
     LONGHAUL_CO_TRY(received);
+    if (size >= tells_a_rate) {
+        const auto rate = static_cast<double>(size) / std::max(1e-6, core::to_seconds(n.env.clock.now() - asked));
+        auto& usual = from->brought_per_second;
+        usual += (rate - usual) / (usual > 0 ? 4 : 1);
+    }
     co_return bytes;
 }
 

@@ -75,15 +75,11 @@ task<result<void>> bring(node& n, shared_ongoing d, shared_linked donor, std::ui
     auto what = d->wanted.what;
     what.first = piece.first;
     what.count = piece.count;
-    const auto asked = n.env.clock.now();
     // Another donor may be first: then the rest of it need not come.
     auto first = co_await core::race(fetch(n, donor, what, piece.count * d->wanted.chunk_bytes), until_here(d, piece));
     if (first.index() == 1) co_return std::get<1>(first);
     auto& bytes = std::get<0>(first);
     LONGHAUL_CO_TRY(bytes);
-    const auto rate = static_cast<double>(bytes->size()) / std::max(1e-6, core::to_seconds(n.env.clock.now() - asked));
-    auto& usual = donor->brought_per_second;
-    usual += (rate - usual) / (usual > 0 ? 4 : 1);
     const auto& wanted = d->wanted;
     const auto check = [&wanted](auto i, auto, auto chunk) { return wanted.fits(i, chunk); };
     bool fits = false;

@@ -37,7 +37,7 @@ struct linked_peer {
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
     std::set<std::string> serving;                ///< tags of their fetches in progress
-    double brought_per_second = 0;                ///< bytes of pieces that it brought, latest mean; 0: none
+    double brought_per_second = 0;                ///< bytes that we fetched from it, latest mean; 0: none
     std::size_t outbox_bytes = 0;
     std::optional<join_request> wants_to_join;  ///< asked before we knew the log
     bool admitting = false;                     ///< its admission is being logged
