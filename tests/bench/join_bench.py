@@ -85,7 +85,11 @@ def main() -> int:
     work = f"{first - started:.1f} s" if first else "never"
     print(f"its state is there {here['t'] - started:.1f} s after its start, its first work is merged after {work}")
     rounds = [(b["t"] - a["t"], a["t"], b["t"], b["members"], b["merged"]) for a, b in zip(commits, commits[1:])]
-    usual = statistics.median(seconds for seconds, _, end, *_ in rounds[1:] if end < started)
+    before = [seconds for seconds, _, end, *_ in rounds if end < started]
+    if not before:
+        print("no whole round was before it: this machine is too slow for so many parameters, or --at too early")
+        return 1
+    usual = statistics.median(before)
     print(f"a round before: {usual:.2f} s in the median; from then on:")
     for seconds, begin, end, members, merged in rounds:
         if end < started:
