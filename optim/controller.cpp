@@ -24,8 +24,6 @@ double median(std::vector<double> values) {
     return values[values.size() / 2];
 }
 
-bool same(const round_plan& a, const round_plan& b) { return a.inner_steps == b.inner_steps && a.codec == b.codec; }
-
 std::string name_of(const round_plan& p) { return fmt::format("H = {} with {}", p.inner_steps, p.codec); }
 
 std::string account_of(const weighed_plan& w) {
@@ -33,6 +31,10 @@ std::string account_of(const weighed_plan& w) {
 }
 
 }  // namespace
+
+bool same_setting(const round_plan& a, const round_plan& b) {
+    return a.inner_steps == b.inner_steps && a.codec == b.codec;
+}
 
 double prior_quality(const round_plan& plan) {
     // To the power of 5/8 for 0.63, by roots, which are exact: the C library's powers differ between machines in the
@@ -72,17 +74,15 @@ plan_decision choose_plan(const std::vector<plan_alternative>& all, const measur
     for (const auto& a : all) {
         weighed_plan w;
         w.plan = a.plan;
-        w.exchange_seconds = a.exchange_seconds;
-        const auto H = static_cast<double>(a.plan.inner_steps);
-        w.exchange_seconds *= pace.exchange_share;
+        w.exchange_seconds = pace.exchange_share * a.exchange_seconds;
         w.round_seconds = pace.round_seconds(a.plan.inner_steps, a.exchange_seconds);
-        w.cost = w.round_seconds / H * quality(a.plan);
+        w.cost = w.round_seconds / static_cast<double>(a.plan.inner_steps) * quality(a.plan);
         d.alternatives.push_back(std::move(w));
     }
     const auto first = d.alternatives.front();
     std::optional<weighed_plan> kept;
     for (const auto& w : d.alternatives) {
-        if (present && same(w.plan, *present)) kept = w;
+        if (present && same_setting(w.plan, *present)) kept = w;
     }
     const bool known =
         pace.step_seconds > 0 && std::ranges::all_of(all, [](const auto& a) { return a.exchange_seconds > 0; });
@@ -112,7 +112,7 @@ plan_decision choose_plan(const std::vector<plan_alternative>& all, const measur
     }
     d.chosen = *kept;
     d.reason = fmt::format("{} stays: {}", name_of(kept->plan), account_of(*kept));
-    if (!same(best.plan, kept->plan)) {
+    if (!same_setting(best.plan, kept->plan)) {
         d.reason += fmt::format("; {} would save {:.0f} % a step", name_of(best.plan), 100 * saved);
         if (pays) d.reason += fmt::format(", and may after {} rounds with one plan", dwell_rounds);
     }

@@ -17,6 +17,9 @@
 
 namespace longhaul::optim {
 
+/// Whether two plans have the same H and codec, which is what a controller chooses.
+bool same_setting(const round_plan& a, const round_plan& b);
+
 /// N of a plan, at least 1. It need not be exact: what counts is the ratio between plans.
 using quality_model = std::function<double(const round_plan&)>;
 

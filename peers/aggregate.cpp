@@ -56,15 +56,6 @@ core::result<void> check(const aggregate& a) {
 
 }  // namespace
 
-core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                              const commit_record& commit) {
-    auto a = std::make_shared<aggregate>(named_by(commit, generation));
-    a->values.resize(manifest.elements());
-    a->leaves = leaves_of(a->values);
-    LONGHAUL_TRY(check(*a));
-    return shared_aggregate(std::move(a));
-}
-
 core::result<aggregate> parse_values(const core::tensor_manifest& manifest, std::uint64_t generation,
                                      const commit_record& commit, core::const_bytes bytes) {
     if (bytes.size() != manifest.elements() * sizeof(float)) {
@@ -76,6 +67,11 @@ core::result<aggregate> parse_values(const core::tensor_manifest& manifest, std:
     a.leaves = leaves_of(a.values);
     LONGHAUL_TRY(check(a));
     return a;
+}
+
+core::result<aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                       const commit_record& commit) {
+    return parse_values(manifest, generation, commit, core::byte_vector(manifest.elements() * sizeof(float)));
 }
 
 std::uint64_t leaves_bytes(const core::tensor_manifest& manifest) {

@@ -28,8 +28,8 @@ void hash_leaves(std::span<const float> values, std::uint64_t first, std::uint64
                  std::vector<core::digest>& leaves);
 
 /// The aggregate that a commit without contributions names. CPU work.
-core::result<shared_aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
-                                              const commit_record& commit);
+core::result<aggregate> sum_of_nothing(const core::tensor_manifest& manifest, std::uint64_t generation,
+                                       const commit_record& commit);
 
 /// All values as a holder sends them, checked against the commit that names their aggregate. CPU work.
 core::result<aggregate> parse_values(const core::tensor_manifest& manifest, std::uint64_t generation,

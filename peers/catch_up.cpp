@@ -62,11 +62,12 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     }
     if (done.commit.contributions.empty()) {
         // Everybody knows the sum of nothing: nobody has to be alive who held it.
-        core::result<shared_aggregate> zero = fail(errc::internal, "nothing was made");
+        core::result<aggregate> zero = fail(errc::internal, "nothing was made");
         const auto job = [&] { zero = sum_of_nothing(n.tensors(), generation, done.commit); };
         auto ran = co_await n.env.workers.run(job, 0s);
         LONGHAUL_CO_TRY(ran);
-        co_return zero;
+        LONGHAUL_CO_TRY(zero);
+        co_return std::make_shared<const aggregate>(std::move(*zero));
     }
     // The rest of it may be on its way: as long as it moves, nothing is faster.
     while (n.held.arriving(generation, done.commit.round)) {

@@ -275,8 +275,7 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
 
 void round_coordinator::note_plan(const round_record& opened) {
     const auto& p = opened.plan;
-    const bool same = present_ && present_->inner_steps == p.inner_steps && present_->codec == p.codec;
-    kept_for_ = same ? kept_for_ + 1 : 1;
+    kept_for_ = present_ && optim::same_setting(*present_, p) ? kept_for_ + 1 : 1;
     present_ = p;
     predicted_steps_ = static_cast<double>(p.inner_steps) * pace_of(opened.contributors);
     predicted_exchange_ = opened.exchange.predicted_seconds;
