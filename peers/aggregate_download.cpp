@@ -78,7 +78,7 @@ task<result<shared_aggregate>> download_aggregate(node& n, donors_question holde
     c.place = [a, grid](std::uint32_t i) {
         return std::as_writable_bytes(std::span(a->values).subspan(grid.first(i), grid.size(i)));
     };
-    c.fits = [a](std::uint32_t i, core::const_bytes bytes) { return core::hash(bytes) == a->leaves[i]; };
+    c.fits = [a](std::uint32_t i, core::const_bytes chunk) { return core::hash(chunk) == a->leaves[i]; };
     c.donors = std::move(holders);
     auto brought = co_await download(n, std::move(c));
     LONGHAUL_CO_TRY(brought);
