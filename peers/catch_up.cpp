@@ -98,7 +98,7 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
     // That took a while: a new generation may have been founded on another state.
-    if (n.state != before || n.led().generation() != before->generation) {
+    if (n.state != before || !n.log_known || n.led().generation() != before->generation) {
         co_return fail(errc::not_found, "round {} was overtaken by another generation", done.commit.round);
     }
     LONGHAUL_ENSURE(after->round == before->round + 1, "applied grows by exactly one (I2)");
@@ -117,10 +117,32 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
 /// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
 /// is compared at the next commit. `s`: of a committed round.
 bool matches_log(const ledger& l, const state_index& s) {
-    if (s.generation != l.generation()) return false;
-    if (const auto* next = l.commit_of(s.round + 1)) return next->commit.state_root == s.root;
-    if (s.round == l.committed()) return s.position == l.position() && s.tokens == l.tokens();
-    return true;
+    if (s.generation != l.generation() || !l.descends_from(s)) return false;
+    return s.round != l.committed() || (s.position == l.position() && s.tokens == l.tokens());
+}
+
+/// What this node's own log had learnt, when it was left for this one.
+core::task<core::result<void>> merge_left(node& n) {
+    const auto left = *std::exchange(n.left, std::nullopt);
+    const auto now = n.state;
+    const auto& c = n.config();
+    LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
+    const auto plan = optim::fixed_plan(c.inner, c.outer, *codec);
+    merged_log merged;
+    const auto origins = n.led().origins();
+    // The next payload has a round's work of its own.
+    const auto most_steps = n.max_steps_claimed() / 2;
+    const auto job = [&] { merged = merge_left_log(n.tensors(), plan, left, *now, origins, most_steps); };
+    auto ran = co_await n.env.workers.run(job, 0s);
+    LONGHAUL_CO_TRY(ran);
+    if (merged.mass.empty()) co_return core::ok();
+    const auto counted = n.mass.rule().forgets ? 0 : merged.mass.tokens;
+    core::event e("log_merged");
+    e.with("generation", left.state->generation).with("left_round", left.state->round).with("round", now->round);
+    e.with("share", merged.share).with("tokens", counted).with("lost_tokens", merged.tokens - counted);
+    n.emit(std::move(e));
+    if (!n.mass.rule().forgets) n.mass.restore(std::move(merged.mass));
+    co_return core::ok();
 }
 
 core::task<core::result<void>> take_state(node& n) {
@@ -144,13 +166,18 @@ core::task<core::result<void>> take_state(node& n) {
     const auto who_holds = [&n, generation, enough] { return donors(n, generation, enough); };
     auto downloaded = co_await download_state(n, who_holds, would_do);
     LONGHAUL_CO_TRY(downloaded);
-    if (generation != n.led().generation()) co_return fail(errc::not_found, "the generation changed meanwhile");
+    if (!n.log_known || generation != n.led().generation()) {
+        co_return fail(errc::not_found, "the generation changed meanwhile");
+    }
     if (!matches_log(n.led(), *downloaded->state)) {
         co_return fail(errc::protocol, "the state of round {} is not the one that was committed",
                        downloaded->state->round);
     }
     n.state = downloaded->state;
-    const auto reset = [&n] { n.trainer->reset_inner_state(); };
+    const auto reset = [&n] {
+        n.trainer->reset_inner_state();
+        if (n.trainer_number != n.number) assign_data(n);
+    };
     auto was_reset = co_await n.env.workers.run(reset, 0s);
     LONGHAUL_CO_TRY(was_reset);
     n.trainer_is_cold = true;
@@ -163,14 +190,13 @@ core::task<core::result<void>> take_state(node& n) {
     e.with("bytes", std::uint64_t{(n.state->anchor.size() + n.state->momentum.size()) * sizeof(float)});
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
     n.emit(std::move(e));
+    if (n.left) {
+        auto merged = co_await merge_left(n);
+        LONGHAUL_CO_TRY(merged);
+    }
     // From now on this node holds a copy of the run, whatever becomes of the others.
     if (!n.last_checkpoint) start_checkpoint(n);
-    applied_message report;
-    report.generation = generation;
-    report.round = n.state->round;
-    n.send_all(report);
-    if (n.coordinator) n.coordinator->caught_up(n.number, generation, n.state->round);
-    n.changed.notify();
+    tell_applied(n);
     co_return core::ok();
 }
 
@@ -237,12 +263,7 @@ core::task<core::result<void>> catch_up(node& n) {
                n.state->root == l.generation_root()) {
         // A generation was founded on exactly what we hold.
         n.state = in_generation(*n.state, l.generation());
-        applied_message report;
-        report.generation = n.state->generation;
-        report.round = n.state->round;
-        n.send_all(report);
-        if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round);
-        n.changed.notify();
+        tell_applied(n);
         co_return core::ok();
     }
     n.doing = member_state::catching_up;

@@ -13,6 +13,7 @@
 #include "core/posix_file.hpp"
 #include "core/units.hpp"
 #include "peers/checkpoint_format.hpp"
+#include "peers/generation.hpp"
 
 namespace longhaul::peers {
 
@@ -101,7 +102,8 @@ core::result<checkpoint_summary> inspect_checkpoint(const std::string& path) {
 std::string checkpoint_summary::text() const {
     std::string out = fmt::format("{}: verified\n", folder);
     out += fmt::format("run        {}\n", run.hex());
-    out += fmt::format("round      {} (generation {}, step {}, {} tokens)\n", round, generation, step, tokens);
+    out += fmt::format("round      {} (generation {}, step {}, {} tokens)\n", round, generation_name(generation), step,
+                       tokens);
     out += fmt::format("model      {} parameters in {} tensors, BLAKE2b-256 {}\n", parameters, tensors.size(),
                        model_hash.hex());
     out +=

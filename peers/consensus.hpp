@@ -22,6 +22,8 @@ public:
     virtual std::uint64_t office() const = 0;
     /// Whom to tell and ask; zero when nobody leads, as far as this node knows.
     virtual net::peer_key leader() const = 0;
+    /// Whether somebody leads now by the word of who can know: not only when this node last heard of it.
+    virtual bool led() const = 0;
     /// Whether this node has a say in who leads.
     virtual bool votes() const = 0;
     /// Whether it is the only one that has.
@@ -35,7 +37,14 @@ public:
     /// Has another voter lead, if one can; returns when this node does not lead any more, or after a moment.
     virtual core::task<core::result<void>> hand_over() = 0;
 
-    /// A link with `peer` came up or went down.
+    /// Leaves this log for a branch that begins with `first`: whose generation it has, and which this node alone
+    /// orders. Durable when it returns. Until then, and until this node leads there, nothing is `known`.
+    virtual core::task<core::result<void>> branch_off(ledger first) = 0;
+    /// Leaves this log: nothing is `known` until another one was learnt by links that come up from now on. A vote that
+    /// this node has in it stays on its disk.
+    virtual void leave() = 0;
+
+    /// A link with a peer of this log came up or went down.
     virtual void link_up(const net::peer_key& peer) = 0;
     virtual void link_down(const net::peer_key& peer) = 0;
     /// The failure detector's word on a peer that was a round trip of `rtt` away.

@@ -18,6 +18,8 @@ namespace {
 constexpr auto recovery_wait = 20s;
 /// How long after a restart the members of an open round have to come back.
 constexpr auto return_deadline = 20s;
+/// How long one that orders records alone looks for the others.
+constexpr auto first_look = 5s;
 
 std::string event_name_of(const record& r) {
     if (std::holds_alternative<round_record>(r)) return "ROUND";
@@ -53,11 +55,27 @@ void tell_outcome(node& n, std::uint64_t& told) {
     n.emit(std::move(e));
 }
 
+bool goes_on_elsewhere(const node& n) { return n.led().dissolved_into() || better_log(n).first; }
+
+/// The last record of this log; then this node leaves it (keep_generation).
+core::task<core::result<void>> dissolve(node& n, std::uint64_t office) {
+    if (const auto [peer, why] = better_log(n); peer && !n.led().dissolved_into()) {
+        dissolved_record r;
+        r.into = peer->log_generation;
+        r.reason = why;
+        auto proposed = co_await n.log->propose(std::move(r));
+        LONGHAUL_CO_TRY(proposed);
+    }
+    const auto left = [&n, office] { return n.log->office() != office || n.finished || n.leaving; };
+    co_return co_await core::wait_until(n.changed, left);
+}
+
 /// Proposes what the round coordinator decides, as long as this node leads.
 core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
     std::uint64_t reported_divergence = 0, told_outcome = 0;
     while (!n.finished && !n.leaving && n.log->office() == office) {
         const auto now = n.env.clock.now();
+        if (goes_on_elsewhere(n)) co_return co_await dissolve(n, office);
         if (!n.departed.empty()) {
             // Nobody dials a peer that said goodbye; it is admitted again when it comes back.
             const auto [key, reason] = *n.departed.begin();
@@ -120,13 +138,6 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
     co_return core::ok();
 }
 
-/// Whether the log allows `s` to be the state that a new generation starts from.
-bool is_of_this_log(const ledger& l, const state_index& s) {
-    if (s.generation != l.generation() || s.round > l.committed()) return false;
-    const auto* next = l.commit_of(s.round + 1);
-    return next == nullptr || next->commit.state_root == s.root;
-}
-
 /// The newest state that linked peers hold and that is newer than `ours`.
 core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_state ours) {
     const auto holders = [&n, ours] {
@@ -141,7 +152,7 @@ core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_st
     for (const auto& holder : holders()) rounds.insert(holder->applied);
     for (const auto round : rounds) {
         const auto would_do = [&n, round](const state_index& s) -> core::result<void> {
-            if (s.round >= round && is_of_this_log(n.led(), s)) return core::ok();
+            if (s.round >= round && s.generation == n.led().generation() && n.led().descends_from(s)) return core::ok();
             return fail(errc::not_found, "the state of round {} is not the newest of this log", s.round);
         };
         auto downloaded = co_await download_state(n, holders, would_do);
@@ -158,7 +169,7 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     };
     const bool alone = n.led().members().size() < 2;
     const auto found = [&n, &holds_newest, office] {
-        if (n.log->office() != office) return true;
+        if (n.log->office() != office || goes_on_elsewhere(n)) return true;
         if (n.state && holds_newest(n.state->generation, n.state->round)) return true;
         return std::ranges::any_of(n.links, [&](const auto& entry) {
             return entry.second->caught_up && holds_newest(entry.second->generation, entry.second->applied);
@@ -169,7 +180,7 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     if (met) co_return core::ok();  // the member's own catch-up takes it from there
     if (met.error().code != errc::timeout) co_return met;
     // Nobody who is back holds the last commit: go on from the newest state that is left.
-    auto newest = co_await newest_state_of_others(n, n.state);
+    auto newest = co_await newest_state_of_others(n, n.state && n.led().descends_from(*n.state) ? n.state : nullptr);
     LONGHAUL_CO_TRY(newest);
     auto best = *newest;
     const auto every = static_cast<std::uint64_t>(n.config().checkpoint.every);
@@ -189,6 +200,7 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     g.reason = fmt::format("round {} is the newest state left of {} committed", best->round, n.led().committed());
     core::event e("generation");
     e.with("generation", g.generation).with("round", g.round).with("lost_rounds", n.led().committed() - g.round);
+    e.with("reason", g.reason);
     n.emit(std::move(e));
     n.state = best;
     auto proposed = co_await n.log->propose(std::move(g));
@@ -221,7 +233,25 @@ core::task<core::result<void>> await_open_members(node& n, std::uint64_t office)
     co_return core::ok();
 }
 
+/// Who orders records alone may have been away for so long that the others went on without it: it hears them first.
+core::task<core::result<void>> hear_others(node& n, std::uint64_t office) {
+    const auto heard = [&n, office] {
+        if (n.log->office() != office) return true;
+        return std::ranges::all_of(n.led().members(), [&n](const auto& entry) {
+            const auto peer = n.find(entry.second.admitted.key);
+            return entry.first == n.number || !entry.second.present || (peer && peer->greeted);
+        });
+    };
+    auto waited = co_await core::wait_until(n.changed, heard, n.env.clock, n.env.clock.now() + first_look);
+    if (!waited && waited.error().code != errc::timeout) co_return waited;
+    co_return core::ok();
+}
+
 core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
+    if (n.recovering && n.log->alone()) {
+        auto heard = co_await hear_others(n, office);
+        LONGHAUL_CO_TRY(heard);
+    }
     auto recovered = co_await recover_generation(n, office);
     LONGHAUL_CO_TRY(recovered);
     const bool restarted = std::exchange(n.recovering, false);

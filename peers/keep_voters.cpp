@@ -59,7 +59,8 @@ core::task<core::result<void>> keep_voters(node& n) {
                 const auto* o = n.led().find(other);
                 return o == nullptr || n.coordinator->reach(number, o->admitted.number, now);
             };
-            const bool fit = peer && peer->caught_up && std::ranges::all_of(voters.voters, reaches) &&
+            const bool fit = peer && peer->caught_up && !is_elsewhere(n, *peer) &&
+                             std::ranges::all_of(voters.voters, reaches) &&
                              std::ranges::all_of(voters.learners, reaches);
             const bool gone = !m.present || m.revoked || (away.contains(key) && now >= away[key] + seat_kept);
             candidates.push_back({key, fit, gone});

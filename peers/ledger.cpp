@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "peers/wire_convert.hpp"
@@ -32,8 +33,18 @@ ledger ledger::founded_by(const net::peer_key& founder) {
     return l;
 }
 
+ledger ledger::in_branch(std::uint64_t generation, const net::peer_key& orderer, const state_index& state) const {
+    ledger l = *this;
+    l.index_ = 0;
+    l.voters_ = {};
+    l.voters_.voters.push_back(orderer);
+    l.go_on_from({generation, state.round, state.position, state.tokens, state.root, {}});
+    return l;
+}
+
 bool ledger::apply(const record& r) {
     ++index_;
+    if (dissolved_into_ && !std::holds_alternative<voters_record>(r)) return false;
     return std::visit([this](const auto& x) { return apply_one(x); }, r);
 }
 
@@ -54,6 +65,20 @@ const committed_round* ledger::commit_of(std::uint64_t round) const {
         if (c.commit.round == round) return &c;
     }
     return nullptr;
+}
+
+bool ledger::descends_from(const state_index& s) const {
+    if (s.generation == generation_) {
+        const auto* next = commit_of(s.round + 1);
+        return s.round <= committed_ && (next == nullptr || next->commit.state_root == s.root);
+    }
+    // A later generation may have gone back behind the beginning of the one before.
+    auto newest = std::numeric_limits<std::uint64_t>::max();
+    for (auto o = origins_.rbegin(); o != origins_.rend(); ++o) {
+        newest = std::min(newest, o->round);
+        if (o->parent == s.generation) return s.round <= newest;
+    }
+    return false;
 }
 
 bool ledger::apply_one(const admit_record& r) {
@@ -122,7 +147,15 @@ bool ledger::apply_one(const commit_record& r) {
 }
 
 bool ledger::apply_one(const generation_record& r) {
-    if (r.generation != generation_ + 1 || r.round > committed_) return false;
+    const bool next = r.generation == generation_ + 1 && branch_of(r.generation) == branch_of(generation_);
+    if (!next || r.round > committed_) return false;
+    go_on_from(r);
+    return true;
+}
+
+void ledger::go_on_from(const generation_record& r) {
+    origins_.push_back({r.generation, generation_, r.round, r.tokens});
+    if (origins_.size() > max_origins) origins_.erase(origins_.begin());
     generation_ = r.generation;
     committed_ = r.round;
     position_ = r.position;
@@ -135,7 +168,6 @@ bool ledger::apply_one(const generation_record& r) {
         if (m.last_accepted && m.last_accepted->round > r.round) m.last_accepted.reset();
     }
     if (eval_round_ > committed_) eval_round_ = 0;
-    return true;
 }
 
 bool ledger::apply_one(const run_state_record& r) {
@@ -145,6 +177,13 @@ bool ledger::apply_one(const run_state_record& r) {
 
 bool ledger::apply_one(const voters_record& r) {
     voters_ = r.who;
+    return true;
+}
+
+bool ledger::apply_one(const dissolved_record& r) {
+    if (branch_of(r.into) == branch_of(generation_)) return false;
+    dissolved_into_ = r.into;
+    open_.reset();
     return true;
 }
 
@@ -178,6 +217,14 @@ core::byte_vector ledger::snapshot() const {
     }
     p.set_eval_round(eval_round_);
     p.set_eval_loss(eval_loss_);
+    p.set_dissolved_into(dissolved_into_.value_or(0));
+    for (const auto& o : origins_) {
+        auto* e = p.add_origins();
+        e->set_generation(o.generation);
+        e->set_parent(o.parent);
+        e->set_round(o.round);
+        e->set_tokens(o.tokens);
+    }
     if (!voters_.voters.empty()) *p.mutable_voters() = to_proto(voters_);
     return to_bytes(p);
 }
@@ -196,6 +243,7 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
     l.next_number_ = p.next_number();
     l.eval_round_ = p.eval_round();
     l.eval_loss_ = p.eval_loss();
+    if (p.dissolved_into() != 0) l.dissolved_into_ = p.dissolved_into();
     if (p.has_voters()) {
         LONGHAUL_TRY_ASSIGN(l.voters_, configuration_from(p.voters()));
         LONGHAUL_TRY(raft::check(l.voters_));
@@ -206,6 +254,10 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
         !std::isfinite(l.eval_loss_)) {
         return fail(errc::malformed, "a ledger snapshot has a field out of range");
     }
+    if (p.origins_size() > static_cast<int>(max_origins)) {
+        return fail(errc::malformed, "a ledger snapshot knows {} generations", p.origins_size());
+    }
+    for (const auto& o : p.origins()) l.origins_.push_back({o.generation(), o.parent(), o.round(), o.tokens()});
     std::set<net::peer_key> keys;
     for (const auto& e : p.members()) {
         ledger_member m;

@@ -7,7 +7,9 @@
 #include <map>
 #include <optional>
 
+#include "peers/generation.hpp"
 #include "peers/records.hpp"
+#include "peers/replica.hpp"
 
 namespace longhaul::peers {
 
@@ -42,6 +44,9 @@ public:
     ledger() = default;
     /// Of a run that was founded: one peer orders its records.
     static ledger founded_by(const net::peer_key& founder);
+    /// The beginning of a branch: this run goes on from `state`, which this log has committed, as `generation`;
+    /// `orderer` alone orders its records.
+    ledger in_branch(std::uint64_t generation, const net::peer_key& orderer, const state_index& state) const;
     /// What applying a record did: true if it was valid, false if it was ignored.
     bool apply(const record& r);
 
@@ -64,6 +69,12 @@ public:
     const committed_round* commit_of(std::uint64_t round) const;
     /// Root of the state that the generation started from (zero in the first).
     const core::digest& generation_root() const { return generation_root_; }
+    /// Where the generations of this line began, the latest ones.
+    const generation_line& origins() const { return origins_; }
+    /// Whether this log goes on from a state, as far as it remembers.
+    bool descends_from(const state_index& s) const;
+    /// The generation as which the run goes on in another log; none: it goes on in this one. Nothing counts after that.
+    std::optional<std::uint64_t> dissolved_into() const { return dissolved_into_; }
     /// Round and loss of the latest evaluation that a ROUND carried.
     std::pair<std::uint64_t, double> evaluation() const { return {eval_round_, eval_loss_}; }
 
@@ -79,6 +90,9 @@ private:
     bool apply_one(const generation_record& r);
     bool apply_one(const run_state_record& r);
     bool apply_one(const voters_record& r);
+    bool apply_one(const dissolved_record& r);
+    /// The run goes on from a state that is not newer than the last commit.
+    void go_on_from(const generation_record& g);
 
     std::uint64_t index_ = 0;
     std::uint64_t generation_ = 1;
@@ -94,6 +108,8 @@ private:
     std::deque<committed_round> recent_;
     std::uint64_t eval_round_ = 0;
     double eval_loss_ = 0;
+    generation_line origins_;
+    std::optional<std::uint64_t> dissolved_into_;
 };
 
 }  // namespace longhaul::peers

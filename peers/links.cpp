@@ -61,7 +61,21 @@ struct dispatcher {
     std::optional<peer_number> reports() const { return n.coordinator && n.log_known ? number() : std::nullopt; }
 
     core::result<void> operator()(const greeting& g) const {
+        const bool was_elsewhere = is_elsewhere(n, *from);
         from->greeted = true;
+        from->coordinator = g.coordinator;
+        from->log_generation = g.log_generation;
+        from->log_tokens = g.tokens;
+        // Not before it has said of which log it is, or it would be asked for another one.
+        if (n.log && was_elsewhere != is_elsewhere(n, *from)) {
+            if (was_elsewhere) {
+                if (may_bring_log(n, key)) n.log->link_up(key);
+                tell_lines(n);
+            } else {
+                n.log->link_down(key);
+                if (n.coordinator && number()) n.coordinator->gone(*number());
+            }
+        }
         from->observer = g.observer;
         from->caught_up = g.caught_up;
         from->generation = g.generation;
@@ -84,7 +98,7 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const join_request& m) const {
-        if (!n.log_known) {
+        if (!n.log_known || n.led().dissolved_into()) {
             from->wants_to_join = m;
             return core::ok();
         }
@@ -166,6 +180,8 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const applied_message& m) const {
+        from->log_tokens = std::max(from->log_tokens, m.tokens);
+        if (is_elsewhere(n, *from)) return core::ok();
         LONGHAUL_TRY(only_members("APPLIED"));
         from->caught_up = true;
         from->generation = m.generation;
@@ -178,6 +194,10 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const fetch_message& m) const {
+        if (is_elsewhere(n, *from)) {
+            n.send(key, fetch_refused{m, "this node takes part in another generation"});
+            return core::ok();
+        }
         LONGHAUL_TRY(only_members("a fetch"));
         if (!n.log_known) {
             n.send(key, fetch_refused{m, "this node is joining itself"});
@@ -215,7 +235,20 @@ struct dispatcher {
     }
 };
 
+/// What makes no sense but in one and the same log. A fetch is answered all the same: somebody waits for that.
+bool is_about_the_log(const message& m) {
+    return std::visit(
+        []<typename M>(const M&) {
+            return std::is_same_v<M, log_request> || std::is_same_v<M, log_entries> ||
+                   std::is_same_v<M, log_snapshot> || std::is_same_v<M, leader_message> ||
+                   std::is_same_v<M, raft::message> || std::is_same_v<M, ready_message> ||
+                   std::is_same_v<M, progress_message> || std::is_same_v<M, lines_message>;
+        },
+        m);
+}
+
 core::result<void> dispatch(node& n, const shared_linked& from, message m) {
+    if (is_about_the_log(m) && is_elsewhere(n, *from)) return core::ok();
     return std::visit(dispatcher{n, from, from->link->remote().key}, m);
 }
 
@@ -263,17 +296,6 @@ core::task<core::result<void>> dial_one(node& n, net::peer_key key, std::vector<
     n.dialling.erase(key);
     n.to_dial.notify();
     co_return core::ok();
-}
-
-greeting greeting_of(const node& n) {
-    greeting g;
-    if (n.state) {
-        g.generation = n.state->generation;
-        g.applied = n.state->round;
-        g.caught_up = true;
-    }
-    if (n.log) g.coordinator = n.log->leader();
-    return g;
 }
 
 }  // namespace
@@ -481,10 +503,30 @@ struct asked_peer {
     std::string name;
 };
 
+/// Of the linked peers who hear a coordinator, and were not asked yet, one of the log with the most behind it.
+std::optional<net::peer_key> best_to_ask(const node& n, const std::set<net::peer_key>& asked) {
+    const auto rank = [](const net::peer_key& key, const linked_peer& p) {
+        return std::tuple(p.log_tokens, p.log_generation, p.coordinator == key);
+    };
+    std::optional<net::peer_key> best;
+    for (const auto& [key, p] : n.links) {
+        if (p->coordinator == net::peer_key{} || p->observer || !may_vote(n, key) || asked.contains(key)) continue;
+        if (!best || rank(key, *p) > rank(*best, *n.find(*best))) best = key;
+    }
+    return best;
+}
+
 /// Somebody new who may admit this node: behind one of the addresses, which is then not among them any more, or else
 /// one that dialled this node.
 core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::endpoint>& addresses,
                                                      std::set<net::peer_key>& asked) {
+    if (n.moving) {
+        // It is linked with many, and they have said where they stand: whoever coordinates has the last word.
+        if (const auto key = best_to_ask(n, asked)) {
+            asked.insert(*key);
+            co_return asked_peer{*key, key->brief()};
+        }
+    }
     for (;;) {
         auto made = co_await n.mesh->dial(addresses);
         if (!made) {

@@ -137,9 +137,6 @@ void note_step_time(node& n, double seconds) {
     n.step_seconds = sorted[sorted.size() / 2];
 }
 
-/// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
-std::uint64_t max_steps_claimed(const node& n) { return 64 * n.config().most_steps(); }
-
 /// Buffers are averaged and have no momentum: receivers repeat nothing of them.
 void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said) {
     for (std::size_t t = 0; t < tensors.size(); ++t)
@@ -170,7 +167,7 @@ core::task<core::result<void>> train(node& n) {
 
     // Δ = anchor − local, plus what earlier rounds did not take or say (DESIGN §6).
     auto carry = n.mass.take_carry();
-    if (std::uint64_t{carry.steps} + done->steps > max_steps_claimed(n)) {
+    if (std::uint64_t{carry.steps} + done->steps > n.max_steps_claimed()) {
         core::event lost("mass_lost");
         n.mass.lose(carry);
         lost.with("tokens", carry.tokens);
@@ -259,6 +256,8 @@ core::task<core::result<void>> train(node& n) {
     payload.sent = sums.sent;
     payload.id = made->payload;
     n.mass.sent(std::move(payload));
+    // Whether a log that was left takes it will not be heard here.
+    if (!n.log_known || n.led().generation() != generation) give_up_payload(n);
     send_progress(n);
     co_return core::ok();
 }
@@ -314,6 +313,14 @@ bool my_turn_to_evaluate(const node& n, const committed_round& done) {
     return done.commit.contributions[turn].number == n.number;
 }
 
+applied_message applied_by(const node& n) {
+    applied_message m;
+    m.generation = n.state->generation;
+    m.round = n.state->round;
+    m.tokens = n.state->tokens;
+    return m;
+}
+
 core::task<core::result<void>> evaluate(node& n, applied_message& report) {
     const auto state = n.state;
     core::result<double> loss = fail(errc::internal, "nothing was evaluated");
@@ -337,6 +344,13 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 }
 
 }  // namespace
+
+void tell_applied(node& n) {
+    const auto report = applied_by(n);
+    n.send_all(report);
+    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round);
+    n.changed.notify();
+}
 
 void repeat_standing(node& n) {
     const auto& open = n.led().open();
@@ -375,7 +389,7 @@ void open_exchange(node& n) {
     t.contributors = open->contributors;
     t.codec = open->plan.codec;
     t.plan = open->exchange;
-    t.max_steps = max_steps_claimed(n);
+    t.max_steps = n.max_steps_claimed();
     if (std::pair(t.generation, t.round) != std::pair(n.held.terms().generation, n.held.terms().round)) {
         n.line_up.take(n.held.sent());
         n.line_down.take(n.held.received());
@@ -457,14 +471,10 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     t = {};
 
     tell_lines(n);
-    applied_message report;
-    report.generation = n.state->generation;
-    report.round = n.state->round;
     // First tell, then evaluate: the next round need not wait for a number.
-    n.send_all(report);
-    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round);
-    n.changed.notify();
+    tell_applied(n);
     if (my_turn_to_evaluate(n, done)) {
+        auto report = applied_by(n);
         auto evaluated = co_await evaluate(n, report);
         LONGHAUL_CO_TRY(evaluated);
         if (n.coordinator) {

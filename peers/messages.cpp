@@ -53,6 +53,8 @@ core::result<message> from(const wire::Greeting& p) {
     m.caught_up = p.caught_up();
     LONGHAUL_TRY_ASSIGN(m.coordinator, digest_from(p.coordinator(), "the coordinator's key"));
     m.observer = p.observer();
+    m.log_generation = p.log_generation();
+    m.tokens = p.tokens();
     return m;
 }
 core::result<message> from(const wire::JoinRequest& p) {
@@ -109,6 +111,7 @@ core::result<message> from(const wire::Applied& p) {
     m.round = p.round();
     m.eval_round = p.eval_round();
     m.eval_loss = p.eval_loss();
+    m.tokens = p.tokens();
     return m;
 }
 core::result<message> from(const wire::Lines& p) {
@@ -168,6 +171,8 @@ core::byte_vector serialize(const message& m) {
                        g->set_caught_up(x.caught_up);
                        g->set_coordinator(text_of(x.coordinator));
                        g->set_observer(x.observer);
+                       g->set_log_generation(x.log_generation);
+                       g->set_tokens(x.tokens);
                    },
                    [&](const manifest_request&) { p.mutable_manifest_request(); },
                    [&](const manifest_reply& x) {
@@ -221,6 +226,7 @@ core::byte_vector serialize(const message& m) {
                        r->set_round(x.round);
                        r->set_eval_round(x.eval_round);
                        r->set_eval_loss(x.eval_loss);
+                       r->set_tokens(x.tokens);
                    },
                    [&](const fetch_message& x) { *p.mutable_fetch() = to_proto(x); },
                    [&](const fetch_refused& x) {

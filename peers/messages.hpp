@@ -11,9 +11,11 @@ namespace longhaul::peers {
 struct greeting {
     std::uint64_t generation = 0;
     std::uint64_t applied = 0;
-    bool caught_up = false;     ///< holds the state of `applied`: may be a donor
-    net::peer_key coordinator;  ///< zero: not known
-    bool observer = false;      ///< asks for status only
+    bool caught_up = false;            ///< holds the state of `applied`: may be a donor
+    net::peer_key coordinator;         ///< zero: not known
+    bool observer = false;             ///< asks for status only
+    std::uint64_t log_generation = 0;  ///< of its log; 0: it knows none
+    std::uint64_t tokens = 0;          ///< committed there
 };
 struct manifest_request {};
 struct manifest_reply {
@@ -70,6 +72,7 @@ struct applied_message {
     std::uint64_t round = 0;
     std::uint64_t eval_round = 0;  ///< 0: nothing evaluated
     double eval_loss = 0;
+    std::uint64_t tokens = 0;  ///< committed up to `round`
 };
 enum class fetch_kind : std::uint8_t {
     state_index = 1,       ///< of the donor's present state, whose chunks it keeps for a while

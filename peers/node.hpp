@@ -12,6 +12,7 @@
 #include "peers/consensus.hpp"
 #include "peers/donor_pace.hpp"
 #include "peers/exchange.hpp"
+#include "peers/left_log.hpp"
 #include "peers/peer.hpp"
 #include "peers/reach.hpp"
 #include "peers/replica.hpp"
@@ -37,6 +38,9 @@ struct linked_peer {
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
     std::set<std::string> serving;                ///< tags of their fetches in progress
+    std::uint64_t log_generation = 0;             ///< of its log; 0: it knows none
+    std::uint64_t log_tokens = 0;                 ///< committed there
+    net::peer_key coordinator;                    ///< that it hears; zero: none
     double brought_per_second = 0;                ///< bytes that we fetched from it, latest mean; 0: none
     std::size_t outbox_bytes = 0;
     std::optional<join_request> wants_to_join;  ///< asked before we knew the log
@@ -83,7 +87,8 @@ struct node {
     std::optional<signed_manifest> run;
     run_secrets secrets;
     std::unique_ptr<optim::trainer> trainer;
-    bool trainer_is_cold = false;  ///< the inner optimizer's state was set to zero by a state from elsewhere: ramp up
+    peer_number trainer_number = 0;  ///< whose part of the data it reads
+    bool trainer_is_cold = false;    ///< the inner optimizer's state was set to zero by a state from elsewhere: ramp up
     std::uint64_t steps_since_reset = 0;
     std::unique_ptr<net::mesh> mesh;
     net::endpoint listen;
@@ -91,6 +96,8 @@ struct node {
     bool log_known = false;        ///< the ledger is the run's (a follower: a snapshot has arrived)
     bool admission_wanted = true;  ///< false: only the manifest is asked for
     bool admitted = false;
+    bool moving = false;                         ///< from one log to another: what it carries is its own
+    std::optional<left_log> left;                ///< that this node coordinated to its end, until the run has it
     std::optional<net::peer_key> admitted_by;    ///< its log has this node
     std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
     std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be
@@ -120,6 +127,7 @@ struct node {
     bool leaving = false;
     std::string leave_reason;
     std::optional<run_state_record> wanted_phase;  ///< asked for here; proposed when no round is open
+    bool wanted_recovery = false;                  ///< a person wants this node to go on without a quorum
     bool finished = false;                         ///< the run is complete or was stopped for everybody
     member_state doing = member_state::joining;
     std::uint32_t steps_done = 0;  ///< of the open round
@@ -152,6 +160,8 @@ struct node {
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
+    /// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
+    std::uint64_t max_steps_claimed() const { return 64 * config().most_steps(); }
     const ledger& led() const { return log->state(); }
     const net::peer_key& self() const { return options.self.key(); }
     /// Where others reach this node: as configured, else where it listens.
@@ -182,6 +192,10 @@ struct node {
 /// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
 core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
+/// A node that has left its log: admitted and with a log again, or an error when nobody admits it for too long.
+core::task<core::result<void>> learn_another_log(node& n);
+/// Its part of the data is its number's.
+void assign_data(node& n);
 /// What a run begins with: the parameters that this node's trainer was made with.
 shared_state first_state(const node& n);
 /// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.
@@ -222,6 +236,8 @@ void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
 /// due.
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
+/// Tells everybody which state this node holds now.
+void tell_applied(node& n);
 /// Gives up what is carried, if anything is, and says why in an event.
 void discard_mass(node& n, std::string reason);
 /// The same for a payload that nobody here will see settled.
@@ -255,6 +271,22 @@ void forget_kept_states(node& n);
 void take_office(node& n);
 /// Coordinates the run's rounds whenever this node leads the log. Runs until the run is over for this node.
 core::task<core::result<void>> coordinate_when_leading(node& n);
+
+// keep_generation.cpp
+/// Goes on in another log when who orders this one is gone, or when the run goes on elsewhere. Runs until cancelled.
+core::task<core::result<void>> keep_generation(node& n);
+/// Whether what a linked peer says is of another log than this node's, or than the one that it was admitted to.
+bool is_elsewhere(const node& n, const linked_peer& peer);
+/// A linked peer with whose log the run goes on, rather than with this node's, and why; or null.
+std::pair<shared_linked, std::string> better_log(const node& n);
+/// Whether a person may have this node go on without those who order records now; errc::usage with the reason.
+core::result<void> may_recover(const node& n);
+/// What that would do, and cost: a sentence.
+std::string cost_of_recovery(const node& n);
+/// Does it, also where this node knows no log. The log is known when it returns.
+core::task<core::result<void>> recover(node& n);
+/// Where this node stands, for a greeting.
+greeting greeting_of(const node& n);
 
 // watch_for_silence.cpp
 /// Rounds and the log go on without members that have fallen silent.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/counter_random.hpp"
 #include "peers/known_addresses.hpp"
 #include "peers/node.hpp"
 
@@ -75,7 +74,7 @@ bool others_are_done(const node& n) {
     return std::ranges::all_of(n.links, [&n](const auto& entry) {
         const auto& [key, peer] = entry;
         const auto* m = n.led().find(key);
-        return peer->observer || m == nullptr ||
+        return peer->observer || m == nullptr || is_elsewhere(n, *peer) ||
                (peer->generation == n.led().generation() && peer->applied >= n.led().committed());
     });
 }
@@ -154,10 +153,7 @@ core::task<core::result<void>> live(node& n) {
         co_return core::ok();
     }
     n.recovering = n.log->leads();
-    // Its number is a peer's for life. The seed differs as well: there may be more peers than shards, and two that read
-    // the same rows would do the same work twice.
-    const auto seed = core::combine_key(static_cast<std::uint64_t>(n.config().data.seed), n.number);
-    n.trainer->assign(n.number, seed, n.state ? n.state->position : 0);
+    assign_data(n);
     core::event e("started");
     e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
     e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);
@@ -176,6 +172,7 @@ core::task<core::result<void>> live(node& n) {
     n.tasks.spawn("coordinator", coordinate_when_leading(n));
     n.tasks.spawn("silence", watch_for_silence(n));
     n.tasks.spawn("voters", keep_voters(n));
+    n.tasks.spawn("generation", keep_generation(n));
     n.tasks.spawn("coordinator watch", watch_coordinator(n));
     co_return co_await take_part_and_end(n);
 }
@@ -264,6 +261,14 @@ core::result<void> peer::pause_run(bool paused) {
     auto& n = impl_->n;
     if (!n.log || !n.log->leads()) return fail(errc::usage, "only the coordinator can pause or resume the run");
     n.wanted_phase = run_state_record{paused ? run_phase::paused : run_phase::running, "asked by a person"};
+    n.changed.notify();
+    return core::ok();
+}
+
+core::result<void> peer::recover() {
+    auto& n = impl_->n;
+    LONGHAUL_TRY(may_recover(n));
+    n.wanted_recovery = true;
     n.changed.notify();
     return core::ok();
 }

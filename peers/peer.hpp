@@ -79,6 +79,7 @@ struct peer_status {
     net::peer_key key;
     std::string name;
     std::string waiting_for;  ///< coordinator: why no round begins or goes on; empty: it does
+    std::string recovery;     ///< what `recover` would do here and cost; empty: there is nothing to recover
     std::string plan_reason;  ///< why the present plan was chosen; empty: there is none yet
     std::string state;        ///< joining | catching up | training | exchanging | waiting | paused | stopped
     std::uint64_t generation = 0, round = 0, attempt = 0, applied = 0, rounds_total = 0;
@@ -112,6 +113,10 @@ public:
     core::result<void> stop_run(std::string reason);
     /// Holds the run after the round in flight, or lets it go on. errc::usage where this node does not coordinate.
     core::result<void> pause_run(bool paused);
+    /// Has this node open a generation of its own now, whatever peers.on_quorum_loss says: a majority of those who
+    /// order records is gone for good. errc::usage where that makes no sense, with the reason; status().recovery tells
+    /// the cost.
+    core::result<void> recover();
     peer_status status() const;
 
 private:

@@ -17,27 +17,60 @@ constexpr auto hand_over_deadline = 3s;
 constexpr auto source_patience = 2s;
 /// Between the first and the last node that notices a silence.
 constexpr auto notice_spread = 300ms;
+/// Names the branch in whose log this node may have a vote; without it, it is branch 0.
+constexpr std::string_view branch_file = "branch";
+
+core::task<core::result<void>> name_branch(core::storage& storage, std::uint64_t branch) {
+    core::byte_writer out;
+    out.u64(branch);
+    std::vector<core::const_bytes> pieces;
+    pieces.emplace_back(out.bytes());
+    co_return co_await storage.put(std::string(branch_file), std::move(pieces));
+}
 
 }  // namespace
 
 raft_consensus::raft_consensus(raft_consensus_options o)
-    : o_(std::move(o)), disk_(o_.storage), to_write_(o_.executor), timer_changed_(o_.executor), settled_(o_.executor) {}
+    : o_(std::move(o)), to_write_(o_.executor), timer_changed_(o_.executor), settled_(o_.executor) {
+    use_disk_of(0);
+}
 
 raft_consensus::~raft_consensus() = default;
 
+/// Each branch has a folder of its own: who leaves one keeps the vote that it has there.
+void raft_consensus::use_disk_of(std::uint64_t branch) {
+    branch_ = branch;
+    disk_ = std::make_unique<raft::disk_log>(o_.storage, branch == 0 ? "raft" : fmt::format("raft-{:x}", branch));
+}
+
 core::task<core::result<bool>> raft_consensus::open() {
-    auto disk = co_await disk_.open(o_.self, o_.run);
+    auto saved = co_await o_.storage.read(std::string(branch_file), 64);
+    if (!saved && saved.error().code != errc::not_found) co_return fail(saved.error());
+    if (saved) {
+        core::byte_reader in(*saved);
+        const auto branch = in.u64();
+        if (!branch) {
+            co_return fail(errc::malformed, "the file '{}' is damaged ({})", branch_file, branch.error().message);
+        }
+        use_disk_of(*branch);
+    }
+    auto disk = co_await disk_->open(o_.self, id());
     if (!disk && disk.error().code == errc::not_found) co_return false;
     LONGHAUL_CO_TRY(disk);
     LONGHAUL_CO_TRY(begin(std::move(*disk)));
     co_return true;
 }
 
+raft::durable_state raft_consensus::beginning_with(const ledger& first, const net::peer_key& orderer) {
+    raft::durable_state s;
+    s.base.members.voters.push_back(orderer);
+    s.base.data = first.snapshot();
+    return s;
+}
+
 core::task<core::result<void>> raft_consensus::found() {
-    raft::durable_state first;
-    first.base.members.voters.push_back(o_.self);
-    first.base.data = ledger::founded_by(o_.self).snapshot();
-    auto created = co_await disk_.create(o_.self, o_.run, first);
+    auto first = beginning_with(ledger::founded_by(o_.self), o_.self);
+    auto created = co_await disk_->create(o_.self, id(), first);
     LONGHAUL_CO_TRY(created);
     co_return begin(std::move(first));
 }
@@ -46,12 +79,12 @@ core::result<void> raft_consensus::begin(raft::durable_state disk) {
     machine_ = {};
     if (!disk.base.data.empty()) {
         auto held = ledger::from_snapshot(disk.base.data);
-        if (!held) return fail(held.error().within("the voter's log, raft/state"));
+        if (!held) return fail(held.error().within("the voter's log"));
         machine_ = std::move(*held);
     }
     raft::options o;
     o.self = o_.self;
-    o.generation = o_.run;
+    o.generation = id();
     o.seed = o_.seed;
     const auto now = o_.clock.now();
     const raft::log log(disk.base, disk.entries);
@@ -68,6 +101,12 @@ bool raft_consensus::alone() const { return server_ && server_->members().voters
 /// so.
 bool raft_consensus::votes() const { return server_ && (known_ ? state_.voters() : server_->members()).votes(o_.self); }
 
+bool raft_consensus::led() const {
+    if (leads()) return true;
+    if (leader_ == net::peer_key{}) return false;
+    return votes() || (source_ && answered_);
+}
+
 // ---- driving the server
 
 core::task<core::result<void>> raft_consensus::run() {
@@ -77,32 +116,76 @@ core::task<core::result<void>> raft_consensus::run() {
     co_return co_await parts.join();
 }
 
-/// All that waits goes in one piece: a disk that takes writes one by one could fall behind for ever.
+/// Nothing else touches the disk: what it is for can only change between two writes.
 core::task<core::result<void>> raft_consensus::write_all() {
     for (;;) {
-        const auto wanted = [this] { return broken_ || !writes_.empty() || (wanted_ && known_ && !server_); };
+        const auto wanted = [this] {
+            return broken_ || to_begin_ || (server_ && !writes_.empty()) || (wanted_ && known_ && !server_);
+        };
         auto woken = co_await core::wait_until(to_write_, wanted);
         LONGHAUL_CO_TRY(woken);
         if (broken_) co_return fail(*broken_);
-        if (!server_) {
-            if (state_.voters().votes(o_.self)) {
-                // It has forgotten whom it voted for, and what it had acknowledged.
-                co_return fail(errc::config,
-                               "this node orders the run's records, but its log is gone: restore the folder 'raft' "
-                               "from a copy, or take part as another node, with another --state-dir");
-            }
-            auto created = co_await disk_.create(o_.self, o_.run, {});
-            LONGHAUL_CO_TRY(created);
-            LONGHAUL_CO_TRY(begin({}));
-            continue;
+        core::result<void> done;
+        if (to_begin_) {
+            done = co_await begin_branch();
+        } else if (!server_) {
+            done = co_await become_orderer();
+        } else {
+            done = co_await write_some();
         }
-        auto batch = std::exchange(writes_, {});
-        const auto last = batch.back().number;
-        auto written = co_await disk_.write(std::move(batch));
-        LONGHAUL_CO_TRY(written);
-        auto stepped = step(raft::durable{last});
-        LONGHAUL_CO_TRY(stepped);
+        LONGHAUL_CO_TRY(done);
     }
+}
+
+core::task<core::result<void>> raft_consensus::begin_branch() {
+    const auto branch = branch_of(to_begin_->generation());
+    auto first = beginning_with(*to_begin_, o_.self);
+    use_disk_of(branch);
+    auto created = co_await disk_->create(o_.self, id(), first);
+    LONGHAUL_CO_TRY(created);
+    auto named = co_await name_branch(o_.storage, branch);
+    LONGHAUL_CO_TRY(named);
+    LONGHAUL_CO_TRY(begin(std::move(first)));
+    to_begin_.reset();
+    settled_.notify();
+    co_return core::ok();
+}
+
+/// A leader sends us its log: from now on this node keeps a copy, or goes on with the one that it had.
+core::task<core::result<void>> raft_consensus::become_orderer() {
+    const auto branch = branch_of(state_.generation());
+    const bool votes = state_.voters().votes(o_.self);
+    wanted_ = false;
+    if (branch != branch_) use_disk_of(branch);
+    auto disk = co_await disk_->open(o_.self, id());
+    if (!disk && disk.error().code != errc::not_found) co_return fail(disk.error());
+    if (!disk && votes) {
+        // It has forgotten whom it voted for, and what it had acknowledged.
+        co_return fail(errc::config,
+                       "this node orders the run's records, but its log is gone: restore the folder 'raft' "
+                       "from a copy, or take part as another node, with another --state-dir");
+    }
+    if (!disk) {
+        disk = raft::durable_state{};
+        auto created = co_await disk_->create(o_.self, id(), *disk);
+        LONGHAUL_CO_TRY(created);
+    }
+    auto named = co_await name_branch(o_.storage, branch);
+    LONGHAUL_CO_TRY(named);
+    // Meanwhile this node may have left.
+    if (known_ && branch_of(state_.generation()) == branch) co_return begin(std::move(*disk));
+    co_return core::ok();
+}
+
+/// All that waits goes in one piece: a disk that takes writes one by one could fall behind for ever.
+core::task<core::result<void>> raft_consensus::write_some() {
+    auto batch = std::exchange(writes_, {});
+    const auto last = batch.back().number;
+    const auto life = life_;
+    auto written = co_await disk_->write(std::move(batch));
+    LONGHAUL_CO_TRY(written);
+    if (life == life_) co_return step(raft::durable{last});
+    co_return core::ok();
 }
 
 core::task<core::result<void>> raft_consensus::keep_time() {
@@ -222,7 +305,8 @@ void raft_consensus::notice_leader() {
     // A standby that was stopped before its first entry came has a log with nothing in it, and knows nothing.
     const bool empty = machine_.voters().voters.empty();
     const bool settled = server_ && !empty && server_->log().term_of(server_->applied()) == server_->term();
-    office_ = in_office && settled ? server_->term() : 0;
+    office_ = in_office && settled ? offices_before_ + server_->term() : 0;
+    last_office_ = std::max(last_office_, office_);
     if (!in_office) fail_proposals();
     if (settled && (!known_ || state_.index() < machine_.index())) replace_state(machine_);
     leader_ = heard_leader_;
@@ -292,6 +376,32 @@ core::task<core::result<void>> raft_consensus::hand_over() {
     auto waited = co_await core::wait_until(settled_, gone, o_.clock, o_.clock.now() + hand_over_deadline);
     if (!waited && waited.error().code != errc::timeout) co_return waited;
     co_return core::ok();
+}
+
+// ---- another log
+
+void raft_consensus::leave() {
+    ++life_;
+    offices_before_ = last_office_;  // terms begin anew
+    server_.reset();
+    writes_.clear();
+    wanted_ = false;
+    machine_ = {};
+    state_ = {};
+    known_ = false;
+    heard_leader_ = {};
+    source_.reset();
+    linked_.clear();
+    followers_.clear();
+    notice_leader();
+}
+
+core::task<core::result<void>> raft_consensus::branch_off(ledger first) {
+    leave();
+    to_begin_ = std::move(first);
+    to_write_.notify();
+    const auto begun = [this] { return !to_begin_ || broken_; };
+    co_return co_await core::wait_until(settled_, begun);
 }
 
 // ---- links, and following the log by another node
@@ -397,7 +507,8 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, raft::mess
     if (server_) return step(raft::received{from, std::move(m)});
     const bool brings_the_log =
         std::holds_alternative<raft::append_request>(m.body) || std::holds_alternative<raft::snapshot_request>(m.body);
-    if (brings_the_log && m.generation == o_.run) {
+    // Which log it is, a node that knows none yet cannot say: it will be sent again.
+    if (brings_the_log && known_ && m.generation == log_id(o_.run, branch_of(state_.generation()))) {
         wanted_ = true;
         to_write_.notify();
     }

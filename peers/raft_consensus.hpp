@@ -38,11 +38,14 @@ public:
     bool known() const override { return known_; }
     std::uint64_t office() const override { return office_; }
     net::peer_key leader() const override { return leader_; }
+    bool led() const override;
     bool votes() const override;
     bool alone() const override;
     core::task<core::result<void>> propose(record r) override;
     core::result<void> change(const raft::change& c) override;
     core::task<core::result<void>> hand_over() override;
+    core::task<core::result<void>> branch_off(ledger first) override;
+    void leave() override;
     void link_up(const net::peer_key& peer) override;
     void link_down(const net::peer_key& peer) override;
     void dead(const net::peer_key& peer, core::duration rtt) override;
@@ -61,7 +64,14 @@ private:
         std::optional<core::result<void>> outcome;
     };
 
+    /// The state of a log that is about to begin with this ledger, ordered by this node alone.
+    static raft::durable_state beginning_with(const ledger& first, const net::peer_key& orderer);
     core::result<void> begin(raft::durable_state disk);
+    core::task<core::result<void>> begin_branch();
+    core::task<core::result<void>> become_orderer();
+    core::task<core::result<void>> write_some();
+    void use_disk_of(std::uint64_t branch);
+    core::digest id() const { return log_id(o_.run, branch_); }
     core::task<core::result<void>> write_all();
     core::task<core::result<void>> keep_time();
     core::result<void> step(raft::event e);
@@ -77,7 +87,9 @@ private:
     void tell_snapshot(const net::peer_key& to);
 
     raft_consensus_options o_;
-    raft::disk_log disk_;
+    std::uint64_t branch_ = 0;  ///< of the log that `disk_` is for
+    std::unique_ptr<raft::disk_log> disk_;
+    std::optional<ledger> to_begin_;  ///< a branch that this node opens
     std::optional<raft::server> server_;
     bool wanted_ = false;  ///< a leader sends us its log, and we have no disk for it yet
     ledger machine_;       ///< the server's: what its own disk holds and is committed
@@ -85,12 +97,14 @@ private:
     std::deque<raft::actions> to_perform_;
     bool performing_ = false;
     std::vector<raft::disk_write> writes_;
+    std::uint64_t life_ = 0;  ///< grows whenever this node leaves a log: what was under way for it comes to nothing
     std::map<std::uint64_t, std::shared_ptr<proposal>> proposals_;  ///< by index
     core::time_point asleep_until_{};
 
     ledger state_;  ///< what the node sees
     bool known_ = false;
-    std::uint64_t office_ = 0;  ///< the term in which this node leads
+    std::uint64_t office_ = 0;  ///< the term in which this node leads, counted on from those in logs that it left
+    std::uint64_t last_office_ = 0, offices_before_ = 0;
     net::peer_key leader_;
     net::peer_key heard_leader_;  ///< of the source
     std::set<net::peer_key> linked_;

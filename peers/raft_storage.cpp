@@ -9,14 +9,16 @@ using core::fail;
 
 namespace {
 
-std::string log_path(std::uint64_t number) { return fmt::format("raft/log-{:012}", number); }
+std::string log_name(std::uint64_t number) { return fmt::format("log-{:012}", number); }
 
 }  // namespace
 
+std::string disk_log::log_path(std::uint64_t number) const { return folder_ + "/" + log_name(number); }
+
 core::task<core::result<void>> disk_log::create(voter_id self, core::digest generation, durable_state content) {
     usable_ = false;
-    auto old = co_await storage_.read("raft/state", limits_.file_bytes);
-    if (old) co_return fail(errc::io, "there is a voter's log already: raft/state");
+    auto old = co_await storage_.read(state_path(), limits_.file_bytes);
+    if (old) co_return fail(errc::io, "there is a voter's log already: {}", state_path());
     if (old.error().code != errc::not_found) co_return fail(old.error());
     state_ = {self, generation, 0, std::move(content)};
     co_return co_await renew();
@@ -24,13 +26,13 @@ core::task<core::result<void>> disk_log::create(voter_id self, core::digest gene
 
 core::task<core::result<durable_state>> disk_log::open(voter_id self, core::digest generation) {
     usable_ = false;
-    auto bytes = co_await storage_.read("raft/state", limits_.file_bytes);
+    auto bytes = co_await storage_.read(state_path(), limits_.file_bytes);
     LONGHAUL_CO_TRY(bytes);
     auto parsed = parse_disk_state(*bytes);
-    if (!parsed) co_return fail(parsed.error().within("the voter's log is damaged, raft/state"));
+    if (!parsed) co_return fail(parsed.error().within("the voter's log is damaged, " + state_path()));
     state_ = std::move(*parsed);
     if (state_.self != self || state_.generation != generation) {
-        co_return fail(errc::run_mismatch, "raft/state belongs to peer {} in generation {}", state_.self.brief(),
+        co_return fail(errc::run_mismatch, "{} belongs to peer {} in generation {}", state_path(), state_.self.brief(),
                        state_.generation.brief());
     }
     const auto hash = core::hash(*bytes);
@@ -72,18 +74,18 @@ core::task<core::result<void>> disk_log::replay(core::digest hash) {
 /// A crash in `renew` leaves at most the beginning of the next log. Frames in it say that its state was lost since:
 /// this one is an older copy.
 core::task<core::result<void>> disk_log::check_other_logs() {
-    auto names = co_await storage_.list("raft");
+    auto names = co_await storage_.list(folder_);
     LONGHAUL_CO_TRY(names);
-    const auto own = log_path(state_.number).substr(5), next = log_path(state_.number + 1).substr(5);
+    const auto own = log_name(state_.number), next = log_name(state_.number + 1);
     for (const auto& name : *names) {
         if (!name.starts_with("log-") || name == own) continue;
-        const auto path = "raft/" + name;
+        const auto path = folder_ + "/" + name;
         const bool later = name > own;
         auto other = co_await storage_.read(path, limits_.file_bytes);
         LONGHAUL_CO_TRY(other);
         if (later && (name != next || other->size() > frame_of({}, 0, {}).size())) {
-            co_return fail(errc::malformed, "raft/state is older than {}: this node has forgotten what it agreed to",
-                           path);
+            co_return fail(errc::malformed, "{} is older than {}: this node has forgotten what it agreed to",
+                           state_path(), path);
         }
         auto removed = co_await storage_.remove(path);
         LONGHAUL_CO_TRY(removed);
@@ -109,7 +111,7 @@ core::task<core::result<void>> disk_log::renew() {
     LONGHAUL_CO_TRY(begun);
     std::vector<core::const_bytes> pieces;
     pieces.emplace_back(bytes);
-    auto written = co_await storage_.put("raft/state", std::move(pieces));
+    auto written = co_await storage_.put(state_path(), std::move(pieces));
     LONGHAUL_CO_TRY(written);
     auto removed = co_await storage_.remove(log_path(before));
     LONGHAUL_CO_TRY(removed);

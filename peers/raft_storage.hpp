@@ -1,7 +1,7 @@
 #pragma once
-/// A voter's disk: `raft/state` and the log of what changed since, in `raft/log-NUMBER`. What was acknowledged survives
-/// a power cut at any instant; what a cut tore was not, and is dropped. A disk that lost what it acknowledged, or is an
-/// older copy, is refused where it can be seen: a voter that forgets its vote would vote twice.
+/// A voter's disk: the file `state` and the log of what changed since, `log-NUMBER`, in a folder of its own. What was
+/// acknowledged survives a power cut at any instant; what a cut tore was not, and is dropped. A disk that lost what it
+/// acknowledged, or is an older copy, is refused where it can be seen: a voter that forgets its vote would vote twice.
 
 #include "core/storage.hpp"
 #include "peers/raft_record.hpp"
@@ -16,7 +16,8 @@ struct disk_limits {
 
 class disk_log {
 public:
-    explicit disk_log(core::storage& storage, disk_limits limits = {}) : storage_(storage), limits_(limits) {}
+    explicit disk_log(core::storage& storage, std::string folder, disk_limits limits = {})
+        : storage_(storage), folder_(std::move(folder)), limits_(limits) {}
 
     /// A new voter's disk. errc::io when there is one already.
     core::task<core::result<void>> create(voter_id self, core::digest generation, durable_state content);
@@ -38,7 +39,11 @@ private:
     core::task<core::result<void>> replay(core::digest hash);
     core::task<core::result<void>> check_other_logs();
 
+    std::string state_path() const { return folder_ + "/state"; }
+    std::string log_path(std::uint64_t number) const;
+
     core::storage& storage_;
+    std::string folder_;
     disk_limits limits_;
     disk_state state_;
     core::digest hash_;                         ///< of the state file

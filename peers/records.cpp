@@ -33,6 +33,14 @@ core::result<record> from(const wire::Generation& p) {
     return r;
 }
 
+core::result<record> from(const wire::Dissolved& p) {
+    dissolved_record r;
+    r.into = p.into();
+    if (r.into == 0) return fail(errc::malformed, "a log was dissolved into nothing");
+    LONGHAUL_TRY_ASSIGN(r.reason, line_from(p.reason(), max_reason, "a reason"));
+    return r;
+}
+
 core::result<record> from(const wire::RunState& p) {
     run_state_record r;
     if (p.state() > 2) return fail(errc::malformed, "run state {}", p.state());
@@ -90,6 +98,10 @@ core::byte_vector serialize(const record& r) {
                        p.mutable_run_state()->set_reason(x.reason);
                    },
                    [&](const voters_record& x) { *p.mutable_voters() = to_proto(x.who); },
+                   [&](const dissolved_record& x) {
+                       p.mutable_dissolved()->set_into(x.into);
+                       p.mutable_dissolved()->set_reason(x.reason);
+                   },
                },
                r);
     return to_bytes(p);
@@ -105,6 +117,7 @@ core::result<record> parse_record(core::const_bytes bytes) {
         case wire::Record::kGeneration: return from(p.generation());
         case wire::Record::kRunState: return from(p.run_state());
         case wire::Record::kVoters: return from(p.voters());
+        case wire::Record::kDissolved: return from(p.dissolved());
         case wire::Record::KIND_NOT_SET: break;
     }
     return fail(errc::malformed, "a log record of an unknown kind");

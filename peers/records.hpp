@@ -118,6 +118,12 @@ struct generation_record {
     std::string reason;
     bool operator==(const generation_record&) const = default;
 };
+/// The run goes on in another log, as that generation: nothing counts in this one any more.
+struct dissolved_record {
+    std::uint64_t into = 0;
+    std::string reason;
+    bool operator==(const dissolved_record&) const = default;
+};
 enum class run_phase : std::uint8_t { running = 0, paused = 1, stopped = 2 };
 struct run_state_record {
     run_phase state = run_phase::running;
@@ -132,7 +138,7 @@ struct voters_record {
 };
 
 using record = std::variant<admit_record, depart_record, round_record, commit_record, generation_record,
-                            run_state_record, voters_record>;
+                            run_state_record, voters_record, dissolved_record>;
 
 /// Of the addresses that a node would like others to reach it by, as many as an admission may name: port 0 becomes the
 /// bound port; none wanted: where it listens.

@@ -112,6 +112,9 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind_choice("peers.pace", c.peers.pace, {"own", "equal"},
                   "own: inner steps by each peer's speed, so that nobody waits for the slowest; equal: inner.steps");
     b.bind("peers.silence_limit", c.peers.silence_limit, "a peer that is silent for so long is taken for dead");
+    b.bind_choice("peers.on_quorum_loss", c.peers.on_quorum_loss, {"auto", "continue", "pause"},
+                  "when who orders records is gone: continue opens a generation without them, pause waits; auto: "
+                  "continue while fewer than three do");
     b.bind("peers.grace", c.peers.grace, "added to every deadline that history predicts");
     b.bind("peers.first_deadline", c.peers.first_deadline, "of a round, while there is no history");
     b.bind("checkpoint.every", c.checkpoint.every, "rounds; also at the end and when asked to stop", 1, 1'000'000'000);

@@ -34,6 +34,7 @@ struct peers_config {
     std::int64_t max = 64;                                    ///< admitted and present at the same time
     std::string pace = "own";                                 ///< own: H_i follows a peer's speed | equal: all do H
     core::duration silence_limit = std::chrono::seconds(10);  ///< nothing heard for so long: the peer is down
+    std::string on_quorum_loss = "auto";                      ///< auto: continue below 3 voters | continue | pause
     core::duration grace = std::chrono::seconds(2);           ///< added to every deadline that history predicts
     core::duration first_deadline = std::chrono::minutes(5);  ///< of a round without history
 };

@@ -1,4 +1,5 @@
 #include "compress/codec.hpp"
+#include "core/counter_random.hpp"
 #include "core/hash.hpp"
 #include "peers/known_addresses.hpp"
 #include "peers/memory.hpp"
@@ -304,14 +305,16 @@ void log_advanced(node& n, const record* r) {
         if (me == nullptr) return;
         n.log_known = true;
         n.number = me->admitted.number;
-        n.found_stopped = l.phase() == run_phase::stopped;
+        n.found_stopped = l.phase() == run_phase::stopped && !n.moving;
         // A round that was open before this start may carry a payload of ours: signing another would be a lie.
         if (l.open()) n.produced_for = n.missed = {l.generation(), l.open()->round};
         // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
         // "Settlement").
         const bool exact =
             n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
-        if (!exact) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
+        if (!exact && !n.moving) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
+        n.moving = false;
+        n.send_all(greeting_of(n));
     }
     if (l.phase() != run_phase::stopped) n.found_stopped = false;
     open_exchange(n);
@@ -384,6 +387,7 @@ void leader_changed(node& n) {
     n.emit(std::move(e));
     // At once: what others say to the coordinator may already be here.
     take_office(n);
+    n.send_all(greeting_of(n));
     if (n.log_known && !n.log->leads() && leader != net::peer_key{}) {
         // What we told the one before may have died with it.
         repeat_standing(n);
@@ -484,10 +488,14 @@ core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
                      fmt::format("trying again for {} until others are back", core::format_duration(left)));
             next_word = now + 1min;
         }
-        const auto wanted = [&n] { return n.leaving || n.log->leads(); };
+        const auto wanted = [&n] { return n.leaving || n.log->leads() || n.wanted_recovery; };
         auto left = co_await core::wait_until(n.changed, wanted, n.env.clock, n.env.clock.now() + 2s);
         if (!left && left.error().code != errc::timeout) co_return left;
         if (n.leaving) co_return fail(errc::cancelled, "asked to leave");
+        if (n.wanted_recovery) {
+            auto recovered = co_await recover(n);
+            if (!recovered || n.log->leads()) co_return recovered;
+        }
     }
 }
 
@@ -496,7 +504,7 @@ core::task<core::result<void>> learn_log(node& n) {
     if (n.finished) co_return core::ok();
     if (n.admitted_by && n.find(*n.admitted_by)) n.log->link_up(*n.admitted_by);
     for (const auto& [key, peer] : n.links) {
-        if (key != n.admitted_by && may_bring_log(n, key)) n.log->link_up(key);
+        if (key != n.admitted_by && may_bring_log(n, key) && !is_elsewhere(n, *peer)) n.log->link_up(key);
     }
     const auto known = [&n] { return n.log_known || n.fatal; };
     auto waited = co_await core::wait_until(n.changed, known, n.env.clock, n.env.clock.now() + 30s);
@@ -510,6 +518,20 @@ void begin_run(node& n) {
     n.state = first_state(n);
     start_checkpoint(n);
     if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+}
+
+/// The seed differs as well: there may be more peers than shards, and two that read the same rows would do the same
+/// work twice.
+void assign_data(node& n) {
+    const auto seed = core::combine_key(static_cast<std::uint64_t>(n.config().data.seed), n.number);
+    n.trainer->assign(n.number, seed, n.state ? n.state->position : 0);
+    n.trainer_number = n.number;
+}
+
+core::task<core::result<void>> learn_another_log(node& n) {
+    auto admitted = co_await be_admitted_patiently(n, true);
+    LONGHAUL_CO_TRY(admitted);
+    co_return co_await learn_log(n);
 }
 
 core::task<core::result<void>> start_founder(node& n) {

@@ -61,6 +61,7 @@ peer_status status_of(const node& n) {
     s.run = n.run->run_id;
     s.rounds_total = rounds_in_all(n);
     s.ticket = n.ready().ticket;
+    s.recovery = cost_of_recovery(n);
     if (!n.log_known) return s;
     const auto& l = n.led();
     s.generation = l.generation();
@@ -129,6 +130,7 @@ std::string to_json(const peer_status& s) {
     j["name"] = s.name;
     j["state"] = s.state;
     j["waiting_for"] = s.waiting_for;
+    j["recovery"] = s.recovery;
     j["plan_reason"] = s.plan_reason;
     j["generation"] = s.generation;
     j["round"] = s.round;

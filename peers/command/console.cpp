@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "core/units.hpp"
+#include "peers/generation.hpp"
 
 namespace longhaul::peers::command {
 
@@ -55,6 +56,10 @@ std::string who(const core::event& e) {
     return "a peer";
 }
 
+std::string generation_of(const core::event& e) {
+    return generation_name(static_cast<std::uint64_t>(number(e, "generation")));
+}
+
 /// The sentence for an event that people want to hear of; empty for the others.
 std::string sentence_of(const core::event& e) {
     const auto round = number(e, "round");
@@ -78,7 +83,11 @@ std::string sentence_of(const core::event& e) {
                            compact(number(e, "bytes")), number(e, "seconds"));
     }
     if (e.name == "generation") {
-        return fmt::format("the run goes on from round {} as generation {}", round, number(e, "generation"));
+        return fmt::format("the run goes on from round {} as generation {}: {}", round, generation_of(e),
+                           text(e, "reason"));
+    }
+    if (e.name == "leaving_log") {
+        return fmt::format("leaving generation {}: {}", generation_of(e), text(e, "reason"));
     }
     return {};
 }

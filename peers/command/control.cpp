@@ -60,13 +60,13 @@ std::string answer_to(const std::string& line, const control_handlers& handlers)
     if (!what) return refusal(what.error());
     // Assembled as text: the status is JSON already.
     if (*what == "status") return "{\"ok\":true,\"status\":" + handlers.status_json() + "}";
-    for (const auto* known : {"stop", "pause", "resume", "leave"}) {
+    for (const auto* known : {"stop", "pause", "resume", "leave", "recover"}) {
         if (*what != known) continue;
         const auto done = handlers.act(*what);
         return done ? "{\"ok\":true}" : refusal(done.error());
     }
-    return refusal(
-        {errc::usage, fmt::format("\"{}\" is none of status, stop, pause, resume, leave", what->substr(0, 64))});
+    return refusal({errc::usage,
+                    fmt::format("\"{}\" is none of status, stop, pause, resume, leave, recover", what->substr(0, 64))});
 }
 
 core::task<core::result<void>> serve_client(net::environment& env, std::unique_ptr<net::stream> s,

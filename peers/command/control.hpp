@@ -15,7 +15,7 @@ namespace longhaul::peers::command {
 /// What a daemon does when it is asked.
 struct control_handlers {
     std::function<std::string()> status_json;
-    /// stop, pause, resume or leave.
+    /// stop, pause, resume, leave or recover.
     std::function<core::result<void>(const std::string& what)> act;
 };
 

@@ -320,6 +320,7 @@ core::result<void> daemon::act(const std::string& what) {
     if (what == "stop") return peer_->stop_run("asked by a person");
     if (what == "pause") return peer_->pause_run(true);
     if (what == "resume") return peer_->pause_run(false);
+    if (what == "recover") return peer_->recover();
     request_stop("asked by a person");
     return core::ok();
 }

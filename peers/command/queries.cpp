@@ -8,6 +8,7 @@
 #include "peers/command/command.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/world.hpp"
+#include "peers/generation.hpp"
 #include "peers/peer.hpp"
 
 namespace longhaul::peers::command {
@@ -61,6 +62,7 @@ std::string field(const json& j, const char* key) {
     return out;
 }
 
+std::string generation_of(const json& j) { return generation_name(core::json_u64(j, "generation").value_or(0)); }
 std::string short_key(const json& j, const char* key) { return field(j, key).substr(0, 8); }
 
 std::string size(const json& j, const char* key) {
@@ -95,7 +97,7 @@ core::result<int> status(const query& q) {
     fmt::print("node         {} ({}), {}\n", field(s, "name"), short_key(s, "key"), field(s, "state"));
     if (const auto reason = field(s, "waiting_for"); !reason.empty()) fmt::print("waits        {}\n", reason);
     fmt::print("rounds       {} of {} applied; attempt {} of round {}, generation {}\n", field(s, "applied"),
-               field(s, "rounds_total"), field(s, "attempt"), field(s, "round"), field(s, "generation"));
+               field(s, "rounds_total"), field(s, "attempt"), field(s, "round"), generation_of(s));
     fmt::print("peers        {} alive, {} participating, {} merged in the last round\n", field(s, "alive"),
                field(s, "participating"), field(s, "merged"));
     fmt::print("loss         {} held out, {} in training\n", loss(s, "eval_loss"), loss(s, "train_loss"));

@@ -1,6 +1,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
+#include "core/json.hpp"
 #include "peers/command/command.hpp"
 #include "peers/command/control.hpp"
 #include "peers/command/world.hpp"
@@ -8,6 +10,8 @@
 namespace longhaul::peers::command {
 
 namespace {
+
+constexpr std::size_t max_status = 8 << 20;
 
 core::task<core::result<std::string>> request(net::environment& env, std::string asked, std::string what) {
     auto folder = co_await find_daemon(env, std::move(asked));
@@ -31,12 +35,41 @@ void add(CLI::App& app, action& chosen, const std::string& what, const std::stri
     command->callback([=, &chosen] { chosen = [state_dir, what] { return request_and_say(*state_dir, what); }; });
 }
 
+/// Says what it would cost; acts only when that is accepted.
+core::result<int> recover(const std::string& asked, bool sure) {
+    visitor here;
+    LONGHAUL_TRY_ASSIGN(const auto folder, here.ask(find_daemon(here.env(), asked)));
+    LONGHAUL_TRY_ASSIGN(const auto text, here.ask(ask_daemon(here.env(), folder, "status")));
+    LONGHAUL_TRY_ASSIGN(const auto status, core::parse_json(text, max_status, 8));
+    const auto cost = core::json_string(status, "recovery").value_or("");
+    if (!cost.empty()) fmt::print("recover: {}.\n", cost);
+    if (!cost.empty() && !sure) {
+        fmt::print("Nothing was done. To do it: longhaul recover --yes --state-dir {}\n", folder);
+        return 0;
+    }
+    // Where there is nothing to recover, the daemon says why.
+    LONGHAUL_TRY(here.ask(ask_daemon(here.env(), folder, "recover")));
+    fmt::print("recover: asked the node in {}\n", folder);
+    return 0;
+}
+
+void add_recover(CLI::App& app, action& chosen) {
+    auto* command = app.add_subcommand(
+        "recover", "go on without those who order the run's records, when a majority of them is gone for good");
+    const auto state_dir = std::make_shared<std::string>();
+    const auto sure = std::make_shared<bool>(false);
+    command->add_option("--state-dir", *state_dir, "of the node that goes on; default: the one that started last");
+    command->add_flag("--yes", *sure, "do it; otherwise it only says what it would cost");
+    command->callback([=, &chosen] { chosen = [state_dir, sure] { return recover(*state_dir, *sure); }; });
+}
+
 }  // namespace
 
 void add_requests(CLI::App& app, action& chosen) {
     add(app, chosen, "leave", "this machine's node leaves its run; the others go on");
     add(app, chosen, "stop", "end the whole run: every member checkpoints and stops (ask the coordinator's node)");
     add(app, chosen, "pause", "hold the run after the round in flight (ask the coordinator's node)");
+    add_recover(app, chosen);
     add(app, chosen, "resume", "let a paused run go on (ask the coordinator's node)");
 }
 

@@ -69,7 +69,7 @@ core::result<void> run(sim::world& w, sim::node& n, sim::node::main_function mai
 core::result<durable_state> reopened(sim::world& w, sim::node& n, core::digest as = self) {
     core::result<durable_state> found = core::fail(core::errc::internal, "nothing");
     REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage);
+        disk_log log(env.storage, "raft");
         found = co_await log.open(as, generation);
         co_return core::ok();
     }));
@@ -79,7 +79,7 @@ core::result<durable_state> reopened(sim::world& w, sim::node& n, core::digest a
 /// A disk with these writes, each acknowledged.
 core::result<void> written(sim::world& w, sim::node& n, script& s, std::size_t writes) {
     return run(w, n, [&, writes](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage);
+        disk_log log(env.storage, "raft");
         auto made = co_await log.create(self, generation, founded());
         LONGHAUL_CO_TRY(made);
         for (std::size_t i = 0; i < writes; ++i) {
@@ -104,7 +104,7 @@ std::string log_file(sim::node& n) {
 void fill(sim::world& w, sim::node& n, std::vector<durable_state>& states, std::size_t writes) {
     states.push_back(founded());
     REQUIRE(run(w, n, [&, writes](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage);
+        disk_log log(env.storage, "raft");
         auto made = co_await log.create(self, generation, founded());
         LONGHAUL_CO_TRY(made);
         for (std::size_t i = 0; i < writes; ++i) {
@@ -194,7 +194,7 @@ TEST_CASE("after a crash at any instant a voter's disk holds all that was acknow
             const auto at_start = s.made();
             acknowledged = at_start;
             n.start([&, life](environment& env) -> core::task<core::result<void>> {
-                disk_log log(env.storage);
+                disk_log log(env.storage, "raft");
                 if (life == 0) {
                     auto made = co_await log.create(self, generation, founded());
                     LONGHAUL_CO_TRY(made);
@@ -274,7 +274,7 @@ TEST_CASE("a disk that is partly older is refused") {
     REQUIRE(reopened(w, n));
     // New frames behind the new state.
     REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage);
+        disk_log log(env.storage, "raft");
         auto found = co_await log.open(self, generation);
         LONGHAUL_CO_TRY(found);
         CHECK(log.number() == 3);
@@ -309,7 +309,7 @@ TEST_CASE("what could not be synced is an error, and nothing is written behind i
     REQUIRE(written(w, n, s, 10));
     const auto kept = s.after(s.made());
     REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage);
+        disk_log log(env.storage, "raft");
         auto found = co_await log.open(self, generation);
         LONGHAUL_CO_TRY(found);
         n.disk().fail_syncs(1);
@@ -337,7 +337,7 @@ TEST_CASE("a full disk loses nothing") {
     const auto kept = s.after(s.made());
     for (const bool snapshots : {false, true}) {
         REQUIRE(run(w, n, [&, snapshots](environment& env) -> core::task<core::result<void>> {
-            disk_log log(env.storage);
+            disk_log log(env.storage, "raft");
             auto found = co_await log.open(self, generation);
             LONGHAUL_CO_TRY(found);
             n.disk().set_capacity(n.disk().used() + 10);
@@ -365,7 +365,7 @@ TEST_CASE("a log that is full is begun anew, and one write that is larger than a
     auto& n = w.add_node("a");
     auto expected = founded();
     REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage, {.file_bytes = 1 << 20, .log_bytes = 4096});
+        disk_log log(env.storage, "raft", {.file_bytes = 1 << 20, .log_bytes = 4096});
         auto made = co_await log.create(self, generation, founded());
         LONGHAUL_CO_TRY(made);
         for (std::uint64_t i = 1; i <= 60; ++i) {
@@ -391,7 +391,7 @@ TEST_CASE("what would not be read back is not written") {
     sim::world w(1);
     auto& n = w.add_node("a");
     REQUIRE(run(w, n, [&](environment& env) -> core::task<core::result<void>> {
-        disk_log log(env.storage, {.file_bytes = 4096, .log_bytes = 1024});
+        disk_log log(env.storage, "raft", {.file_bytes = 4096, .log_bytes = 1024});
         auto made = co_await log.create(self, generation, founded());
         LONGHAUL_CO_TRY(made);
         std::vector<disk_write> batch;

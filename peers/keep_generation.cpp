@@ -1,0 +1,282 @@
+/// Who orders records may be gone for good, and then the run goes on in a log of its own (a branch, peers/generation):
+/// while fewer than three order records, or as `peers.on_quorum_loss` says. When two logs of one run meet, the one with
+/// more committed tokens is the run; the other is dissolved by a last record, and everybody in it comes over. So no
+/// death and no partition needs a person, and within a generation all invariants hold as ever (docs/CONSENSUS.md).
+
+#include <algorithm>
+#include <limits>
+
+#include "core/hash.hpp"
+#include "peers/node.hpp"
+
+namespace longhaul::peers {
+
+using core::errc;
+using core::fail;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto look = 1s;
+/// Without a coordinator for so long, and for three silence limits, a run goes on in another log.
+constexpr auto least_patience = 10s;
+constexpr int silences = 3;
+/// Who looks so much later than it wanted was asleep itself.
+constexpr auto asleep = 5s;
+/// A pause that a person notices.
+constexpr auto worth_a_word = 4s;
+
+core::duration patience_of(const node& n) {
+    return std::max<core::duration>(least_patience, silences * n.config().peers.silence_limit);
+}
+
+/// Which of two logs of a run is the run.
+auto weight(const linked_peer& p) { return std::pair(p.log_tokens, p.log_generation); }
+
+/// A linked peer of this node's own log that takes part.
+bool is_fellow(const node& n, const net::peer_key& key, const linked_peer& p) {
+    return p.greeted && !p.observer && p.log_generation != 0 && !is_elsewhere(n, p) && is_member(n, key);
+}
+
+/// Whether this node has what a branch begins with.
+bool can_branch_off(const node& n) {
+    return may_vote(n, n.self()) && n.state && n.state->generation == n.led().generation();
+}
+
+bool may_branch_off(const node& n) {
+    const auto& policy = n.config().peers.on_quorum_loss;
+    if (policy == "pause" || !can_branch_off(n)) return false;
+    return policy == "continue" || n.led().voters().voters.size() < 3;
+}
+
+/// How many of the peers here should open a branch rather than this node: who holds a newer state, and among equals the
+/// smallest key.
+int turn_of(const node& n) {
+    int before = 0;
+    for (const auto& [key, p] : n.links) {
+        if (!is_fellow(n, key, *p) || !may_vote(n, key) || p->generation != n.state->generation) continue;
+        if (p->applied > n.state->round || (p->applied == n.state->round && key < n.self())) ++before;
+    }
+    return before;
+}
+
+/// The peer by whose log the run goes on while this one has nobody who orders it; or null.
+shared_linked somebody_led(const node& n) {
+    shared_linked best;
+    for (const auto& [key, p] : n.links) {
+        const bool would_do = p->greeted && !p->observer && p->coordinator != net::peer_key{} && is_elsewhere(n, *p);
+        if (would_do && may_vote(n, key) && (!best || weight(*p) > weight(*best))) best = p;
+    }
+    return best;
+}
+
+bool a_fellow_is_led(const node& n) {
+    return std::ranges::any_of(n.links, [&n](const auto& entry) {
+        return is_fellow(n, entry.first, *entry.second) && entry.second->coordinator != net::peer_key{};
+    });
+}
+
+/// What this node has of its own leaves the log with it: what it carries; and its last payload, unless the log has
+/// counted that, or may still.
+void leave_log(node& n) {
+    if (n.led().dissolved_into()) {
+        if (n.log->leads() && n.state && n.led().descends_from(*n.state)) n.left = left_log{n.state, n.led().origins()};
+        (void)n.mass.settle(n.led(), n.number, std::numeric_limits<std::uint64_t>::max());
+    }
+    give_up_payload(n);
+    n.log_known = false;
+    n.admitted = false;
+    n.moving = true;
+    n.admitted_by.reset();
+    n.wanted_phase.reset();
+    n.departed.clear();
+    n.candidate.reset();
+    n.last_checkpoint.reset();
+    n.last_plan.reset();
+    n.ready_for = {};
+    n.lacking = {};
+    n.eval_seen = 0;
+}
+
+/// For people: why nothing happens, and what will.
+void tell_waiting(node& n, core::duration patience) {
+    n.waiting_for = may_branch_off(n)
+                        ? fmt::format("nobody coordinates: in {} the run goes on without those who did",
+                                      core::format_duration(std::chrono::ceil<std::chrono::seconds>(patience)))
+                        : "nobody coordinates: the run waits until those who order its records are back (or see "
+                          "'longhaul recover')";
+    core::event e("waiting");
+    e.with("round", n.led().committed() + 1).with("reason", n.waiting_for);
+    n.emit(std::move(e));
+}
+
+core::task<core::result<void>> go_over(node& n, std::string why) {
+    core::event e("leaving_log");
+    e.with("generation", n.led().generation()).with("round", n.led().committed()).with("reason", std::move(why));
+    n.emit(std::move(e));
+    leave_log(n);
+    n.log->leave();
+    n.send_all(greeting_of(n));
+    n.to_dial.notify();
+    auto learnt = co_await learn_another_log(n);
+    if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
+    n.fatal = learnt.error();
+    n.changed.notify();
+    co_return core::ok();
+}
+
+/// A node that knows no log makes one of itself alone; the others join it again.
+ledger own_log(const node& n) {
+    auto l = ledger::founded_by(n.self());
+    admit_record r;
+    r.key = n.self();
+    r.number = l.next_number();
+    r.name = n.options.name;
+    r.addresses = n.advertised();
+    if (n.secrets.token) r.token_hash = core::hash(n.secrets.token->bytes);
+    l.apply(r);
+    return l;
+}
+
+core::task<core::result<void>> branch_off(node& n, std::string why) {
+    const auto begins_with = n.state;
+    const auto parent = std::max(n.led().generation(), begins_with->generation);
+    LONGHAUL_CO_TRY_ASSIGN(const auto generation, generation_of_branch(n.run->run_id, parent, begins_with->round,
+                                                                       n.self(), n.env.entropy.u64()));
+    shared_state renamed;
+    const auto rename = [&] { renamed = in_generation(*begins_with, generation); };
+    auto ran = co_await n.env.workers.run(rename, 0s);
+    LONGHAUL_CO_TRY(ran);
+    // Meanwhile somebody may coordinate again, or a last commit was applied: everything is looked at anew.
+    if (n.log->led() || n.state != begins_with) co_return core::ok();
+    const auto old = n.log_known ? n.led() : own_log(n);
+    auto first = old.in_branch(generation, n.self(), *begins_with);
+    core::event e("generation");
+    e.with("generation", generation).with("round", n.state->round);
+    e.with("lost_rounds", old.committed() - std::min(old.committed(), n.state->round)).with("reason", std::move(why));
+    n.emit(std::move(e));
+    leave_log(n);
+    n.state = renamed;
+    n.admitted = true;
+    n.send_all(greeting_of(n));
+    start_checkpoint(n);
+    auto begun = co_await n.log->branch_off(std::move(first));
+    LONGHAUL_CO_TRY(begun);
+    const auto leads = [&n] { return n.log_known && n.log->leads(); };
+    co_return co_await core::wait_until(n.changed, leads);
+}
+
+}  // namespace
+
+bool is_elsewhere(const node& n, const linked_peer& peer) {
+    if (peer.log_generation == 0) return false;
+    if (n.log_known) return branch_of(peer.log_generation) != branch_of(n.led().generation());
+    const auto admitted_by = n.admitted_by ? n.find(*n.admitted_by) : nullptr;
+    return admitted_by && admitted_by->log_generation != 0 &&
+           branch_of(peer.log_generation) != branch_of(admitted_by->log_generation);
+}
+
+std::pair<shared_linked, std::string> better_log(const node& n) {
+    const auto best = somebody_led(n);
+    if (!best || weight(*best) <= std::pair(n.led().tokens(), n.led().generation())) return {};
+    return {best, fmt::format("generation {} has committed {} tokens, this one {}",
+                              generation_name(best->log_generation), best->log_tokens, n.led().tokens())};
+}
+
+core::result<void> may_recover(const node& n) {
+    if (!n.log || !n.run) return fail(errc::usage, "this node has not started yet: ask again in a moment");
+    if (n.log->led()) return fail(errc::usage, "the run has a coordinator: there is nothing to recover");
+    if (!may_vote(n, n.self())) {
+        return fail(errc::usage, "in an open run only the founder may order records: recover at its node");
+    }
+    if (!n.state || (n.log_known && n.state->generation != n.led().generation())) {
+        return fail(errc::usage, "this node holds no state of the run: recover at another one");
+    }
+    return core::ok();
+}
+
+std::string cost_of_recovery(const node& n) {
+    if (!may_recover(n)) return {};
+    const auto here = std::ranges::count_if(n.links, [&n](const auto& l) { return is_fellow(n, l.first, *l.second); });
+    const auto lost = n.log_known ? n.led().committed() - n.state->round : 0;
+    return fmt::format(
+        "this node goes on from round {} in a generation of its own, with {} of the peers that are here; {}. When "
+        "those who are gone come back, the log with more committed tokens stays, and the other one's model is averaged "
+        "into it",
+        n.state->round, here,
+        lost > 0      ? fmt::format("{} committed rounds that it does not hold are lost unless they come back", lost)
+        : n.log_known ? "no round that it has heard of is lost"
+                      : "rounds after that are lost unless they come back");
+}
+
+core::task<core::result<void>> recover(node& n) {
+    n.wanted_recovery = false;
+    if (!may_recover(n)) co_return core::ok();  // meanwhile somebody coordinates
+    co_return co_await branch_off(n, "a person asked this node to go on");
+}
+
+greeting greeting_of(const node& n) {
+    greeting g;
+    if (n.state) {
+        g.generation = n.state->generation;
+        g.applied = n.state->round;
+        g.caught_up = true;
+    }
+    if (n.log_known) {
+        g.log_generation = n.led().generation();
+        g.tokens = n.led().tokens();
+    }
+    if (n.log && n.log->led() && !(n.log_known && n.led().dissolved_into())) g.coordinator = n.log->leader();
+    return g;
+}
+
+core::task<core::result<void>> keep_generation(node& n) {
+    auto led_at = n.env.clock.now(), looked_at = led_at;
+    net::peer_key said;
+    bool waits = false;
+    for (;;) {
+        const auto dissolved = [&n] { return n.log_known && n.led().dissolved_into().has_value(); };
+        const auto at_once = [&n, &dissolved] { return dissolved() || n.wanted_recovery; };
+        auto waited = co_await core::wait_until(n.changed, at_once, n.env.clock, n.env.clock.now() + look);
+        if (!waited && waited.error().code != errc::timeout) co_return waited;
+        const auto now = n.env.clock.now();
+        const bool slept = now - std::exchange(looked_at, now) > asleep;
+        if (n.leaving || n.finished || n.fatal) continue;
+        if (dissolved()) {
+            auto over = co_await go_over(
+                n, fmt::format("the run goes on as generation {}", generation_name(*n.led().dissolved_into())));
+            LONGHAUL_CO_TRY(over);
+            led_at = looked_at = n.env.clock.now();
+            continue;
+        }
+        if (n.wanted_recovery) {
+            auto recovered = co_await recover(n);
+            LONGHAUL_CO_TRY(recovered);
+            led_at = looked_at = n.env.clock.now();
+            continue;
+        }
+        // Others decide by whether somebody hears a coordinator.
+        const auto greeting = greeting_of(n);
+        if (std::exchange(said, greeting.coordinator) != greeting.coordinator) n.send_all(greeting);
+        if (!n.log_known || n.log->led() || slept) led_at = now;
+        const auto alone = now - led_at, patience = patience_of(n);
+        if (alone == core::duration{}) {
+            if (std::exchange(waits, false) && !n.log->leads()) n.waiting_for.clear();
+        } else if (alone >= worth_a_word && !std::exchange(waits, true)) {
+            tell_waiting(n, patience);
+        }
+        if (alone < patience) continue;
+        const auto for_so_long = fmt::format("nobody has coordinated for {}", core::format_duration(alone));
+        if (somebody_led(n)) {
+            auto over = co_await go_over(n, for_so_long);
+            LONGHAUL_CO_TRY(over);
+            led_at = looked_at = n.env.clock.now();
+        } else if (may_branch_off(n) && !a_fellow_is_led(n) && alone >= patience * (1 + turn_of(n))) {
+            auto branched = co_await branch_off(n, for_so_long);
+            LONGHAUL_CO_TRY(branched);
+            led_at = looked_at = n.env.clock.now();
+        }
+    }
+}
+
+}  // namespace longhaul::peers

@@ -1,0 +1,243 @@
+/// Who orders records is gone for good, or cut off: the run goes on in another log, and when two logs meet one is left.
+
+#include <cstdlib>
+
+#include "core/entropy.hpp"
+#include "tests/sim/swarm.hpp"
+#include "tests/test.hpp"
+
+using namespace longhaul;
+using namespace longhaul::sim::testing;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Without a coordinator for three silence limits the run goes on; then a round, and a moment for those who come over.
+constexpr auto soon = 60s;
+
+struct generations {
+    small_run r;
+    sim::world& w = r.w;
+
+    generations(std::uint64_t seed, std::int64_t count, std::int64_t rounds, const std::string& policy = "auto",
+                const std::string& admission = "invite")
+        : r(seed) {
+        r.s.step_time = 80ms;
+        auto c = quadratic_run(rounds, count);
+        c.model.width = 4'000;
+        c.peers.on_quorum_loss = policy;
+        c.peers.admission = admission;
+        r.start(c, count, [](int) { return usual_line(0); });
+    }
+    bool until(const std::function<bool()>& condition, core::duration limit = soon) {
+        return w.run_while([&condition] { return !condition(); }, limit);
+    }
+    std::uint64_t round_of(const std::string& name) { return newest_round(w[name]); }
+    /// Of the newest round that the node has committed.
+    std::uint64_t generation_of(const std::string& name) {
+        std::uint64_t last = 0;
+        for (const auto& [at, e] : w[name].events()) {
+            if (e.name == "round_committed" || e.name == "catch_up")
+                last = std::get<std::uint64_t>(*e.find("generation"));
+        }
+        return last;
+    }
+    bool goes_on(const std::string& name, std::uint64_t more = 3) {
+        const auto goal = round_of(name) + more;
+        return until([&] { return round_of(name) >= goal; });
+    }
+    /// They are in one generation again, and in the same round but for one.
+    bool meet(const std::vector<std::string>& names, core::duration limit = soon) {
+        return until(
+            [&] {
+                return std::ranges::all_of(names, [&](const auto& n) {
+                    return generation_of(n) == generation_of(names[0]) && round_of(n) + 1 >= round_of(names[0]) &&
+                           round_of(n) <= round_of(names[0]) + 1;
+                });
+            },
+            limit);
+    }
+    /// To the end of the run on everybody who lives, with the same root.
+    std::string finish(std::int64_t rounds, std::vector<std::string> living) {
+        const auto ended = [&] { return std::ranges::none_of(living, [&](const auto& n) { return w[n].running(); }); };
+        std::string problem, root;
+        if (!until(ended, 1h)) problem = "the run did not end\n";
+        for (const auto& n : living) {
+            std::string last;
+            for (const auto& [at, e] : w[n].events()) {
+                if (e.name == "left" && e.find("root") != nullptr) last = std::get<std::string>(*e.find("root"));
+            }
+            if (round_of(n) != static_cast<std::uint64_t>(rounds) || last.empty() || (!root.empty() && root != last)) {
+                problem += fmt::format("{} ended at round {} with root {}\n{}", n, round_of(n), last, errors_of(w[n]));
+            }
+            root = last;
+        }
+        for (const auto& sentence : sim::check_invariants(w).broken) problem += sentence + "\n";
+        return problem;
+    }
+};
+
+/// Everything but what each round brings.
+std::string story(const sim::world& w) {
+    std::multimap<core::duration, std::string> lines;
+    constexpr std::array dull = {"inner", "link", "reach", "eval", "plan", "checkpoint"};
+    for (const auto& n : w.nodes()) {
+        for (const auto& [at, e] : n->events()) {
+            if (std::ranges::find(dull, e.name) != dull.end()) continue;
+            auto line = core::to_json_line(e, core::to_seconds(at), n->name());
+            if (e.name == "round_committed") line = line.substr(0, line.find("\"merged\"")) + "\n";
+            lines.emplace(at, std::move(line));
+        }
+    }
+    std::string out;
+    for (const auto& [at, line] : lines) out += line.back() == '\n' ? line : line + "\n";
+    return out;
+}
+
+struct outcome {
+    core::digest trace;
+    std::string problem;
+};
+
+outcome concluded(generations& g, std::string problem) {
+    if (!problem.empty()) problem += story(g.w);
+    return {g.w.trace_hash(), std::move(problem)};
+}
+
+/// An honest simulation repeats itself. GENERATION_SEED=N plays only that seed.
+template <typename Play>
+void play_twice(std::uint64_t seed, const Play& play) {
+    if (const char* only = std::getenv("GENERATION_SEED"); only != nullptr && std::strtoull(only, nullptr, 10) != seed)
+        return;
+    INFO("seed " << seed);
+    const outcome first = play(seed);
+    INFO(first.problem);
+    REQUIRE(first.problem.empty());
+    CHECK(play(seed).trace == first.trace);
+}
+
+}  // namespace
+
+TEST_CASE("the founder of a run of two dies for good: the other goes on, and a newcomer joins by it", "[sim]") {
+    const auto dies = [](std::uint64_t seed) {
+        generations g(seed, 2, 60);
+        core::seeded_entropy random(seed);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        g.w.run_for(core::from_seconds(random.unit()));
+        g.w["n0"].kill();
+        if (!g.goes_on("n1")) problem += "the other did not go on\n";
+        if (g.generation_of("n1") == 1) problem += "it goes on in the old generation\n";
+        g.r.s.ticket = g.r.s.tickets.at("n1");
+        g.w.add_node("late", usual_line(0));
+        g.w["late"].start(g.r.s.main_of("late", std::nullopt));
+        if (!g.until([&] { return g.round_of("late") > 0; })) problem += "nobody can join\n";
+        problem += g.finish(60, {"n1", "late"});
+        return concluded(g, std::move(problem));
+    };
+    for (std::uint64_t seed = 1; seed <= 4; ++seed) play_twice(seed, dies);
+}
+
+TEST_CASE("the founder of a run of two comes back after the other went on without it: it follows", "[sim]") {
+    const auto returns = [](std::uint64_t seed, core::duration away) {
+        generations g(seed, 2, 150);
+        core::seeded_entropy random(seed);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        g.w.run_for(core::from_seconds(random.unit()));
+        g.w["n0"].kill();
+        g.w.run_for(away);
+        g.w["n0"].restart();
+        if (!g.goes_on("n0")) problem += "the founder does not take part again\n";
+        if (!g.meet({"n0", "n1"})) problem += "they did not meet\n";
+        problem += g.finish(150, {"n0", "n1"});
+        return concluded(g, std::move(problem));
+    };
+    std::uint64_t seed = 0;
+    // Before, about when, and long after the other goes on.
+    for (const core::duration away :
+         {core::duration(5s), core::duration(29s), core::duration(31s), core::duration(60s)}) {
+        ++seed;
+        play_twice(seed, [&](std::uint64_t s) { return returns(s, away); });
+    }
+}
+
+TEST_CASE("two are cut off from each other: both go on, and when they meet one log is left", "[sim]") {
+    const auto split = [](std::uint64_t seed, std::int64_t count) {
+        generations g(seed, count, 200);
+        core::seeded_entropy random(seed);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        g.w.run_for(core::from_seconds(random.unit()));
+        std::vector<std::string> here{"n0"}, there{"n1"};
+        g.w.cut(here, there);
+        // Both train on; the one that was never alone is ahead, or it sleeps and is not.
+        if (random.below(2) == 0) {
+            g.w.run_for(45s);
+            g.w["n0"].pause();
+            g.w.run_for(40s);
+            g.w["n0"].resume();
+        } else {
+            g.w.run_for(60s + core::from_seconds(30 * random.unit()));
+        }
+        if (g.generation_of("n0") == g.generation_of("n1")) problem += "one of them stood still\n";
+        g.w.heal();
+        if (!g.meet({"n0", "n1"})) problem += "they did not meet again\n";
+        problem += g.finish(200, {"n0", "n1"});
+        return concluded(g, std::move(problem));
+    };
+    for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+        play_twice(seed, [&](std::uint64_t s) { return split(s, 2); });
+    }
+}
+
+TEST_CASE("a majority of those who order records dies: as the run says, the others go on or wait", "[sim]") {
+    const auto majority = [](std::uint64_t seed, const std::string& policy) {
+        generations g(seed, 5, 150, policy);
+        std::string problem;
+        if (!g.r.until_ordered_by(3) || !g.until([&] { return g.round_of("n4") >= 8; })) problem += "no beginning\n";
+        std::vector<std::string> voters;
+        for (const auto& [at, e] : g.w["n0"].events()) {
+            if (e.name != "voters") continue;
+            voters.clear();
+            const auto names = std::get<std::string>(*e.find("names"));
+            for (int i = 0; i < 5; ++i) {
+                if (names.find(fmt::format("n{}", i)) != std::string::npos) voters.push_back(fmt::format("n{}", i));
+            }
+        }
+        REQUIRE(voters.size() == 3);
+        // Two at once: one may be replaced while it is alone.
+        g.w[voters[0]].kill();
+        g.w[voters[1]].kill();
+        const auto then = g.round_of("n4");
+        g.w.run_for(150s);
+        const bool went_on = g.round_of("n4") > then + 1;
+        if (went_on != (policy == "continue")) problem += went_on ? "they went on\n" : "they wait\n";
+        g.w[voters[0]].restart();
+        g.w[voters[1]].restart();
+        if (!g.goes_on("n4")) problem += "they did not go on when all were back\n";
+        if (!g.meet({"n0", "n1", "n2", "n3", "n4"}, 120s)) problem += "they did not meet\n";
+        if (policy != "continue" && g.generation_of("n4") != 1) problem += "in another generation\n";
+        problem += g.finish(150, {"n0", "n1", "n2", "n3", "n4"});
+        return concluded(g, std::move(problem));
+    };
+    play_twice(1, [&](std::uint64_t s) { return majority(s, "continue"); });
+    play_twice(2, [&](std::uint64_t s) { return majority(s, "auto"); });
+}
+
+TEST_CASE("who may not order records, or was told to wait, waits", "[sim]") {
+    const auto waits = [](std::uint64_t seed, const std::string& policy, const std::string& admission) {
+        generations g(seed, 2, 60, policy, admission);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        g.w["n0"].kill();
+        g.w.run_for(120s);
+        if (g.generation_of("n1") != 1) problem += "it goes on\n";
+        g.w["n0"].restart();
+        if (!g.goes_on("n1")) problem += "it did not go on when the founder was back\n";
+        problem += g.finish(60, {"n0", "n1"});
+        return concluded(g, std::move(problem));
+    };
+    play_twice(1, [&](std::uint64_t s) { return waits(s, "pause", "invite"); });
+    play_twice(2, [&](std::uint64_t s) { return waits(s, "auto", "open"); });
+}
