@@ -180,7 +180,9 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     if (met) co_return core::ok();  // the member's own catch-up takes it from there
     if (met.error().code != errc::timeout) co_return met;
     // Nobody who is back holds the last commit: go on from the newest state that is left.
-    auto newest = co_await newest_state_of_others(n, n.state && n.led().descends_from(*n.state) ? n.state : nullptr);
+    shared_state ours;
+    if (n.state && n.led().descends_from(*n.state)) ours = n.state;
+    auto newest = co_await newest_state_of_others(n, ours);
     LONGHAUL_CO_TRY(newest);
     auto best = *newest;
     const auto every = static_cast<std::uint64_t>(n.config().checkpoint.every);

@@ -48,7 +48,7 @@ raft::message said(Body body) {
 std::vector<message> all_messages() {
     log_snapshot snapshot;
     snapshot.ledger = ledger_of(2).snapshot();
-    return {greeting{3, 41, true, digest_of(1), true},
+    return {greeting{3, 41, true, digest_of(1), true, std::uint64_t{1} << 52, 77},
             manifest_request{},
             manifest_reply{core::byte_vector(10, std::byte{7})},
             join_request{"näme", {{"example.org", 7400}, {"::1", 65535}}},
@@ -58,7 +58,7 @@ std::vector<message> all_messages() {
             snapshot,
             some_ready(),
             progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, 4, true},
-            applied_message{2, 3, 2, 1.625},
+            applied_message{2, 3, 2, 1.625, 500},
             fetch_message{fetch_kind::aggregate_index, 1, 2},
             fetch_refused{{fetch_kind::aggregate_index, 1, 2}, "not here"},
             leaving_message{"asked to"},
@@ -91,7 +91,8 @@ std::vector<record> all_records() {
             c,
             generation_record{2, 3, 4, 5, digest_of(6), "lost"},
             run_state_record{run_phase::stopped, "enough"},
-            voters_record{some_voters()}};
+            voters_record{some_voters()},
+            dissolved_record{std::uint64_t{1} << 40, "more there"}};
 }
 
 template <typename T>
@@ -147,6 +148,8 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(g.caught_up);
     CHECK(g.coordinator == digest_of(1));
     CHECK(g.observer);
+    CHECK(g.log_generation == std::uint64_t{1} << 52);
+    CHECK(g.tokens == 77);
     const auto j = reparsed(std::get<join_request>(all[3]));
     CHECK(j.name == "näme");
     CHECK(j.addresses == std::vector<net::endpoint>{{"example.org", 7400}, {"::1", 65535}});
@@ -169,6 +172,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.attempt == 4);
     CHECK(p.restarted);
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
+    CHECK(reparsed(std::get<applied_message>(all[10])).tokens == 500);
     const auto f = reparsed(std::get<fetch_message>(all[11]));
     CHECK(f.kind == fetch_kind::aggregate_index);
     CHECK(f.round == 2);
