@@ -26,6 +26,8 @@ public:
     virtual bool led() const = 0;
     /// Whether this node has a say in who leads.
     virtual bool votes() const = 0;
+    /// The branch in which it has one, or follows to have one later, by its disk.
+    virtual std::optional<std::uint64_t> branch_on_disk() const = 0;
     /// Whether it is the only one that has.
     virtual bool alone() const = 0;
 

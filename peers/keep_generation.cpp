@@ -53,6 +53,7 @@ bool may_branch_off(const node& n) {
 /// smallest key.
 int turn_of(const node& n) {
     int before = 0;
+    if (!n.state) return before;
     for (const auto& [key, p] : n.links) {
         if (!is_fellow(n, key, *p) || !may_vote(n, key) || p->generation != n.state->generation) continue;
         if (p->applied > n.state->round || (p->applied == n.state->round && key < n.self())) ++before;
@@ -60,7 +61,7 @@ int turn_of(const node& n) {
     return before;
 }
 
-/// The peer by whose log the run goes on while this one has nobody who orders it; or null.
+/// A peer in another log of the run, which somebody coordinates, the one with the most behind it; or null.
 shared_linked somebody_led(const node& n) {
     shared_linked best;
     for (const auto& [key, p] : n.links) {
@@ -110,21 +111,6 @@ void tell_waiting(node& n, core::duration patience) {
     n.emit(std::move(e));
 }
 
-core::task<core::result<void>> go_over(node& n, std::string why) {
-    core::event e("leaving_log");
-    e.with("generation", n.led().generation()).with("round", n.led().committed()).with("reason", std::move(why));
-    n.emit(std::move(e));
-    leave_log(n);
-    n.log->leave();
-    n.send_all(greeting_of(n));
-    n.to_dial.notify();
-    auto learnt = co_await learn_another_log(n);
-    if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
-    n.fatal = learnt.error();
-    n.changed.notify();
-    co_return core::ok();
-}
-
 /// A node that knows no log makes one of itself alone; the others join it again.
 ledger own_log(const node& n) {
     auto l = ledger::founded_by(n.self());
@@ -138,9 +124,10 @@ ledger own_log(const node& n) {
     return l;
 }
 
-core::task<core::result<void>> branch_off(node& n, std::string why) {
+/// Opens a branch behind `old` with the state that this node holds. Without effect when somebody coordinates after all.
+core::task<core::result<void>> branch_off(node& n, ledger old, std::string why) {
     const auto begins_with = n.state;
-    const auto parent = std::max(n.led().generation(), begins_with->generation);
+    const auto parent = std::max(old.generation(), begins_with->generation);
     LONGHAUL_CO_TRY_ASSIGN(const auto generation, generation_of_branch(n.run->run_id, parent, begins_with->round,
                                                                        n.self(), n.env.entropy.u64()));
     shared_state renamed;
@@ -149,31 +136,58 @@ core::task<core::result<void>> branch_off(node& n, std::string why) {
     LONGHAUL_CO_TRY(ran);
     // Meanwhile somebody may coordinate again, or a last commit was applied: everything is looked at anew.
     if (n.log->led() || n.state != begins_with) co_return core::ok();
-    const auto old = n.log_known ? n.led() : own_log(n);
-    auto first = old.in_branch(generation, n.self(), *begins_with);
     core::event e("generation");
-    e.with("generation", generation).with("round", n.state->round);
-    e.with("lost_rounds", old.committed() - std::min(old.committed(), n.state->round)).with("reason", std::move(why));
+    e.with("generation", generation).with("round", begins_with->round);
+    e.with("lost_rounds", old.committed() - std::min(old.committed(), begins_with->round));
+    e.with("reason", std::move(why));
     n.emit(std::move(e));
     leave_log(n);
     n.state = renamed;
     n.admitted = true;
+    n.left.reset();  // it goes on with that
     n.send_all(greeting_of(n));
     start_checkpoint(n);
-    auto begun = co_await n.log->branch_off(std::move(first));
+    auto begun = co_await n.log->branch_off(old.in_branch(generation, n.self(), *begins_with));
     LONGHAUL_CO_TRY(begun);
     const auto leads = [&n] { return n.log_known && n.log->leads(); };
     co_return co_await core::wait_until(n.changed, leads);
+}
+
+/// Leaves this log for the one that the others are in. If they have gone in the meantime, this node goes on with what
+/// it has, where it may.
+core::task<core::result<void>> go_over(node& n, std::string why) {
+    const auto old = n.led();
+    const bool may_go_on = may_branch_off(n);
+    core::event e("leaving_log");
+    e.with("generation", old.generation()).with("round", old.committed()).with("reason", std::move(why));
+    n.emit(std::move(e));
+    leave_log(n);
+    n.log->leave();
+    n.send_all(greeting_of(n));
+    n.to_dial.notify();
+    auto learnt = co_await learn_another_log(n, may_go_on ? patience_of(n) : n.options.quorum_patience);
+    if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
+    if (may_go_on && n.state && n.state->generation == old.generation() && !n.log->led()) {
+        co_return co_await branch_off(n, old, "nobody was found in the generation that the run went on as");
+    }
+    n.fatal = learnt.error();
+    n.changed.notify();
+    co_return core::ok();
 }
 
 }  // namespace
 
 bool is_elsewhere(const node& n, const linked_peer& peer) {
     if (peer.log_generation == 0) return false;
-    if (n.log_known) return branch_of(peer.log_generation) != branch_of(n.led().generation());
-    const auto admitted_by = n.admitted_by ? n.find(*n.admitted_by) : nullptr;
-    return admitted_by && admitted_by->log_generation != 0 &&
-           branch_of(peer.log_generation) != branch_of(admitted_by->log_generation);
+    std::optional<std::uint64_t> own;
+    if (n.log_known) {
+        own = branch_of(n.led().generation());
+    } else if (const auto by = n.admitted_by ? n.find(*n.admitted_by) : nullptr; by && by->log_generation != 0) {
+        own = branch_of(by->log_generation);
+    } else if (n.log) {
+        own = n.log->branch_on_disk();
+    }
+    return own && branch_of(peer.log_generation) != *own;
 }
 
 std::pair<shared_linked, std::string> better_log(const node& n) {
@@ -212,7 +226,9 @@ std::string cost_of_recovery(const node& n) {
 core::task<core::result<void>> recover(node& n) {
     n.wanted_recovery = false;
     if (!may_recover(n)) co_return core::ok();  // meanwhile somebody coordinates
-    co_return co_await branch_off(n, "a person asked this node to go on");
+    auto old = own_log(n);
+    if (n.log_known) old = n.led();
+    co_return co_await branch_off(n, std::move(old), "a person asked this node to go on");
 }
 
 greeting greeting_of(const node& n) {
@@ -241,7 +257,7 @@ core::task<core::result<void>> keep_generation(node& n) {
         if (!waited && waited.error().code != errc::timeout) co_return waited;
         const auto now = n.env.clock.now();
         const bool slept = now - std::exchange(looked_at, now) > asleep;
-        if (n.leaving || n.finished || n.fatal) continue;
+        if (n.leaving || n.finished || n.fatal) co_return core::ok();
         if (dissolved()) {
             auto over = co_await go_over(
                 n, fmt::format("the run goes on as generation {}", generation_name(*n.led().dissolved_into())));
@@ -267,12 +283,15 @@ core::task<core::result<void>> keep_generation(node& n) {
         }
         if (alone < patience) continue;
         const auto for_so_long = fmt::format("nobody has coordinated for {}", core::format_duration(alone));
-        if (somebody_led(n)) {
+        // Who opened a branch with a round less will have more in a moment.
+        const int turn = turn_of(n) + (somebody_led(n) ? 1 : 0);
+        if (better_log(n).first) {
             auto over = co_await go_over(n, for_so_long);
             LONGHAUL_CO_TRY(over);
             led_at = looked_at = n.env.clock.now();
-        } else if (may_branch_off(n) && !a_fellow_is_led(n) && alone >= patience * (1 + turn_of(n))) {
-            auto branched = co_await branch_off(n, for_so_long);
+        } else if (may_branch_off(n) && !a_fellow_is_led(n) && alone >= patience * (1 + turn)) {
+            auto old = n.led();
+            auto branched = co_await branch_off(n, std::move(old), for_so_long);
             LONGHAUL_CO_TRY(branched);
             led_at = looked_at = n.env.clock.now();
         }

@@ -36,6 +36,7 @@ ledger ledger::founded_by(const net::peer_key& founder) {
 ledger ledger::in_branch(std::uint64_t generation, const net::peer_key& orderer, const state_index& state) const {
     ledger l = *this;
     l.index_ = 0;
+    l.dissolved_into_.reset();
     l.voters_ = {};
     l.voters_.voters.push_back(orderer);
     l.go_on_from({generation, state.round, state.position, state.tokens, state.root, {}});

@@ -192,8 +192,8 @@ struct node {
 /// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
 core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
-/// A node that has left its log: admitted and with a log again, or an error when nobody admits it for too long.
-core::task<core::result<void>> learn_another_log(node& n);
+/// A node that has left its log: admitted and with a log again, or an error when nobody admits it for so long.
+core::task<core::result<void>> learn_another_log(node& n, core::duration patience);
 /// Its part of the data is its number's.
 void assign_data(node& n);
 /// What a run begins with: the parameters that this node's trainer was made with.

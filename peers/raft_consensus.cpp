@@ -380,13 +380,19 @@ core::task<core::result<void>> raft_consensus::hand_over() {
 
 // ---- another log
 
-void raft_consensus::leave() {
+/// What its disk holds stays there.
+void raft_consensus::abandon_server() {
     ++life_;
     offices_before_ = last_office_;  // terms begin anew
     server_.reset();
     writes_.clear();
     wanted_ = false;
     machine_ = {};
+    fail_proposals();
+}
+
+void raft_consensus::leave() {
+    abandon_server();
     state_ = {};
     known_ = false;
     heard_leader_ = {};
@@ -489,6 +495,8 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, const log_
     if (source_ != from) return core::ok();
     answered_ = true;
     LONGHAUL_TRY_ASSIGN(const auto fresh, ledger::from_snapshot(m.ledger));
+    // Who was away with a vote in another branch has nothing to say here by it.
+    if (server_ && branch_of(fresh.generation()) != branch_) abandon_server();
     // Another source may be a moment behind the one before.
     if (!known_ || fresh.index() > state_.index()) replace_state(fresh);
     choose_source();

@@ -41,6 +41,9 @@ public:
     bool led() const override;
     bool votes() const override;
     bool alone() const override;
+    std::optional<std::uint64_t> branch_on_disk() const override {
+        return server_ ? std::optional(branch_) : std::nullopt;
+    }
     core::task<core::result<void>> propose(record r) override;
     core::result<void> change(const raft::change& c) override;
     core::task<core::result<void>> hand_over() override;
@@ -68,6 +71,7 @@ private:
     static raft::durable_state beginning_with(const ledger& first, const net::peer_key& orderer);
     core::result<void> begin(raft::durable_state disk);
     core::task<core::result<void>> begin_branch();
+    void abandon_server();
     core::task<core::result<void>> become_orderer();
     core::task<core::result<void>> write_some();
     void use_disk_of(std::uint64_t branch);

@@ -460,8 +460,8 @@ core::task<core::result<void>> admit_self(node& n) {
 
 /// A stranger to the run is told at once that nobody answers; a node that took part before waits for the others to come
 /// back, as it would have done had it not been restarted. Whoever is elected meanwhile needs nobody.
-core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known) {
-    const auto until = n.env.clock.now() + n.options.quorum_patience;
+core::task<core::result<void>> be_admitted_patiently(node& n, bool was_known, core::duration patience) {
+    const auto until = n.env.clock.now() + patience;
     core::time_point next_word = n.env.clock.now();
     for (;;) {
         core::result<void> admitted;
@@ -528,8 +528,8 @@ void assign_data(node& n) {
     n.trainer_number = n.number;
 }
 
-core::task<core::result<void>> learn_another_log(node& n) {
-    auto admitted = co_await be_admitted_patiently(n, true);
+core::task<core::result<void>> learn_another_log(node& n, core::duration patience) {
+    auto admitted = co_await be_admitted_patiently(n, true, patience);
     LONGHAUL_CO_TRY(admitted);
     co_return co_await learn_log(n);
 }
@@ -545,7 +545,7 @@ core::task<core::result<void>> start_founder(node& n) {
     n.tasks.spawn("log", n.log->run());
     // Others have a say in what comes next: they need to know how to find this node.
     if (!n.log->alone()) n.tell_ready();
-    auto admitted = co_await be_admitted_patiently(n, true);
+    auto admitted = co_await be_admitted_patiently(n, true, n.options.quorum_patience);
     LONGHAUL_CO_TRY(admitted);
     auto known = co_await learn_log(n);
     LONGHAUL_CO_TRY(known);
@@ -585,7 +585,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     LONGHAUL_CO_TRY(orders);
     begin_log(n, std::move(log));
     n.tasks.spawn("log", n.log->run());
-    auto admitted = co_await be_admitted_patiently(n, was_known);
+    auto admitted = co_await be_admitted_patiently(n, was_known, n.options.quorum_patience);
     LONGHAUL_CO_TRY(admitted);
     co_return co_await learn_log(n);
 }

@@ -183,12 +183,49 @@ TEST_CASE("two are cut off from each other: both go on, and when they meet one l
         if (g.generation_of("n0") == g.generation_of("n1")) problem += "one of them stood still\n";
         g.w.heal();
         if (!g.meet({"n0", "n1"})) problem += "they did not meet again\n";
+        // What the lesser side has learnt goes into the run, once.
+        int merged = 0;
+        for (const auto& n : g.w.nodes()) {
+            for (const auto& [at, e] : n->events()) {
+                if (e.name != "log_merged") continue;
+                ++merged;
+                const auto share = std::get<double>(*e.find("share"));
+                if (!(share > 0 && share <= 0.5)) problem += fmt::format("a share of {}\n", share);
+            }
+        }
+        if (merged != 1) problem += fmt::format("{} logs were merged\n", merged);
         problem += g.finish(200, {"n0", "n1"});
         return concluded(g, std::move(problem));
     };
     for (std::uint64_t seed = 1; seed <= 6; ++seed) {
         play_twice(seed, [&](std::uint64_t s) { return split(s, 2); });
     }
+}
+
+TEST_CASE("one comes over to a log whose only other peer dies at that moment: it goes on with what it has", "[sim]") {
+    const auto alone = [](std::uint64_t seed) {
+        generations g(seed, 2, 250);
+        core::seeded_entropy random(seed);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        std::vector<std::string> here{"n0"}, there{"n1"};
+        g.w.cut(here, there);
+        g.w.run_for(70s);
+        g.w.heal();
+        std::string leaver;
+        for (const auto* name : {"n0", "n1"}) {
+            g.w[name].on_event([&leaver, name](const core::event& e) {
+                if (e.name == "leaving_log" && leaver.empty()) leaver = name;
+            });
+        }
+        if (!g.until([&] { return !leaver.empty(); })) problem += "nobody left its log\n";
+        g.w.run_for(core::from_seconds(0.05 * random.unit()));
+        g.w[leaver == "n0" ? "n1" : "n0"].kill();
+        if (!g.goes_on(leaver)) problem += "the other did not go on\n";
+        problem += g.finish(250, {leaver});
+        return concluded(g, std::move(problem));
+    };
+    for (std::uint64_t seed = 1; seed <= 5; ++seed) play_twice(seed, alone);
 }
 
 TEST_CASE("a majority of those who order records dies: as the run says, the others go on or wait", "[sim]") {
