@@ -13,6 +13,12 @@ constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
 constexpr int most_doublings = 8;
+/// So many commits behind, a peer replays them one by one.
+constexpr std::uint64_t nearly_back = 4;
+/// Of a run's time, one part in so many may pass in waiting for those who return; all of it at once at most for so
+/// long.
+constexpr int share_of_waiting = 10;
+constexpr core::duration longest_wait = std::chrono::seconds(30);
 
 bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
@@ -138,6 +144,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
             if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
+            to_wait_ = std::min(to_wait_ + (now - round_started_) / share_of_waiting, longest_wait);
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
                 const auto it = peers_.find(who);
@@ -152,6 +159,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     const std::uint64_t open_round = l.open() ? l.open()->round : 0;
     const std::uint32_t open_attempt = l.open() ? l.open()->attempt : 0;
     if (fresh_generation || open_round != round_) {
+        if (round_ == 0) to_wait_ -= std::min(to_wait_, now - round_started_);
         round_ = open_round;
         round_started_ = now;
         views_.clear();
@@ -221,6 +229,15 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     return out.empty() ? members : out;
 }
 
+bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer_number>& members) const {
+    return std::ranges::any_of(peers_, [&](const auto& entry) {
+        const auto& [who, s] = entry;
+        const auto* m = l.find(who);
+        const bool near = s.generation == l.generation() && s.applied + nearly_back >= l.committed();
+        return m != nullptr && m->present && near && !has(members, who);
+    });
+}
+
 round_decision round_coordinator::open_next(const ledger& l, core::time_point now) const {
     round_record r;
     r.members = candidates(l);
@@ -232,10 +249,14 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
         return d;
     }
     r.contributors = able(r.members, l);
+    round_decision d;
+    if (const auto until = round_started_ + to_wait_; now < until && somebody_returns(l, r.members)) {
+        d.wake_at = until;
+        return d;
+    }
     r.round = l.committed() + 1;
     r.attempt = 1;
     r.position = l.position();
-    round_decision d;
     d.plan = choose_plan(r, l, now);
     if (rules_.own_pace) r.own_steps = own_steps(r.contributors, r.plan.inner_steps);
     r.eval_round = eval_round_;

@@ -101,6 +101,9 @@ private:
     std::vector<peer_number> candidates(const ledger& l) const;
     /// Those of the next round's members that train for it.
     std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
+    /// Whether a peer replays the last few commits now and would be among the members in a moment: a run of short
+    /// rounds would outrun it for ever.
+    bool somebody_returns(const ledger& l, const std::vector<peer_number>& members) const;
     round_decision open_next(const ledger& l, core::time_point now) const;
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
@@ -154,8 +157,9 @@ private:
     std::uint32_t attempt_ = 0;
     bool saw_begin_ = false;  ///< it was opened under this coordinator
     bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
-    double predicted_steps_ = 0, predicted_exchange_ = 0;  ///< in seconds; 0: unknown
-    core::time_point round_started_{}, attempt_started_{};
+    double predicted_steps_ = 0, predicted_exchange_ = 0;   ///< in seconds; 0: unknown
+    core::time_point round_started_{}, attempt_started_{};  ///< while no round is open: since when
+    core::duration to_wait_{};                              ///< for those who return; a tenth of what the rounds took
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;
     std::map<peer_number, member_view> views_;

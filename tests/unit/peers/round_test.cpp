@@ -56,6 +56,40 @@ TEST_CASE("a peer two commits behind is not a member of the next round, and one 
     CHECK(t.open().contributors == numbers{1, 2, 3});
 }
 
+TEST_CASE("short rounds wait for who is nearly back, with a tenth of their time and no more") {
+    table t(3);
+    t.coordinator.gone(3);
+    for (int i = 0; i < 20; ++i) t.whole_round(1s);
+    CHECK(t.led.committed() == 20);
+    // Three commits behind, which it replays one by one.
+    t.coordinator.caught_up(3, 1, 17);
+    CHECK(t.waits());
+    REQUIRE(t.decide().wake_at);
+    CHECK(*t.decide().wake_at == t.now + 2s);
+    CHECK(t.decide().problem.empty());
+    t.now += 1s;
+    t.coordinator.caught_up(3, 1, 18);
+    CHECK(t.waits());
+    // One behind will do.
+    t.coordinator.caught_up(3, 1, 19);
+    CHECK(t.open().members == numbers{1, 2, 3});
+    for (const peer_number n : {1U, 2U}) t.ready(n);
+    t.step<commit_record>();
+    // A second of the two is gone; who does not move on has all of the rest, once.
+    t.coordinator.restarted(3);
+    t.coordinator.caught_up(3, 1, 18);
+    CHECK(t.waits());
+    t.now += 1s;
+    CHECK(t.open().members == numbers{1, 2});
+    for (const peer_number n : {1U, 2U}) t.ready(n);
+    t.step<commit_record>();
+    CHECK_FALSE(t.waits());
+    // Somebody who is far behind downloads a state first: nobody waits for that.
+    for (int i = 0; i < 20; ++i) t.whole_round(1s);
+    t.coordinator.caught_up(3, 1, 10);
+    CHECK_FALSE(t.waits());
+}
+
 TEST_CASE("when everybody who is here is one commit behind, they train all the same") {
     table t(4);
     t.coordinator.gone(4);

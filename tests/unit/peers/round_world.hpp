@@ -46,8 +46,11 @@ struct table {
         return std::get<Record>(*d.propose);
     }
 
-    /// Opens the next round with everybody who is there.
-    round_record open() { return step<round_record>(); }
+    /// Opens the next round with everybody who is there, when nobody is waited for any more.
+    round_record open() {
+        if (const auto d = decide(); !d.propose && d.wake_at) now = *d.wake_at;
+        return step<round_record>();
+    }
 
     bool waits() const { return !decide().propose; }
 
