@@ -87,6 +87,12 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
                 LONGHAUL_CO_TRY(departed);
             }
             n.departed.erase(key);
+            const auto* gone = n.led().find(key);
+            if (const auto peer = n.find(key); gone != nullptr && peer && peer->said_leaving.empty()) {
+                // Meanwhile it came back, and was told that it is admitted, as it still was then.
+                auto admitted = co_await n.log->propose(gone->admitted);
+                LONGHAUL_CO_TRY(admitted);
+            }
             continue;
         }
         if (n.wanted_phase && !n.led().open()) {
