@@ -70,7 +70,18 @@ core::task<core::result<void>> dissolve(node& n, std::uint64_t office) {
     co_return co_await core::wait_until(n.changed, left);
 }
 
-/// Proposes what the round coordinator decides, as long as this node leads.
+/// Whether the state of the last commit, or a later one, is in anybody's hands.
+bool somebody_holds_newest(const node& n) {
+    const auto newest = [&n](std::uint64_t generation, std::uint64_t round) {
+        return generation == n.led().generation() && round >= n.led().committed();
+    };
+    if (n.state && newest(n.state->generation, n.state->round)) return true;
+    return std::ranges::any_of(n.links, [&](const auto& entry) {
+        return entry.second->caught_up && newest(entry.second->generation, entry.second->applied);
+    });
+}
+
+/// Proposes what the round coordinator decides, as long as this node leads and somebody can be a member.
 core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
     std::uint64_t reported_divergence = 0, told_outcome = 0;
     while (!n.finished && !n.leaving && n.log->office() == office) {
@@ -104,6 +115,7 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
         }
         tell_outcome(n, told_outcome);
         auto decision = n.coordinator->decide(n.led(), now);
+        if (decision.stranded && !somebody_holds_newest(n)) co_return core::ok();
         if (decision.problem != n.waiting_for) {
             n.waiting_for = decision.problem;
             core::event e("waiting");
@@ -170,16 +182,9 @@ core::task<core::result<shared_state>> newest_state_of_others(node& n, shared_st
 
 /// Goes on from the newest state that can be had: after a restart of everybody, or when its holders died.
 core::task<core::result<void>> recover_generation(node& n, std::uint64_t office) {
-    const auto holds_newest = [&n](std::uint64_t generation, std::uint64_t round) {
-        return generation == n.led().generation() && round >= n.led().committed();
-    };
     const bool alone = n.led().members().size() < 2;
-    const auto found = [&n, &holds_newest, office] {
-        if (n.log->office() != office || goes_on_elsewhere(n)) return true;
-        if (n.state && holds_newest(n.state->generation, n.state->round)) return true;
-        return std::ranges::any_of(n.links, [&](const auto& entry) {
-            return entry.second->caught_up && holds_newest(entry.second->generation, entry.second->applied);
-        });
+    const auto found = [&n, office] {
+        return n.log->office() != office || goes_on_elsewhere(n) || n.leaving || somebody_holds_newest(n);
     };
     auto met = co_await core::wait_until(n.changed, found, n.env.clock,
                                          n.env.clock.now() + (alone ? core::duration(0) : recovery_wait));
@@ -256,13 +261,14 @@ core::task<core::result<void>> hear_others(node& n, std::uint64_t office) {
 }
 
 core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
-    if (n.recovering && n.log->alone()) {
+    const bool restarted = n.recovering;
+    if (restarted && n.log->alone()) {
         auto heard = co_await hear_others(n, office);
         LONGHAUL_CO_TRY(heard);
     }
     auto recovered = co_await recover_generation(n, office);
     LONGHAUL_CO_TRY(recovered);
-    const bool restarted = std::exchange(n.recovering, false);
+    n.recovering = false;
     n.changed.notify();
     const bool goes_on = n.found_stopped || (restarted && n.led().phase() == run_phase::paused);
     if (goes_on && n.log->office() == office) {
@@ -275,7 +281,15 @@ core::task<core::result<void>> hold_office(node& n, std::uint64_t office) {
         auto back = co_await await_open_members(n, office);
         LONGHAUL_CO_TRY(back);
     }
-    co_return co_await coordinate(n, office);
+    while (n.log->office() == office && !n.finished && !n.leaving) {
+        auto coordinated = co_await coordinate(n, office);
+        LONGHAUL_CO_TRY(coordinated);
+        if (n.log->office() != office || n.finished || n.leaving) break;
+        // Those who held the last commits died with them.
+        auto again = co_await recover_generation(n, office);
+        LONGHAUL_CO_TRY(again);
+    }
+    co_return core::ok();
 }
 
 }  // namespace

@@ -241,7 +241,7 @@ bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer
 round_decision round_coordinator::open_next(const ledger& l, core::time_point now) const {
     round_record r;
     r.members = candidates(l);
-    if (r.members.empty()) return {};
+    if (r.members.empty()) return {.stranded = true};
     if (l.committed() == 0 && r.members.size() < rules_.min_members) {
         round_decision d;
         d.problem = fmt::format("the first round begins with {} peers (peers.min); {} of them are here",
@@ -539,7 +539,8 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
             // Nobody is left who holds anything of it. There is no abandon (DESIGN §5): whoever is here commits it
             // empty. They sign nothing for it, so it does not matter what they sent before they started again.
             auto present = candidates(l);
-            if (!present.empty()) d.propose = next_attempt(open, std::move(present), {}, "lost every member", now);
+            d.stranded = present.empty();
+            if (!d.stranded) d.propose = next_attempt(open, std::move(present), {}, "lost every member", now);
             return d;
         }
         std::vector<peer_number> contributors;

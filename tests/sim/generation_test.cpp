@@ -278,3 +278,64 @@ TEST_CASE("who may not order records, or was told to wait, waits", "[sim]") {
     play_twice(1, [&](std::uint64_t s) { return waits(s, "pause", "invite"); });
     play_twice(2, [&](std::uint64_t s) { return waits(s, "auto", "open"); });
 }
+
+TEST_CASE("long deaths, pauses and cuts at random among a few: when they cease there is one log, and it goes on",
+          "[sim]") {
+    const auto storm = [](std::uint64_t seed) {
+        core::seeded_entropy random(seed, "storm");
+        const auto count = static_cast<std::int64_t>(2 + random.below(3));
+        generations g(seed, count, 3000, random.below(2) == 0 ? "auto" : "continue");
+        std::string problem;
+        std::vector<std::string> names;
+        for (std::int64_t i = 0; i < count; ++i) names.push_back(fmt::format("n{}", i));
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        const auto begun = g.w.now();
+        for (int i = 0; i < 6; ++i) {
+            auto& victim = g.w[names[random.below(names.size())]];
+            const auto at = begun + core::from_seconds(150 * random.unit());
+            const auto lasts = core::from_seconds(5 + 75 * random.unit());
+            const auto kind = random.below(4);
+            g.w.at(at, [&g, &victim, &names, kind, lasts] {
+                std::vector<std::string> one{victim.name()}, others;
+                std::ranges::copy_if(names, std::back_inserter(others), [&](const auto& n) { return n != one[0]; });
+                if (kind == 0 && victim.running()) {
+                    victim.kill();
+                } else if (kind == 1 && victim.running()) {
+                    victim.vanish();
+                } else if (kind == 2 && victim.running() && !victim.paused()) {
+                    victim.pause();
+                    g.w.after(lasts, [&victim] {
+                        if (victim.paused()) victim.resume();
+                    });
+                } else if (kind == 3) {
+                    g.w.cut(one, others);
+                }
+                g.w.after(lasts, [&g, &victim, kind] {
+                    if (kind < 2 && !victim.running()) victim.restart();
+                    if (kind == 3) g.w.heal();
+                });
+            });
+        }
+        g.w.run_until(begun + 240s);
+        g.w.heal();
+        for (const auto& n : names) {
+            if (g.w[n].paused()) g.w[n].resume();
+            if (!g.w[n].running()) g.w[n].restart();
+        }
+        std::uint64_t newest = 0;
+        for (const auto& n : names) newest = std::max(newest, g.round_of(n));
+        const auto all_go_on = [&] {
+            return std::ranges::all_of(names, [&](const auto& n) {
+                return g.round_of(n) >= newest + 3 && g.generation_of(n) == g.generation_of(names[0]);
+            });
+        };
+        // Two may have to wait for a third, and then come over; the lesser log may have had more rounds.
+        if (!g.until(all_go_on, 5min)) problem += "they did not become one run again\n";
+        for (const auto& sentence : sim::check_invariants(g.w).broken) problem += sentence + "\n";
+        return concluded(g, std::move(problem));
+    };
+    // GENERATION_SEEDS=N plays so many.
+    const char* more = std::getenv("GENERATION_SEEDS");
+    const std::uint64_t seeds = more == nullptr ? 6 : std::strtoull(more, nullptr, 10);
+    for (std::uint64_t seed = 1; seed <= seeds; ++seed) play_twice(seed, storm);
+}
