@@ -210,7 +210,6 @@ core::result<void> may_recover(const node& n) {
 }
 
 std::string cost_of_recovery(const node& n) {
-    if (!may_recover(n)) return {};
     const auto here = std::ranges::count_if(n.links, [&n](const auto& l) { return is_fellow(n, l.first, *l.second); });
     const auto lost = n.log_known ? n.led().committed() - n.state->round : 0;
     return fmt::format(

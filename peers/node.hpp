@@ -281,7 +281,7 @@ bool is_elsewhere(const node& n, const linked_peer& peer);
 std::pair<shared_linked, std::string> better_log(const node& n);
 /// Whether a person may have this node go on without those who order records now; errc::usage with the reason.
 core::result<void> may_recover(const node& n);
-/// What that would do, and cost: a sentence.
+/// What that would do, and cost, where it may: a sentence.
 std::string cost_of_recovery(const node& n);
 /// Does it, also where this node knows no log. The log is known when it returns.
 core::task<core::result<void>> recover(node& n);

@@ -78,10 +78,11 @@ struct peer_status {
     core::digest run;
     net::peer_key key;
     std::string name;
-    std::string waiting_for;  ///< coordinator: why no round begins or goes on; empty: it does
-    std::string recovery;     ///< what `recover` would do here and cost; empty: there is nothing to recover
-    std::string plan_reason;  ///< why the present plan was chosen; empty: there is none yet
-    std::string state;        ///< joining | catching up | training | exchanging | waiting | paused | stopped
+    std::string waiting_for;   ///< coordinator: why no round begins or goes on; empty: it does
+    bool may_recover = false;  ///< whether `recover` makes sense here
+    std::string recovery;      ///< what it would do and cost, or why it makes none
+    std::string plan_reason;   ///< why the present plan was chosen; empty: there is none yet
+    std::string state;         ///< joining | catching up | training | exchanging | waiting | paused | stopped
     std::uint64_t generation = 0, round = 0, attempt = 0, applied = 0, rounds_total = 0;
     std::size_t alive = 0, participating = 0, merged = 0;
     core::digest root;  ///< of the anchor at `applied`

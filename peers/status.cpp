@@ -56,12 +56,14 @@ peer_status status_of(const node& n) {
     s.reachable = reach.reachable;
     s.reach = reach.seen;
     s.reach_advice = reach.advice;
+    const auto possible = may_recover(n);
+    s.may_recover = possible.has_value();
+    s.recovery = possible ? cost_of_recovery(n) : possible.error().message;
     if (!n.run) return s;
     s.run_name = n.config().name;
     s.run = n.run->run_id;
     s.rounds_total = rounds_in_all(n);
     s.ticket = n.ready().ticket;
-    s.recovery = cost_of_recovery(n);
     if (!n.log_known) return s;
     const auto& l = n.led();
     s.generation = l.generation();
@@ -130,6 +132,7 @@ std::string to_json(const peer_status& s) {
     j["name"] = s.name;
     j["state"] = s.state;
     j["waiting_for"] = s.waiting_for;
+    j["may_recover"] = s.may_recover;
     j["recovery"] = s.recovery;
     j["plan_reason"] = s.plan_reason;
     j["generation"] = s.generation;

@@ -95,7 +95,7 @@ void checker::read(const node_history& node) {
     std::optional<double> sent;
     for (const auto& [at, e] : *node.events) {
         if (e.name == "started") applied.reset();
-        if (e.name == "started" || e.name == "catch_up") sent.reset();
+        if (e.name == "started" || e.name == "catch_up" || e.name == "generation") sent.reset();
         if (e.name == "round_committed") weigh(node, e, sent);
         if (e.name == "inner") {
             trained_[field<std::uint64_t>(e, "round").value_or(0)] += field<std::uint64_t>(e, "tokens").value_or(0);
@@ -108,7 +108,8 @@ void checker::read(const node_history& node) {
             break_rule("honesty", fmt::format("{} finds that {}", node.name,
                                               field<std::string>(e, "message").value_or("somebody lies")));
         }
-        if (e.name == "catch_up") applied = field<std::uint64_t>(e, "round");
+        // Who opens a generation holds the state that it begins with.
+        if (e.name == "catch_up" || e.name == "generation") applied = field<std::uint64_t>(e, "round");
         if (e.name == "round_committed") committed_on(node, e, applied);
         const bool saved = e.name == "checkpoint", downloaded = e.name == "catch_up";
         const auto root = field<std::string>(e, "root");

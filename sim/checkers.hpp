@@ -27,7 +27,7 @@ struct node_history {
 
 /// Checks
 ///   I1 equal generation and round mean one and the same attempt on all nodes;
-///   I2 each node's rounds grow by one, but for a state that it downloaded or restored;
+///   I2 each node's rounds grow by one, but for a state that it downloaded or restored, or opened a generation with;
 ///   I3 equal generation and round mean equal roots on all nodes, and no node finds that it has diverged;
 ///   I4 and they merged equally many payloads; I6 and equally many tokens, never more than were trained;
 ///   I5 no more peers say that their payload was merged than were merged;

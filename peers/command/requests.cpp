@@ -41,13 +41,15 @@ core::result<int> recover(const std::string& asked, bool sure) {
     LONGHAUL_TRY_ASSIGN(const auto folder, here.ask(find_daemon(here.env(), asked)));
     LONGHAUL_TRY_ASSIGN(const auto text, here.ask(ask_daemon(here.env(), folder, "status")));
     LONGHAUL_TRY_ASSIGN(const auto status, core::parse_json(text, max_status, 8));
-    const auto cost = core::json_string(status, "recovery").value_or("");
-    if (!cost.empty()) fmt::print("recover: {}.\n", cost);
-    if (!cost.empty() && !sure) {
+    LONGHAUL_TRY_ASSIGN(const auto what, core::json_string(status, "recovery"));
+    const auto may = status.find("may_recover");
+    if (may == status.end() || !may->is_boolean() || !may->get<bool>())
+        return core::fail(core::errc::usage, "{}", what);
+    fmt::print("recover: {}.\n", what);
+    if (!sure) {
         fmt::print("Nothing was done. To do it: longhaul recover --yes --state-dir {}\n", folder);
         return 0;
     }
-    // Where there is nothing to recover, the daemon says why.
     LONGHAUL_TRY(here.ask(ask_daemon(here.env(), folder, "recover")));
     fmt::print("recover: asked the node in {}\n", folder);
     return 0;
