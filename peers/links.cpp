@@ -451,15 +451,31 @@ std::vector<net::endpoint> node::advertised() const { return admissible_addresse
 
 namespace {
 
+/// Where members were before the log that this node has now.
+core::task<core::result<void>> dial_remembered(node& n) {
+    auto addresses = n.known_addresses;
+    if (n.options.join) {
+        const auto& ticket = n.options.join->ticket.addresses;
+        addresses.insert(addresses.end(), ticket.begin(), ticket.end());
+    }
+    if (!addresses.empty()) (void)co_await n.mesh->dial(std::move(addresses));
+    co_return core::ok();
+}
+
 core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
     struct target {
         core::time_point next{};
         core::duration backoff = first_backoff;
     };
     std::map<net::peer_key, target> targets;
+    auto next_remembered = n.env.clock.now() + longest_backoff;
     for (;;) {
         const auto now = n.env.clock.now();
         core::time_point wake = now + longest_backoff;
+        if (n.links.empty() && now >= next_remembered) {
+            next_remembered = now + longest_backoff;
+            dials.spawn_isolated("dial", dial_remembered(n));
+        }
         for (const auto& [number, m] : n.led().members()) {
             const auto& key = m.admitted.key;
             if (key == n.self() || !m.present || m.revoked || m.admitted.addresses.empty()) continue;

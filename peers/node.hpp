@@ -211,7 +211,8 @@ peer_status status_of(const node& n);
 core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> link);
 /// Tells the coordinator what this node knows of its line and with whom it is linked.
 void tell_lines(node& n);
-/// Dials every present peer that is not linked, with backoff; and first the ticket's addresses. Runs until cancelled.
+/// Dials every present peer that is not linked, with backoff; and who is linked with nobody the addresses that it
+/// remembers. Runs until cancelled.
 core::task<core::result<void>> keep_connected(node& n);
 /// Whether that key is a member's, as far as this node knows.
 bool is_member(const node& n, const net::peer_key& key);
