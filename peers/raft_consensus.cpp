@@ -65,6 +65,10 @@ raft::durable_state raft_consensus::beginning_with(const ledger& first, const ne
     raft::durable_state s;
     s.base.members.voters.push_back(orderer);
     s.base.data = first.snapshot();
+    if (branch_of(first.generation()) != 0) {
+        // Behind entry 1, as if one had been: whoever follows has to get all of it, not only what comes next.
+        s.base.index = s.base.term = s.ballot.term = 1;
+    }
     return s;
 }
 
@@ -273,7 +277,12 @@ void raft_consensus::apply(const raft::committed& c) {
 
 /// The server's state machine has applied a record.
 void raft_consensus::feed(const record& r) {
-    if (!known_ || machine_.index() <= state_.index()) return;
+    if (!known_) return;
+    if (machine_.index() == state_.index()) {
+        LONGHAUL_ENSURE(machine_.generation() == state_.generation() && machine_.committed() == state_.committed(),
+                        "a log brings everybody to the same state");
+    }
+    if (machine_.index() <= state_.index()) return;
     if (machine_.index() > state_.index() + 1) {
         replace_state(machine_);
         return;

@@ -16,7 +16,7 @@ namespace {
 /// Everything is one of a few values, because numbers that libm computes differ between machines.
 class drawer {
 public:
-    explicit drawer(std::uint64_t seed) : random_(seed, "swarm") {}
+    explicit drawer(std::uint64_t seed) : random_(seed, "swarm"), quorum_(seed, "quorum loss") {}
     std::string draw();
 
 private:
@@ -44,7 +44,7 @@ private:
     bool slow() const { return step_milliseconds_ >= 10'000; }
     bool late(std::uint64_t peer) const { return peer >= peers_ - late_; }
 
-    core::seeded_entropy random_;
+    core::seeded_entropy random_, quorum_;  ///< the second for what was drawn later than all the rest
     std::string out_;
     std::uint64_t peers_ = 0, late_ = 0;  ///< the last ones join late
     std::uint64_t steps_ = 0, step_milliseconds_ = 0;
@@ -86,8 +86,11 @@ void drawer::run() {
     line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\" }}", codec->name(),
          sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"), codec->wants_feedback() ? "ef" : "none");
     // Who trains for minutes listens for minutes, and costs less to simulate.
-    line("peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\" }}", between(1, 2),
-         slow() ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u));
+    line(
+        "peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\", on_quorum_loss = "
+        "\"{}\" }}",
+        between(1, 2), slow() ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u),
+        quorum_.below(2) == 0 ? "auto" : "continue");
     line("checkpoint = {{ every = {}, keep = {} }}", one_of(1u, 3u, 10u), between(1, 3));
     line("eval.every = {}", between(0, 1));
 }
