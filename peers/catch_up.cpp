@@ -121,27 +121,35 @@ bool matches_log(const ledger& l, const state_index& s) {
     return s.round != l.committed() || (s.position == l.position() && s.tokens == l.tokens());
 }
 
-/// What this node's own log had learnt, when it was left for this one.
+/// What this node's own log had learnt, when it was left for this one: once, also through a crash. So first the new
+/// generation is on the disk, and with it nothing leads back to the old one.
 core::task<core::result<void>> merge_left(node& n) {
     const auto left = *std::exchange(n.left, std::nullopt);
     const auto now = n.state;
+    auto saved = co_await checkpoint_now(n);
+    if (!saved) n.report(saved.error(), "a checkpoint before another log's model is merged, which it is not");
+    if (!saved || !n.log_known || n.state != now) co_return core::ok();
     const auto& c = n.config();
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
     const auto plan = optim::fixed_plan(c.inner, c.outer, *codec);
-    merged_log merged;
     const auto origins = n.led().origins();
-    // The next payload has a round's work of its own.
-    const auto most_steps = n.max_steps_claimed() / 2;
-    const auto job = [&] { merged = merge_left_log(n.tensors(), plan, left, *now, origins, most_steps); };
+    // Those of the last round, and this node.
+    std::size_t contributors = 1;
+    if (const auto* last = n.led().commit_of(n.led().committed())) {
+        for (const auto& other : last->commit.contributions) contributors += other.number == n.number ? 0 : 1;
+    }
+    merged_log merged;
+    const auto job = [&] { merged = merge_left_log(n.tensors(), plan, left, *now, origins, contributors); };
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
     if (merged.mass.empty()) co_return core::ok();
-    const auto counted = n.mass.rule().forgets ? 0 : merged.mass.tokens;
     core::event e("log_merged");
     e.with("generation", left.state->generation).with("left_round", left.state->round).with("round", now->round);
-    e.with("share", merged.share).with("tokens", counted).with("lost_tokens", merged.tokens - counted);
+    // With these rules of feedback a payload says what receivers lack, and nothing can be added to it.
+    const bool forgets = n.mass.rule().forgets;
+    e.with("tokens", merged.tokens).with("share", forgets ? 0.0 : merged.share);
     n.emit(std::move(e));
-    if (!n.mass.rule().forgets) n.mass.restore(std::move(merged.mass));
+    if (!forgets) n.mass.restore(std::move(merged.mass));
     co_return core::ok();
 }
 
@@ -174,9 +182,11 @@ core::task<core::result<void>> take_state(node& n) {
                        downloaded->state->round);
     }
     n.state = downloaded->state;
-    const auto reset = [&n] {
+    const auto state = n.state;
+    const auto number = n.number;
+    const auto reset = [&n, &state, number] {
         n.trainer->reset_inner_state();
-        if (n.trainer_number != n.number) assign_data(n);
+        if (n.trainer_number != number) assign_data(n, number, state->position);
     };
     auto was_reset = co_await n.env.workers.run(reset, 0s);
     LONGHAUL_CO_TRY(was_reset);
@@ -190,6 +200,7 @@ core::task<core::result<void>> take_state(node& n) {
     e.with("bytes", std::uint64_t{(n.state->anchor.size() + n.state->momentum.size()) * sizeof(float)});
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
     n.emit(std::move(e));
+    if (!n.log_known || n.led().generation() != state->generation) co_return core::ok();
     if (n.left) {
         auto merged = co_await merge_left(n);
         LONGHAUL_CO_TRY(merged);

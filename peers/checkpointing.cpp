@@ -35,7 +35,8 @@ core::task<core::result<void>> save(node& n) {
     auto saved =
         co_await save_checkpoint(n.env.storage, n.env.workers, c, static_cast<unsigned>(n.config().checkpoint.keep));
     LONGHAUL_CO_TRY(saved);
-    n.last_checkpoint = state->round;
+    // Meanwhile this node may have gone over to another generation, of which it has none yet.
+    if (n.state->generation == state->generation) n.last_checkpoint = state->round;
     core::event e("checkpoint");
     e.with("round", state->round).with("root", state->root.hex());
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun));
@@ -48,6 +49,7 @@ core::task<core::result<void>> save_and_clear(node& n) {
     n.checkpointing = false;
     n.changed.notify();
     if (!saved) n.report(saved.error(), "writing a checkpoint");
+    if (saved && !n.last_checkpoint) start_checkpoint(n);
     co_return core::ok();
 }
 

@@ -63,6 +63,7 @@ core::task<core::result<void>> dissolve(node& n, std::uint64_t office) {
         dissolved_record r;
         r.into = peer->log_generation;
         r.reason = why;
+        r.by = n.self();
         auto proposed = co_await n.log->propose(std::move(r));
         LONGHAUL_CO_TRY(proposed);
     }
@@ -195,6 +196,7 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     if (n.state && n.led().descends_from(*n.state)) ours = n.state;
     auto newest = co_await newest_state_of_others(n, ours);
     LONGHAUL_CO_TRY(newest);
+    if (n.log->office() != office || goes_on_elsewhere(n) || somebody_holds_newest(n)) co_return core::ok();
     auto best = *newest;
     const auto every = static_cast<std::uint64_t>(n.config().checkpoint.every);
     // Before the second checkpoint is due, none may have reached a disk: the run begins again.
@@ -307,7 +309,8 @@ void take_office(node& n) {
     if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
     for (const auto& [number, m] : l.members()) {
         const auto peer = n.find(m.admitted.key);
-        if (peer && peer->caught_up) n.coordinator->caught_up(number, peer->generation, peer->applied);
+        if (peer && peer->caught_up && !is_elsewhere(n, *peer))
+            n.coordinator->caught_up(number, peer->generation, peer->applied);
         if (n.dead.contains(m.admitted.key)) n.coordinator->gone(number);
     }
     tell_lines(n);

@@ -39,6 +39,16 @@ core::digest log_id(const core::digest& run, std::uint64_t branch) {
 
 std::optional<std::uint64_t> tokens_in_common(const generation_line& a, const generation_line& b) {
     auto own = a.begin(), other = b.begin();
+    const auto begun_in = [](const generation_line& line, std::uint64_t parent) {
+        return std::ranges::find(line, parent, &generation_origin::generation);
+    };
+    // Of a line only the end may be known: it began in a generation of the other one, perhaps.
+    if (!b.empty()) {
+        if (const auto parent = begun_in(a, b.front().parent); parent != a.end()) own = parent + 1;
+    }
+    if (!a.empty()) {
+        if (const auto parent = begun_in(b, a.front().parent); parent != b.end()) other = parent + 1;
+    }
     for (auto i = a.begin(); i != a.end(); ++i) {
         const auto shared = std::ranges::find(b, *i);
         if (shared == b.end()) continue;

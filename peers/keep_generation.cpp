@@ -61,12 +61,21 @@ int turn_of(const node& n) {
     return before;
 }
 
+/// Whether that key may order records somewhere: as far as this log knows it, or by the token that it showed, if it was
+/// admitted where this log knows nothing of.
+bool is_trusted(const node& n, const net::peer_key& key, const linked_peer& p) {
+    if (may_vote(n, key)) return true;
+    const auto& shown = p.link->remote().token;
+    const bool stranger = n.led().find(key) == nullptr;
+    return stranger && n.run->manifest.invite() && shown && core::hash(shown->bytes) == *n.run->manifest.token_hash;
+}
+
 /// A peer in another log of the run, which somebody coordinates, the one with the most behind it; or null.
 shared_linked somebody_led(const node& n) {
     shared_linked best;
     for (const auto& [key, p] : n.links) {
         const bool would_do = p->greeted && !p->observer && p->coordinator != net::peer_key{} && is_elsewhere(n, *p);
-        if (would_do && may_vote(n, key) && (!best || weight(*p) > weight(*best))) best = p;
+        if (would_do && is_trusted(n, key, *p) && (!best || weight(*p) > weight(*best))) best = p;
     }
     return best;
 }
@@ -81,7 +90,8 @@ bool a_fellow_is_led(const node& n) {
 /// counted that, or may still.
 void leave_log(node& n) {
     if (n.led().dissolved_into()) {
-        if (n.log->leads() && n.state && n.led().descends_from(*n.state)) n.left = left_log{n.state, n.led().origins()};
+        const bool mine = n.led().dissolved_by() == n.self() && n.state && n.led().descends_from(*n.state);
+        if (mine) n.left = left_log{n.state, n.led().origins()};
         (void)n.mass.settle(n.led(), n.number, std::numeric_limits<std::uint64_t>::max());
     }
     give_up_payload(n);
@@ -113,7 +123,7 @@ void tell_waiting(node& n, core::duration patience) {
 
 /// A node that knows no log makes one of itself alone; the others join it again.
 ledger own_log(const node& n) {
-    auto l = ledger::founded_by(n.self());
+    auto l = ledger::founded_by(n.self(), n.state->generation);
     admit_record r;
     r.key = n.self();
     r.number = l.next_number();
@@ -157,7 +167,8 @@ core::task<core::result<void>> branch_off(node& n, ledger old, std::string why) 
 /// it has, where it may.
 core::task<core::result<void>> go_over(node& n, std::string why) {
     const auto old = n.led();
-    const bool may_go_on = may_branch_off(n);
+    // Nothing counts in a log that is dissolved: nobody waits for those who ordered it.
+    const bool may_go_on = old.dissolved_into() ? can_branch_off(n) : may_branch_off(n);
     core::event e("leaving_log");
     e.with("generation", old.generation()).with("round", old.committed()).with("reason", std::move(why));
     n.emit(std::move(e));
@@ -165,12 +176,23 @@ core::task<core::result<void>> go_over(node& n, std::string why) {
     n.log->leave();
     n.send_all(greeting_of(n));
     n.to_dial.notify();
-    auto learnt = co_await learn_another_log(n, may_go_on ? patience_of(n) : n.options.quorum_patience);
-    if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
+    auto patience = n.options.quorum_patience;
+    if (may_go_on) patience = patience_of(n);
+    const auto until = n.env.clock.now() + patience;
+    core::error last(errc::quorum_lost, "nobody was found in the generation that the run went on as");
+    while (n.env.clock.now() < until && !n.leaving) {
+        auto learnt = co_await learn_another_log(n, until - n.env.clock.now());
+        if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
+        last.message = learnt.error().message;
+        n.admitted = false;
+        n.admitted_by.reset();
+        auto slept = co_await n.env.clock.sleep_for(look);
+        LONGHAUL_CO_TRY(slept);
+    }
     if (may_go_on && n.state && n.state->generation == old.generation() && !n.log->led()) {
         co_return co_await branch_off(n, old, "nobody was found in the generation that the run went on as");
     }
-    n.fatal = learnt.error();
+    n.fatal = last;
     n.changed.notify();
     co_return core::ok();
 }
@@ -192,9 +214,9 @@ bool is_elsewhere(const node& n, const linked_peer& peer) {
 
 std::pair<shared_linked, std::string> better_log(const node& n) {
     const auto best = somebody_led(n);
-    if (!best || weight(*best) <= std::pair(n.led().tokens(), n.led().generation())) return {};
+    if (!best || weight(*best) <= std::pair(n.led().most_tokens(), n.led().generation())) return {};
     return {best, fmt::format("generation {} has committed {} tokens, this one {}",
-                              generation_name(best->log_generation), best->log_tokens, n.led().tokens())};
+                              generation_name(best->log_generation), best->log_tokens, n.led().most_tokens())};
 }
 
 core::result<void> may_recover(const node& n) {
@@ -239,7 +261,7 @@ greeting greeting_of(const node& n) {
     }
     if (n.log_known) {
         g.log_generation = n.led().generation();
-        g.tokens = n.led().tokens();
+        g.tokens = n.led().most_tokens();
     }
     if (n.log && n.log->led() && !(n.log_known && n.led().dissolved_into())) g.coordinator = n.log->leader();
     return g;

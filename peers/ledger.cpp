@@ -27,8 +27,9 @@ bool subset(const std::vector<peer_number>& some, const std::vector<peer_number>
 
 }  // namespace
 
-ledger ledger::founded_by(const net::peer_key& founder) {
+ledger ledger::founded_by(const net::peer_key& founder, std::uint64_t generation) {
     ledger l;
+    l.generation_ = generation;
     l.voters_.voters.push_back(founder);
     return l;
 }
@@ -37,6 +38,7 @@ ledger ledger::in_branch(std::uint64_t generation, const net::peer_key& orderer,
     ledger l = *this;
     l.index_ = 0;
     l.dissolved_into_.reset();
+    l.dissolved_by_ = {};
     l.voters_ = {};
     l.voters_.voters.push_back(orderer);
     l.go_on_from({generation, state.round, state.position, state.tokens, state.root, {}});
@@ -134,6 +136,7 @@ bool ledger::apply_one(const commit_record& r) {
         tokens_ += c.tokens;
         members_[c.number].last_accepted = accepted_payload{generation_, r.round, c.payload};
     }
+    most_tokens_ = std::max(most_tokens_, tokens_);
     position_ += open_->plan.inner_steps;
     committed_ = r.round;
     recent_.push_back(committed_round{r, open_->plan, static_cast<std::uint32_t>(open_->members.size())});
@@ -161,6 +164,7 @@ void ledger::go_on_from(const generation_record& r) {
     committed_ = r.round;
     position_ = r.position;
     tokens_ = r.tokens;
+    most_tokens_ = std::max(most_tokens_, tokens_);
     generation_root_ = r.state_root;
     open_.reset();
     recent_.clear();
@@ -184,6 +188,7 @@ bool ledger::apply_one(const voters_record& r) {
 bool ledger::apply_one(const dissolved_record& r) {
     if (branch_of(r.into) == branch_of(generation_)) return false;
     dissolved_into_ = r.into;
+    dissolved_by_ = r.by;
     open_.reset();
     return true;
 }
@@ -219,6 +224,8 @@ core::byte_vector ledger::snapshot() const {
     p.set_eval_round(eval_round_);
     p.set_eval_loss(eval_loss_);
     p.set_dissolved_into(dissolved_into_.value_or(0));
+    if (dissolved_into_) p.set_dissolved_by(text_of(dissolved_by_));
+    p.set_most_tokens(most_tokens_);
     for (const auto& o : origins_) {
         auto* e = p.add_origins();
         e->set_generation(o.generation);
@@ -244,7 +251,11 @@ core::result<ledger> ledger::from_snapshot(core::const_bytes bytes) {
     l.next_number_ = p.next_number();
     l.eval_round_ = p.eval_round();
     l.eval_loss_ = p.eval_loss();
-    if (p.dissolved_into() != 0) l.dissolved_into_ = p.dissolved_into();
+    if (p.dissolved_into() != 0) {
+        l.dissolved_into_ = p.dissolved_into();
+        LONGHAUL_TRY_ASSIGN(l.dissolved_by_, digest_from(p.dissolved_by(), "who dissolved a log"));
+    }
+    l.most_tokens_ = std::max(p.most_tokens(), l.tokens_);
     if (p.has_voters()) {
         LONGHAUL_TRY_ASSIGN(l.voters_, configuration_from(p.voters()));
         LONGHAUL_TRY(raft::check(l.voters_));

@@ -43,7 +43,7 @@ class ledger {
 public:
     ledger() = default;
     /// Of a run that was founded: one peer orders its records.
-    static ledger founded_by(const net::peer_key& founder);
+    static ledger founded_by(const net::peer_key& founder, std::uint64_t generation = 1);
     /// The beginning of a branch: this run goes on from `state`, which this log has committed, as `generation`;
     /// `orderer` alone orders its records.
     ledger in_branch(std::uint64_t generation, const net::peer_key& orderer, const state_index& state) const;
@@ -56,6 +56,8 @@ public:
     /// Inner steps and tokens committed so far.
     std::uint64_t position() const { return position_; }
     std::uint64_t tokens() const { return tokens_; }
+    /// The most tokens that this line ever had committed: `tokens` may go back with a generation, this does not.
+    std::uint64_t most_tokens() const { return most_tokens_; }
     run_phase phase() const { return phase_; }
     /// Latest attempt of round committed + 1, if it was opened.
     const std::optional<round_record>& open() const { return open_; }
@@ -75,6 +77,8 @@ public:
     bool descends_from(const state_index& s) const;
     /// The generation as which the run goes on in another log; none: it goes on in this one. Nothing counts after that.
     std::optional<std::uint64_t> dissolved_into() const { return dissolved_into_; }
+    /// Who ended it.
+    const net::peer_key& dissolved_by() const { return dissolved_by_; }
     /// Round and loss of the latest evaluation that a ROUND carried.
     std::pair<std::uint64_t, double> evaluation() const { return {eval_round_, eval_loss_}; }
 
@@ -110,6 +114,8 @@ private:
     double eval_loss_ = 0;
     generation_line origins_;
     std::optional<std::uint64_t> dissolved_into_;
+    net::peer_key dissolved_by_;
+    std::uint64_t most_tokens_ = 0;
 };
 
 }  // namespace longhaul::peers

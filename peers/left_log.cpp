@@ -5,7 +5,7 @@
 namespace longhaul::peers {
 
 merged_log merge_left_log(const core::tensor_manifest& manifest, const optim::round_plan& plan, const left_log& left,
-                          const model_state& now, const generation_line& origins, std::uint64_t most_steps) {
+                          const model_state& now, const generation_line& origins, std::size_t contributors) {
     merged_log out;
     const auto parted = tokens_in_common(left.origins, origins);
     if (!parted || left.state->tokens <= *parted || now.tokens < *parted) return out;
@@ -19,18 +19,12 @@ merged_log merge_left_log(const core::tensor_manifest& manifest, const optim::ro
         plan.outer_lr > 0 ? (1.0 - static_cast<double>(plan.outer_momentum)) / static_cast<double>(plan.outer_lr) : 0;
     for (std::size_t t = 0; t < manifest.size(); ++t) {
         const bool buffer = manifest.specs()[t].role == core::tensor_role::buffer;
-        const auto factor = static_cast<float>(out.share * (buffer ? 1.0 : outer));
+        const auto factor = static_cast<float>(out.share * static_cast<double>(contributors) * (buffer ? 1.0 : outer));
         const auto to = manifest.part(std::span(m.values), t);
         const auto from = manifest.part(std::span(now.anchor), t),
                    other = manifest.part(std::span(left.state->anchor), t);
         for (std::size_t i = 0; i < to.size(); ++i) to[i] = factor * (from[i] - other[i]);
     }
-    // All of a run has about as many tokens in each step.
-    const auto per_step =
-        std::max<std::uint64_t>(1, left.state->tokens / std::max<std::uint64_t>(1, left.state->position));
-    const auto steps = std::max<std::uint64_t>(1, out.tokens / per_step);
-    m.steps = static_cast<std::uint32_t>(std::min(steps, most_steps));
-    m.tokens = std::min(out.tokens, m.steps * per_step);
     return out;
 }
 

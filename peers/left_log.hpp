@@ -24,9 +24,11 @@ struct merged_log {
 };
 
 /// The mass that moves a run which stands at `now` to (1 − λ)·now + λ·left, λ = t_left / (t_left + t_now) with the
-/// tokens t since they parted: λ·(now − left), divided by what the outer optimizer makes of a pseudo-gradient over all
-/// rounds to come, η / (1 − β); buffers have none. It claims at most `most_steps`, and tokens in proportion. CPU work.
+/// tokens t since they parted: λ·(now − left), divided by what becomes of a payload, its share of the mean among so
+/// many `contributors` and what the outer optimizer makes of a pseudo-gradient over all rounds to come, η / (1 − β),
+/// which buffers do not have. It claims neither steps nor tokens: those weigh the payloads of a round, and this one
+/// would outweigh all others. CPU work.
 merged_log merge_left_log(const core::tensor_manifest& manifest, const optim::round_plan& plan, const left_log& left,
-                          const model_state& now, const generation_line& origins, std::uint64_t most_steps);
+                          const model_state& now, const generation_line& origins, std::size_t contributors);
 
 }  // namespace longhaul::peers

@@ -80,7 +80,7 @@ struct dispatcher {
         from->caught_up = g.caught_up;
         from->generation = g.generation;
         from->applied = g.applied;
-        if (n.coordinator && g.caught_up && is_member(n, key)) {
+        if (n.coordinator && g.caught_up && is_member(n, key) && !is_elsewhere(n, *from)) {
             n.coordinator->caught_up(*number(), g.generation, g.applied);
         }
         n.changed.notify();
@@ -608,13 +608,17 @@ core::task<core::result<void>> become_admitted(node& n) {
         n.redirects.clear();
         n.asked_to_join = key;
         n.send(key, request);
-        const auto decided = [&n, &lost] {
-            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost() || (n.log && n.log->leads());
+        // Who was asked may have nobody to ask itself; somebody who has may be linked by now.
+        const auto another = [&n, &asked] { return n.moving && best_to_ask(n, asked).has_value(); };
+        const auto decided = [&n, &lost, &another] {
+            return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost() || another() ||
+                   (n.log && n.log->leads());
         };
         auto reply = co_await core::wait_until(n.changed, decided, n.env.clock, n.env.clock.now() + 30s);
         n.asked_to_join.reset();
         if (n.fatal) co_return fail(*n.fatal);
         if (n.log && n.log->leads()) co_return core::ok();
+        if (reply && !n.admitted && another()) continue;
         if (reply && !n.admitted && n.redirects.empty()) reply = fail(errc::closed, "the connection ended");
         if (!reply) {
             last = reply.error().within(fmt::format("waiting for admission by {}", name));

@@ -194,8 +194,8 @@ core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
 /// A node that has left its log: admitted and with a log again, or an error when nobody admits it for so long.
 core::task<core::result<void>> learn_another_log(node& n, core::duration patience);
-/// Its part of the data is its number's.
-void assign_data(node& n);
+/// A node's part of the data is its number's. The trainer must be idle.
+void assign_data(node& n, peer_number number, std::uint64_t position);
 /// What a run begins with: the parameters that this node's trainer was made with.
 shared_state first_state(const node& n);
 /// The ledger changed: everything that follows from it at once. nullptr: it was replaced by a snapshot.

@@ -153,7 +153,7 @@ core::task<core::result<void>> live(node& n) {
         co_return core::ok();
     }
     n.recovering = n.log->leads();
-    assign_data(n);
+    assign_data(n, n.number, n.state ? n.state->position : 0);
     core::event e("started");
     e.with("run", n.run->run_id.hex()).with("name", n.options.name).with("key", n.self().hex());
     e.with("number", std::uint64_t{n.number}).with("listen", n.listen.text()).with("resumed", n.resumed);

@@ -504,6 +504,8 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, const log_
     if (source_ != from) return core::ok();
     answered_ = true;
     LONGHAUL_TRY_ASSIGN(const auto fresh, ledger::from_snapshot(m.ledger));
+    // Of another branch it comes from somebody who has gone over meanwhile: this node leaves its own log by itself.
+    if (to_begin_ || (known_ && branch_of(fresh.generation()) != branch_of(state_.generation()))) return core::ok();
     // Who was away with a vote in another branch has nothing to say here by it.
     if (server_ && branch_of(fresh.generation()) != branch_) abandon_server();
     // Another source may be a moment behind the one before.

@@ -38,6 +38,7 @@ core::result<record> from(const wire::Dissolved& p) {
     r.into = p.into();
     if (r.into == 0) return fail(errc::malformed, "a log was dissolved into nothing");
     LONGHAUL_TRY_ASSIGN(r.reason, line_from(p.reason(), max_reason, "a reason"));
+    LONGHAUL_TRY_ASSIGN(r.by, digest_from(p.by(), "who dissolved a log"));
     return r;
 }
 
@@ -101,6 +102,7 @@ core::byte_vector serialize(const record& r) {
                    [&](const dissolved_record& x) {
                        p.mutable_dissolved()->set_into(x.into);
                        p.mutable_dissolved()->set_reason(x.reason);
+                       p.mutable_dissolved()->set_by(text_of(x.by));
                    },
                },
                r);

@@ -122,6 +122,7 @@ struct generation_record {
 struct dissolved_record {
     std::uint64_t into = 0;
     std::string reason;
+    net::peer_key by;  ///< who coordinates this log, and brings its model over
     bool operator==(const dissolved_record&) const = default;
 };
 enum class run_phase : std::uint8_t { running = 0, paused = 1, stopped = 2 };

@@ -13,12 +13,12 @@ constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
 constexpr int most_doublings = 8;
-/// So many commits behind, a peer replays them one by one.
-constexpr std::uint64_t nearly_back = 4;
 /// Of a run's time, one part in so many may pass in waiting for those who return; all of it at once at most for so
 /// long.
 constexpr int share_of_waiting = 10;
 constexpr core::duration longest_wait = std::chrono::seconds(30);
+/// Less is of no use to anybody: it is saved up.
+constexpr core::duration least_wait = std::chrono::seconds(1);
 
 bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
@@ -159,7 +159,12 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     const std::uint64_t open_round = l.open() ? l.open()->round : 0;
     const std::uint32_t open_attempt = l.open() ? l.open()->attempt : 0;
     if (fresh_generation || open_round != round_) {
-        if (round_ == 0) to_wait_ -= std::min(to_wait_, now - round_started_);
+        if (round_ == 0 && open_round != 0) {
+            const auto waited = std::min(to_wait_, now - round_started_);
+            // In vain, perhaps: then more of it at once.
+            if (waited >= least_wait && waited == to_wait_) worth_waiting_ = std::min(2 * waited, longest_wait);
+            to_wait_ -= waited;
+        }
         round_ = open_round;
         round_started_ = now;
         views_.clear();
@@ -233,7 +238,7 @@ bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer
     return std::ranges::any_of(peers_, [&](const auto& entry) {
         const auto& [who, s] = entry;
         const auto* m = l.find(who);
-        const bool near = s.generation == l.generation() && s.applied + nearly_back >= l.committed();
+        const bool near = s.generation == l.generation() && s.applied + recent_commits >= l.committed();
         return m != nullptr && m->present && near && !has(members, who);
     });
 }
@@ -250,7 +255,8 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
     }
     r.contributors = able(r.members, l);
     round_decision d;
-    if (const auto until = round_started_ + to_wait_; now < until && somebody_returns(l, r.members)) {
+    const auto until = round_started_ + to_wait_;
+    if (to_wait_ >= std::max(least_wait, worth_waiting_) && now < until && somebody_returns(l, r.members)) {
         d.wake_at = until;
         return d;
     }

@@ -522,10 +522,10 @@ void begin_run(node& n) {
 
 /// The seed differs as well: there may be more peers than shards, and two that read the same rows would do the same
 /// work twice.
-void assign_data(node& n) {
-    const auto seed = core::combine_key(static_cast<std::uint64_t>(n.config().data.seed), n.number);
-    n.trainer->assign(n.number, seed, n.state ? n.state->position : 0);
-    n.trainer_number = n.number;
+void assign_data(node& n, peer_number number, std::uint64_t position) {
+    const auto seed = core::combine_key(static_cast<std::uint64_t>(n.config().data.seed), number);
+    n.trainer->assign(number, seed, position);
+    n.trainer_number = number;
 }
 
 core::task<core::result<void>> learn_another_log(node& n, core::duration patience) {

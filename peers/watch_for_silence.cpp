@@ -53,7 +53,9 @@ core::task<core::result<void>> watch_for_silence(node& n) {
                 fallen.push_back(peer);
             }
         }
-        for (const auto& peer : back) n.log->link_up(peer->link->remote().key);
+        for (const auto& peer : back) {
+            if (n.log_known && !is_elsewhere(n, *peer)) n.log->link_up(peer->link->remote().key);
+        }
         for (const auto& peer : fallen) fell_silent(n, *peer->link);
     }
 }

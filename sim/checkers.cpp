@@ -26,7 +26,6 @@ public:
 private:
     void committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied);
     void weigh(const node_history& node, const core::event& e, std::optional<double>& sent);
-    void merged_log(const core::event& e);
     void count_tokens();
     void break_rule(const char* rule, std::string sentence) {
         out.first.try_emplace(rule, sentence);
@@ -40,7 +39,7 @@ private:
         std::uint64_t round;
     };
     std::vector<kept> states_;                        // that were checkpointed or downloaded
-    std::map<std::uint64_t, std::uint64_t> trained_;  // tokens, by the round for which they were (may wrap in between)
+    std::map<std::uint64_t, std::uint64_t> trained_;  // tokens, by the round for which they were
 };
 
 void checker::committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied) {
@@ -100,7 +99,6 @@ void checker::read(const node_history& node) {
         if (e.name == "inner") {
             trained_[field<std::uint64_t>(e, "round").value_or(0)] += field<std::uint64_t>(e, "tokens").value_or(0);
         }
-        if (e.name == "log_merged") merged_log(e);
         if (e.name == "error" && field<std::string>(e, "code") == name_of(core::errc::run_mismatch)) {
             break_rule("I3", fmt::format("{}: {}", node.name, field<std::string>(e, "message").value_or("")));
         }
@@ -117,14 +115,6 @@ void checker::read(const node_history& node) {
             states_.push_back({saved ? "I8" : "I10", node.name, *root, field<std::uint64_t>(e, "round").value_or(0)});
         }
     }
-}
-
-/// What a log had trained before it was left is counted from here on, at the earliest.
-void checker::merged_log(const core::event& e) {
-    const auto number = [&e](const char* name) { return field<std::uint64_t>(e, name).value_or(0); };
-    if (number("left_round") <= number("round")) return;
-    trained_[number("left_round")] -= number("tokens");
-    trained_[number("round")] += number("tokens");
 }
 
 /// I6: what a round has counted, it and all before it, somebody has trained, each token once.

@@ -92,7 +92,7 @@ std::vector<record> all_records() {
             generation_record{2, 3, 4, 5, digest_of(6), "lost"},
             run_state_record{run_phase::stopped, "enough"},
             voters_record{some_voters()},
-            dissolved_record{std::uint64_t{1} << 40, "more there"}};
+            dissolved_record{std::uint64_t{1} << 40, "more there", digest_of(4)}};
 }
 
 template <typename T>

@@ -84,9 +84,10 @@ TEST_CASE("short rounds wait for who is nearly back, with a tenth of their time 
     for (const peer_number n : {1U, 2U}) t.ready(n);
     t.step<commit_record>();
     CHECK_FALSE(t.waits());
-    // Somebody who is far behind downloads a state first: nobody waits for that.
-    for (int i = 0; i < 20; ++i) t.whole_round(1s);
-    t.coordinator.caught_up(3, 1, 10);
+    // Nobody waits for somebody who is far behind.
+    t.coordinator.gone(3);
+    for (int i = 0; i < 70; ++i) t.whole_round(1s);
+    t.coordinator.caught_up(3, 1, 18);
     CHECK_FALSE(t.waits());
 }
 
