@@ -609,7 +609,10 @@ core::task<core::result<void>> become_admitted(node& n) {
         n.asked_to_join = key;
         n.send(key, request);
         // Who was asked may have nobody to ask itself; somebody who has may be linked by now.
-        const auto another = [&n, &asked] { return n.moving && best_to_ask(n, asked).has_value(); };
+        const auto another = [&n, &asked, key = key] {
+            const auto peer = n.find(key);
+            return n.moving && peer && peer->coordinator == net::peer_key{} && best_to_ask(n, asked).has_value();
+        };
         const auto decided = [&n, &lost, &another] {
             return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost() || another() ||
                    (n.log && n.log->leads());
