@@ -277,12 +277,9 @@ void raft_consensus::apply(const raft::committed& c) {
 
 /// The server's state machine has applied a record.
 void raft_consensus::feed(const record& r) {
-    if (!known_) return;
-    if (machine_.index() == state_.index()) {
-        LONGHAUL_ENSURE(machine_.generation() == state_.generation() && machine_.committed() == state_.committed(),
-                        "a log brings everybody to the same state");
-    }
-    if (machine_.index() <= state_.index()) return;
+    LONGHAUL_ENSURE(!known_ || machine_.index() != state_.index() || machine_.committed() == state_.committed(),
+                    "a log brings everybody to the same state");
+    if (!known_ || machine_.index() <= state_.index()) return;
     if (machine_.index() > state_.index() + 1) {
         replace_state(machine_);
         return;

@@ -18,7 +18,6 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t max_request = 4096;
-constexpr std::size_t max_answer = 8 << 20;
 constexpr std::size_t max_depth = 8;
 constexpr std::size_t max_clients = 32;
 constexpr auto idle_limit = 60s;

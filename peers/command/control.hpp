@@ -12,6 +12,9 @@
 
 namespace longhaul::peers::command {
 
+/// Of an answer, the status above all.
+inline constexpr std::size_t max_answer = 8 << 20;
+
 /// What a daemon does when it is asked.
 struct control_handlers {
     std::function<std::string()> status_json;

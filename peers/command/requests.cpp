@@ -11,8 +11,6 @@ namespace longhaul::peers::command {
 
 namespace {
 
-constexpr std::size_t max_status = 8 << 20;
-
 core::task<core::result<std::string>> request(net::environment& env, std::string asked, std::string what) {
     auto folder = co_await find_daemon(env, std::move(asked));
     LONGHAUL_CO_TRY(folder);
@@ -40,7 +38,7 @@ core::result<int> recover(const std::string& asked, bool sure) {
     visitor here;
     LONGHAUL_TRY_ASSIGN(const auto folder, here.ask(find_daemon(here.env(), asked)));
     LONGHAUL_TRY_ASSIGN(const auto text, here.ask(ask_daemon(here.env(), folder, "status")));
-    LONGHAUL_TRY_ASSIGN(const auto status, core::parse_json(text, max_status, 8));
+    LONGHAUL_TRY_ASSIGN(const auto status, core::parse_json(text, max_answer, 8));
     LONGHAUL_TRY_ASSIGN(const auto what, core::json_string(status, "recovery"));
     const auto may = status.find("may_recover");
     if (may == status.end() || !may->is_boolean() || !may->get<bool>())
