@@ -310,9 +310,9 @@ void log_advanced(node& n, const record* r) {
         if (l.open()) n.produced_for = n.missed = {l.generation(), l.open()->round};
         // And what a checkpoint carried may be part of such a payload, or of one accepted since (DESIGN §5,
         // "Settlement").
-        const bool exact =
-            n.state && n.state->generation == l.generation() && n.state->round == l.committed() && !l.open();
-        if (!exact && !n.moving) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
+        const bool exact = n.moving || (n.state && n.state->generation == l.generation() &&
+                                        n.state->round == l.committed() && !l.open());
+        if (!exact) discard_mass(n, "a checkpoint carried it, and the run has gone on since");
         n.moving = false;
         n.send_all(greeting_of(n));
     }
