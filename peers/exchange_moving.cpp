@@ -192,6 +192,13 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
     const auto author = s->name.author;
     const auto codec = compress::find_codec(terms_.codec);
     LONGHAUL_ENSURE(codec, "a stream has a codec");
+    // As it was when the stream was taken: a node that goes over to another log knows other peers by these numbers.
+    const auto* known = host_.key_of(author);
+    if (known == nullptr) {
+        forget(s);
+        co_return core::ok();
+    }
+    const auto key = *known;
     while (!s->dropped && !s->complete) {
         if (s->to_check.empty()) {
             auto woken = co_await s->to_look.wait();
@@ -204,8 +211,6 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
             frames.emplace_back().frame = f;
             s->in_check = std::min(f, s->in_check.value_or(f));
         }
-        const auto* known = host_.key_of(author);
-        const auto key = known != nullptr ? *known : net::peer_key{};
         std::function<void()> job = [&] {
             for (auto& c : frames) {
                 c.header = open_chunk(s->frame(c.frame), key);
