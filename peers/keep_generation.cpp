@@ -124,13 +124,7 @@ void tell_waiting(node& n, core::duration patience) {
 /// A node that knows no log makes one of itself alone; the others join it again.
 ledger own_log(const node& n) {
     auto l = ledger::founded_by(n.self(), n.state->generation);
-    admit_record r;
-    r.key = n.self();
-    r.number = l.next_number();
-    r.name = n.options.name;
-    r.addresses = n.advertised();
-    if (n.secrets.token) r.token_hash = core::hash(n.secrets.token->bytes);
-    l.apply(r);
+    l.apply(own_admission(n, l.next_number()));
     return l;
 }
 

@@ -1,7 +1,5 @@
 #include "peers/left_log.hpp"
 
-#include <algorithm>
-
 namespace longhaul::peers {
 
 merged_log merge_left_log(const core::tensor_manifest& manifest, const optim::round_plan& plan, const left_log& left,

@@ -137,6 +137,9 @@ void note_step_time(node& n, double seconds) {
     n.step_seconds = sorted[sorted.size() / 2];
 }
 
+/// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
+std::uint64_t max_steps_claimed(const node& n) { return 64 * n.config().most_steps(); }
+
 /// Buffers are averaged and have no momentum: receivers repeat nothing of them.
 void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said) {
     for (std::size_t t = 0; t < tensors.size(); ++t)
@@ -167,7 +170,7 @@ core::task<core::result<void>> train(node& n) {
 
     // Δ = anchor − local, plus what earlier rounds did not take or say (DESIGN §6).
     auto carry = n.mass.take_carry();
-    if (std::uint64_t{carry.steps} + done->steps > n.max_steps_claimed()) {
+    if (std::uint64_t{carry.steps} + done->steps > max_steps_claimed(n)) {
         core::event lost("mass_lost");
         n.mass.lose(carry);
         lost.with("tokens", carry.tokens);
@@ -389,7 +392,7 @@ void open_exchange(node& n) {
     t.contributors = open->contributors;
     t.codec = open->plan.codec;
     t.plan = open->exchange;
-    t.max_steps = n.max_steps_claimed();
+    t.max_steps = max_steps_claimed(n);
     if (std::pair(t.generation, t.round) != std::pair(n.held.terms().generation, n.held.terms().round)) {
         n.line_up.take(n.held.sent());
         n.line_down.take(n.held.received());

@@ -160,8 +160,6 @@ struct node {
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
-    /// A contributor may have carried a few rounds' work; whoever claims more would scale everybody's step.
-    std::uint64_t max_steps_claimed() const { return 64 * config().most_steps(); }
     const ledger& led() const { return log->state(); }
     const net::peer_key& self() const { return options.self.key(); }
     /// Where others reach this node: as configured, else where it listens.
@@ -194,6 +192,8 @@ core::task<core::result<void>> start_founder(node& n);
 core::task<core::result<void>> start_joiner(node& n);
 /// A node that has left its log: admitted and with a log again, or an error when nobody admits it for so long.
 core::task<core::result<void>> learn_another_log(node& n, core::duration patience);
+/// How this node admits itself where it orders the records.
+admit_record own_admission(const node& n, peer_number number);
 /// A node's part of the data is its number's. The trainer must be idle.
 void assign_data(node& n, peer_number number, std::uint64_t position);
 /// What a run begins with: the parameters that this node's trainer was made with.

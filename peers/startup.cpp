@@ -444,12 +444,7 @@ bool holds_the_end(const node& n) { return n.state && n.state->position >= n.con
 /// This node leads the log: it admits itself.
 core::task<core::result<void>> admit_self(node& n) {
     const auto* me = n.led().find(n.self());
-    admit_record r;
-    r.key = n.self();
-    r.number = me != nullptr ? me->admitted.number : n.led().next_number();
-    r.name = n.options.name;
-    r.addresses = n.advertised();
-    if (n.secrets.token) r.token_hash = core::hash(n.secrets.token->bytes);
+    auto r = own_admission(n, me != nullptr ? me->admitted.number : n.led().next_number());
     if (me == nullptr || !me->present || me->admitted != r) {
         auto admitted = co_await n.log->propose(std::move(r));
         LONGHAUL_CO_TRY(admitted);
@@ -518,6 +513,16 @@ void begin_run(node& n) {
     n.state = first_state(n);
     start_checkpoint(n);
     if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+}
+
+admit_record own_admission(const node& n, peer_number number) {
+    admit_record r;
+    r.key = n.self();
+    r.number = number;
+    r.name = n.options.name;
+    r.addresses = n.advertised();
+    if (n.secrets.token) r.token_hash = core::hash(n.secrets.token->bytes);
+    return r;
 }
 
 /// The seed differs as well: there may be more peers than shards, and two that read the same rows would do the same

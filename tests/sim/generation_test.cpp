@@ -77,23 +77,6 @@ struct generations {
     }
 };
 
-/// Everything but what each round brings.
-std::string story(const sim::world& w) {
-    std::multimap<core::duration, std::string> lines;
-    constexpr std::array dull = {"inner", "link", "reach", "eval", "plan", "checkpoint"};
-    for (const auto& n : w.nodes()) {
-        for (const auto& [at, e] : n->events()) {
-            if (std::ranges::find(dull, e.name) != dull.end()) continue;
-            auto line = core::to_json_line(e, core::to_seconds(at), n->name());
-            if (e.name == "round_committed") line = line.substr(0, line.find("\"merged\"")) + "\n";
-            lines.emplace(at, std::move(line));
-        }
-    }
-    std::string out;
-    for (const auto& [at, line] : lines) out += line.back() == '\n' ? line : line + "\n";
-    return out;
-}
-
 struct outcome {
     core::digest trace;
     std::string problem;

@@ -2,6 +2,8 @@
 /// Whole peers in a simulated world: the peer code of production on a quadratic.
 
 #include <algorithm>
+#include <array>
+#include <map>
 
 #include "net/ticket.hpp"
 #include "peers/peer.hpp"
@@ -102,6 +104,23 @@ inline std::string errors_of(const node& n) {
                                core::to_json_line(e, 0, n.name()));
         }
     }
+    return out;
+}
+
+/// What all nodes have lived through in a world, in the order of time, without what every round brings.
+inline std::string story(const world& w) {
+    constexpr std::array dull = {"inner", "link", "reach", "eval", "plan", "checkpoint"};
+    std::multimap<core::duration, std::string> lines;
+    for (const auto& n : w.nodes()) {
+        for (const auto& [at, e] : n->events()) {
+            if (std::ranges::find(dull, e.name) != dull.end()) continue;
+            auto line = core::to_json_line(e, core::to_seconds(at), n->name());
+            if (e.name == "round_committed") line = line.substr(0, line.find("\"merged\""));
+            lines.emplace(at, std::move(line));
+        }
+    }
+    std::string out;
+    for (const auto& [at, line] : lines) out += line.back() == '\n' ? line : line + "\n";
     return out;
 }
 
