@@ -27,6 +27,23 @@ constexpr auto goodbye_time = std::chrono::seconds(1);
 constexpr auto probe_often = std::chrono::milliseconds(25);
 /// Heartbeats whose echo is waited for.
 constexpr std::size_t max_beats = 256;
+/// A line that collapses drops control's segments and retries them ever later, while the full queue before it drains.
+/// Bulk that moves excuses control for so many silence limits, not for ever: control itself may be dead.
+constexpr int excused_by_bulk = 3;
+
+/// When a count last moved, as far as anybody looked.
+class movement {
+public:
+    movement(std::uint64_t count, core::time_point now) : count_(count), at_(now) {}
+    core::time_point look(std::uint64_t count, core::time_point now) {
+        if (std::exchange(count_, count) != count) at_ = now;
+        return at_;
+    }
+
+private:
+    std::uint64_t count_;
+    core::time_point at_;
+};
 
 }  // namespace
 
@@ -144,33 +161,38 @@ task<result<void>> link_impl::end_after_goodbye() {
 }
 
 task<result<void>> link_impl::beat() {
-    const auto rhythm = setup_.silence_limit / 20;  // the layer above sees a silence long before the limit
-    const auto held_up = setup_.silence_limit / 3;
+    const auto limit = setup_.silence_limit;
+    const auto rhythm = limit / 20;  // the layer above sees a silence long before the limit
+    const auto held_up = limit / 3;
     core::time_point excused{};  // as if something had been heard then
-    auto taken = control_.count.sent;
     auto taken_at = env_.clock.now();
+    movement taken(control_.count.sent, taken_at), arrived(0, taken_at), delivered(0, taken_at);
+    const auto excusing = [limit](core::time_point control, core::time_point bulk) {
+        return std::max(control, std::min(bulk, control + (excused_by_bulk - 1) * limit));
+    };
     for (;;) {
         const auto now = env_.clock.now();
-        if (!writing_ || control_.count.sent != taken) {
-            taken = control_.count.sent;
-            taken_at = now;
-        } else if (now - std::max(taken_at, excused) >= setup_.silence_limit) {
+        const auto arrived_at = arrived.look(stripes_.wire().received, now);
+        const auto delivered_at = delivered.look(stripes_.delivered_bytes(), now);
+        const auto moved_at = taken.look(control_.count.sent, now);
+        taken_at = writing_ ? std::max(taken_at, moved_at) : now;
+        if (now - std::max(excusing(taken_at, delivered_at), excused) >= limit) {
             // It may well talk: but whoever does not read keeps what we hold for it, and hears nobody.
             co_return down({errc::timeout, fmt::format("{} has read nothing for {:.1f} s", name(),
-                                                       core::to_seconds(setup_.silence_limit))});
+                                                       core::to_seconds(now - taken_at))});
         }
-        const auto heard = std::max(last_heard_, excused);
-        if (now - heard >= setup_.silence_limit) {
+        const auto heard = std::max(excusing(last_heard_, arrived_at), excused);
+        if (now - heard >= limit) {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
-                                                       core::to_seconds(setup_.silence_limit))});
+                                                       core::to_seconds(now - last_heard_))});
         }
         if (beat_ == 0 || now - beat_at_ >= rhythm) send_heartbeat();
-        const auto wake_at = std::min(beat_at_ + rhythm, heard + setup_.silence_limit);
+        const auto wake_at = std::min(beat_at_ + rhythm, heard + limit);
         auto slept = co_await env_.clock.sleep_until(wake_at);
         LONGHAUL_CO_TRY(slept);
         // This process itself was held up: what the other end said meanwhile is still to be read.
         const auto woken_at = env_.clock.now();
-        if (woken_at - wake_at > held_up) excused = woken_at - setup_.silence_limit + held_up;
+        if (woken_at - wake_at > held_up) excused = woken_at - limit + held_up;
     }
 }
 
@@ -565,6 +587,11 @@ void link_impl::measure_down(std::uint64_t bytes) {
     if (incoming_.active() > 0 || bytes > 0) down_.busy(now);
     down_.add(bytes, now);
     if (incoming_.active() == 0) down_.idle(now);
+}
+
+bool link_impl::queueing() const {
+    const auto under_way = beats_.empty() ? core::duration{} : env_.clock.now() - beats_.front().second;
+    return std::max(rtt_last_, under_way) > 2 * rtt_least_.least() + std::chrono::milliseconds(20);
 }
 
 link_stats link_impl::stats() const {

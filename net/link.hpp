@@ -100,6 +100,9 @@ public:
     virtual void hold_back_state(state_question may_go) = 0;
     /// Bytes of bulk that have arrived at the other end since the link came up, as its kernel acknowledged them.
     virtual std::uint64_t delivered_bytes() const = 0;
+    /// A queue stands on the way: control's round trip, that of the oldest heartbeat under way included, takes twice
+    /// the least one and 20 ms more.
+    virtual bool queueing() const = 0;
     /// More bytes of a transfer that is still being made may go.
     virtual void data_ready() = 0;
     /// Called on the I/O thread for each offer; it may accept or refuse later. One handler.

@@ -55,6 +55,7 @@ public:
                                                  transfer_priority priority) override;
     void hold_back_state(state_question may_go) override { outgoing_.hold_back_state(std::move(may_go)); }
     std::uint64_t delivered_bytes() const override { return stripes_.delivered_bytes(); }
+    bool queueing() const override;
     void data_ready() override;
     void on_offer(offer_handler handler) override;
     core::task<core::result<void>> receive_transfer(std::string tag, core::mutable_bytes destination,

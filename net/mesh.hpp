@@ -24,7 +24,8 @@ struct mesh_options {
     std::vector<endpoint> advertised;  ///< sent to others; the listening port is filled in where port is 0
     core::duration handshake_deadline = std::chrono::seconds(5);
     core::duration connect_deadline = std::chrono::seconds(10);
-    /// Silence on control after which a link is down; heartbeats are sent at a third of it. EOF is noticed at once.
+    /// Silence on control after which a link is down, or three of it while bulk moves; heartbeats are sent at a
+    /// twentieth of it. EOF is noticed at once.
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< bulk connections a link, at most 64; 0: found by measurement
     bool warm = true;      ///< pads new bulk connections while a transfer waits for its bytes

@@ -290,6 +290,7 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
         return refuse("it has not the size that it must have");
     }
     ++receiving_;
+    watch();
     run_isolated(receive(s, std::move(before), from, tag, sender));
     run_isolated(check(s, from, sender));
     push_to_takers(s);  // for whom this node helps
@@ -371,11 +372,33 @@ std::set<peer_number> exchange::neighbours() const {
     return out;
 }
 
-/// Looks at the line while this node gives streams to others.
-core::task<core::result<void>> exchange::watch_uplink() {
+/// A queue stands before the line of this node itself: on the way to most members, not to a slow one among them.
+bool exchange::queue_stands() const {
+    std::ptrdiff_t linked = 0, queueing = 0;
+    for (const auto who : terms_.members) {
+        const auto link = host_.link_of(who);
+        if (!link || neighbours_.contains(who)) continue;
+        ++linked;
+        queueing += link->queueing() ? 1 : 0;
+    }
+    return 2 * queueing > linked;
+}
+
+void exchange::watch() {
+    if (!std::exchange(watching_, true)) run_isolated(watch_line());
+}
+
+/// Looks at the line while this node gives streams to others or receives them.
+core::task<core::result<void>> exchange::watch_line() {
     const auto giving = [](const auto& entry) { return !entry.second->to_others.empty(); };
-    while (std::ranges::any_of(streams_, giving)) {
-        up_.look(host_.env().clock.now(), delivered_bytes());
+    while (receiving_ > 0 || std::ranges::any_of(streams_, giving)) {
+        const auto now = host_.env().clock.now();
+        const auto delivered = delivered_bytes();
+        up_.look(now, delivered);
+        const bool queue = queue_stands(), uploads = uploading();
+        up_.look_at_queue(now, delivered, queue && uploads);
+        // While it gives, the queue may be that of the other way.
+        down_.look_at_queue(now, arrived_from_afar_, queue && !uploads && receiving_ > 0);
         auto slept = co_await host_.env().clock.sleep_for(rate_of_exchange::interval);
         if (!slept) break;
     }

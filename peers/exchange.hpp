@@ -155,7 +155,9 @@ private:
     void push_all();
     void push_to_takers(const shared_stream& s);
     core::task<core::result<void>> push(shared_stream s, peer_number to, std::uint32_t attempt);
-    core::task<core::result<void>> watch_uplink();
+    void watch();
+    core::task<core::result<void>> watch_line();
+    bool queue_stands() const;
     /// Members who share this node's line.
     std::set<peer_number> neighbours() const;
     /// Bytes that have arrived at the other members, over the links of now.
@@ -194,7 +196,7 @@ private:
     std::uint64_t arrived_bytes_ = 0;
     core::time_point last_arrival_{}, delivered_at_{};
     rate_of_exchange up_, down_;
-    bool watching_ = false;             ///< `watch_uplink` runs
+    bool watching_ = false;             ///< `watch_line` runs
     std::set<peer_number> neighbours_;  ///< members who share this node's line: what they give each other is not on it
     std::uint64_t arrived_from_afar_ = 0;
     std::size_t receiving_ = 0;

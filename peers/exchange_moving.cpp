@@ -289,7 +289,7 @@ void exchange::verified(stream& s, std::uint32_t first, std::uint32_t count) {
     *s.ready = s.layout.offset(s.prefix);
     if (!s.to_others.empty()) {
         if (!up_.begun()) up_.begin(host_.env().clock.now(), delivered_bytes());
-        if (!std::exchange(watching_, true)) run_isolated(watch_uplink());
+        watch();
     }
     for (const auto& c : s.to_others) {
         if (const auto link = c.link.lock()) link->data_ready();

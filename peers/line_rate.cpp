@@ -32,8 +32,23 @@ void rate_of_exchange::look(core::time_point now, std::uint64_t total) {
     }
 }
 
+void rate_of_exchange::look_at_queue(core::time_point now, std::uint64_t total, bool stands) {
+    if (!queue_ || stands != queue_stands_ || total < queue_->total) {
+        queue_ = mark{now, total};
+        queue_stands_ = stands;
+        return;
+    }
+    const auto bytes = total - queue_->total;
+    if (now - queue_->at < (stands ? strained_window : window) || (stands && bytes < least_bytes)) return;
+    const double rate = static_cast<double>(bytes) / core::to_seconds(now - queue_->at);
+    if (stands) strained_ = rate;
+    if (!stands && rate > 2 * strained_) strained_ = 0;
+    queue_ = mark{now, total};
+}
+
 double line_rate::with(const rate_of_exchange& latest) const {
     const double rate = latest.bytes_per_second();
+    if (latest.strained() > 0 && latest.strained() < fallen * std::max(rate, believed_)) return latest.strained();
     if (rate <= 0) return believed_;
     const bool slow_now = latest.seconds() >= a_while && rate < fallen * believed_;
     if (slow_now && way_ == way::sends) return rate;

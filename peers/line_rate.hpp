@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 
 #include "core/clock.hpp"
 
@@ -22,10 +23,17 @@ public:
     void begin(core::time_point now, std::uint64_t already);
     /// The running total now. A total that has shrunk is another one: the average begins anew.
     void look(core::time_point now, std::uint64_t total);
+    /// Beside it, of whoever looks each interval: whether a queue stands before the line itself, so that this is all
+    /// that it carries.
+    void look_at_queue(core::time_point now, std::uint64_t total, bool stands);
     bool begun() const { return !marks_.empty(); }
     /// 0: too little went.
     double bytes_per_second() const { return best_ > 0 ? best_ : short_; }
     double seconds() const { return seconds_; }  ///< from the beginning to the last look that counted
+    /// What the line carried in the latest `strained_window` through which a queue stood, unless it carried twice that
+    /// after it; 0: there was none. A line that collapses in the middle of an exchange shows only here.
+    double strained() const { return strained_; }
+    static constexpr core::duration strained_window = std::chrono::seconds(2);
 
 private:
     struct mark {
@@ -37,12 +45,16 @@ private:
     double best_ = 0;   ///< over an interval at least: bytes come in clumps
     double short_ = 0;  ///< of an exchange that took less
     double seconds_ = 0;
+    std::optional<mark> queue_;  ///< since then one has stood, or none
+    bool queue_stands_ = false;
+    double strained_ = 0;
 };
 
 /// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that
 /// needed less says little, so old measurements fade slowly; but one that went on for a while at less than half shows
 /// that the line has become slow. Of what it sends that is believed at once: every exchange begins with as much to send
-/// as a line can carry. Receiving slowly may be any sender's fault, so that is believed by halves.
+/// as a line can carry. Receiving slowly may be any sender's fault, so that is believed by halves; unless a queue stands
+/// before the line itself.
 class line_rate {
 public:
     enum class way { sends, receives };

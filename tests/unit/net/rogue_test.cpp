@@ -393,6 +393,30 @@ task<result<void>> sends_much(link& l) {
 
 }  // namespace
 
+LINK_TEST("bulk that comes excuses a silent control connection, though not for ever") {
+    mesh_options hasty;
+    hasty.silence_limit = 600ms;
+    node n(w, hasty);
+    auto body = [](world& in, node& h) -> task<result<void>> {
+        rogue r;
+        const auto before = in.env.clock.now();
+        MUST(co_await link_up(in, h, r));
+        const auto l = h.ups.back();
+        MUST(co_await open_bulk(in, h.at, r, 1));
+        while (l->up() && in.env.clock.now() - before < 5s) {
+            MUST(co_await put(*r.bulk, idle_type, 0, nothing));
+            auto slept = co_await in.env.clock.sleep_for(50ms);
+            LONGHAUL_CO_TRY(slept);
+        }
+        MUST_HOLD(l->ended().has_value());
+        CHECK(l->ended()->why.code == errc::timeout);
+        CHECK(l->ended()->why.message.find("nothing was heard") != std::string::npos);
+        CHECK(in.env.clock.now() - before >= 1800ms);
+        co_return co_await still_serves(in, h);
+    };
+    co_return co_await beside(w, n, body);
+}
+
 LINK_TEST("who reads nothing, and who takes for ever to say one thing, is cut, however alive it seems") {
     mesh_options hasty;
     hasty.silence_limit = 600ms;

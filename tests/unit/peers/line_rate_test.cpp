@@ -95,3 +95,36 @@ TEST_CASE("receiving slowly may be another's fault: it is believed by halves") {
     line.take(plain(8 * mb, 1s));  // and a fast exchange is believed at once
     CHECK(line.with({}) == 8e6);
 }
+
+TEST_CASE("a line that collapses in the middle of an exchange shows by the queue before it, and recovers likewise") {
+    for (const auto way : {line_rate::way::sends, line_rate::way::receives}) {
+        line_rate line(way);
+        line.take(plain(20 * mb, 1s));
+        rate_of_exchange r;
+        r.begin(start, 0);
+        auto now = start;
+        std::uint64_t total = 0;
+        const auto flow = [&](std::uint64_t per_interval, int intervals, bool queue) {
+            for (int i = 0; i < intervals; ++i) {
+                now += rate_of_exchange::interval;
+                total += per_interval;
+                r.look(now, total);
+                r.look_at_queue(now, total, queue);
+            }
+        };
+        flow(2 * mb, 10, false);
+        flow(50'000, 100, false);  // a receiver that holds up this exchange, not the line
+        CHECK(line.with(r) == 20e6);
+        flow(50'000, 15, true);  // too short to tell
+        flow(50'000, 1, false);
+        CHECK(line.with(r) == 20e6);
+        flow(50'000, 22, true);
+        CHECK(line.with(r) == 500e3);
+        flow(0, 50, false);  // all is said, the queue is gone: that does not make it fast again
+        CHECK(line.with(r) == 500e3);
+        flow(2 * mb, 10, false);
+        CHECK(line.with(r) == 20e6);
+        flow(1'100'000, 30, true);  // a queue at more than half of what it carries is the usual one
+        CHECK(line.with(r) == 20e6);
+    }
+}
