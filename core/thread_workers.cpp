@@ -33,6 +33,7 @@ struct thread_workers::pool {
     std::deque<item> queue;
     std::vector<std::thread> threads;
     unsigned idle = 0;
+    unsigned jobs = 0;  ///< queued or running
     bool stopping = false;
 
     void serve() {
@@ -49,6 +50,7 @@ struct thread_workers::pool {
             next.completed();
             next = {};  // whatever the job held is released before the next wait
             lock.lock();
+            --jobs;
         }
     }
 
@@ -88,6 +90,11 @@ thread_workers::~thread_workers() {
 
 unsigned thread_workers::concurrency() const { return pool_->limit; }
 
+bool thread_workers::full() const {
+    std::lock_guard lock(pool_->mutex);
+    return pool_->jobs >= pool_->limit;
+}
+
 unsigned thread_workers::started() const {
     std::lock_guard lock(pool_->mutex);
     return static_cast<unsigned>(pool_->threads.size());
@@ -121,7 +128,10 @@ task<result<void>> thread_workers::run(std::function<void()> job, duration /*mod
             std::lock_guard lock(pool_->mutex);
             failed = pool_->start_thread_if_needed();
             queued = !failed;
-            if (queued) pool_->queue.push_back({guarded_job, resume});
+            if (queued) {
+                pool_->queue.push_back({guarded_job, resume});
+                ++pool_->jobs;
+            }
         }
         if (queued)
             pool_->changed.notify_one();

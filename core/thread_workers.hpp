@@ -21,6 +21,7 @@ public:
     /// errc::internal when the job threw, errc::io when no thread can be started.
     task<result<void>> run(std::function<void()> job, duration modelled) override;
     unsigned concurrency() const override;
+    bool full() const override;
     /// Threads started so far.
     unsigned started() const;
 

@@ -17,6 +17,8 @@ public:
     virtual task<result<void>> run(std::function<void()> job, duration modelled) = 0;
     /// How many jobs can run at the same time.
     virtual unsigned concurrency() const = 0;
+    /// Whether a job that is given now waits for others.
+    virtual bool full() const = 0;
 };
 
 }  // namespace longhaul::core

@@ -31,18 +31,19 @@ constexpr std::size_t max_beats = 256;
 /// Bulk that moves excuses control for so many silence limits, not for ever: control itself may be dead.
 constexpr int excused_by_bulk = 3;
 
-/// When a count last moved, as far as anybody looked.
+/// Not before when a count last moved: the look before the one that found it moved.
 class movement {
 public:
-    movement(std::uint64_t count, core::time_point now) : count_(count), at_(now) {}
+    movement(std::uint64_t count, core::time_point now) : count_(count), looked_at_(now), at_(now) {}
     core::time_point look(std::uint64_t count, core::time_point now) {
-        if (std::exchange(count_, count) != count) at_ = now;
+        const auto before = std::exchange(looked_at_, now);
+        if (std::exchange(count_, count) != count) at_ = before;
         return at_;
     }
 
 private:
     std::uint64_t count_;
-    core::time_point at_;
+    core::time_point looked_at_, at_;
 };
 
 }  // namespace
@@ -68,6 +69,7 @@ stripe_options link_impl::options_for_stripes() {
     o.silence_limit = setup_.silence_limit;
     o.streams = setup_.streams;
     o.warm = setup_.warm;
+    o.ciphers = setup_.ciphers;
     if (setup_.mine == side::initiator) o.dial = std::move(setup_.dial_bulk);
     o.ask = [this](unsigned count) { say(wire::streams_wanted{count}); };
     o.on_bytes = [this](std::uint64_t n) { measure_down(n); };
@@ -178,8 +180,8 @@ task<result<void>> link_impl::beat() {
         taken_at = writing_ ? std::max(taken_at, moved_at) : now;
         if (now - std::max(excusing(taken_at, delivered_at), excused) >= limit) {
             // It may well talk: but whoever does not read keeps what we hold for it, and hears nobody.
-            co_return down({errc::timeout, fmt::format("{} has read nothing for {:.1f} s", name(),
-                                                       core::to_seconds(now - taken_at))});
+            co_return down({errc::timeout,
+                            fmt::format("{} has read nothing for {:.1f} s", name(), core::to_seconds(now - taken_at))});
         }
         const auto heard = std::max(excusing(last_heard_, arrived_at), excused);
         if (now - heard >= limit) {

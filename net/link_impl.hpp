@@ -18,6 +18,7 @@ struct link_setup {
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< bulk connections; 0: found by measurement
     bool warm = true;      ///< pads new connections while a transfer waits for its bytes
+    std::shared_ptr<cipher_load> ciphers = std::make_shared<cipher_load>();  ///< that of the node
     /// Initiator: opens bulk connection `number`. Called only while `run` runs.
     std::function<core::task<core::result<std::unique_ptr<channel>>>(std::uint32_t number)> dial_bulk;
 };

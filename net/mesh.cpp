@@ -61,6 +61,7 @@ struct mesh::impl {
     std::unique_ptr<listener> door;
     std::map<peer_key, std::shared_ptr<link_impl>> links;
     std::map<session_id, std::shared_ptr<link_impl>> sessions;
+    std::shared_ptr<cipher_load> ciphers = std::make_shared<cipher_load>(options.cipher_share);
     /// Peers to whom a dial of ours has sent its identity and waits for the verdict.
     std::set<peer_key> claims;
     doorkeeper keeper;
@@ -119,6 +120,7 @@ std::shared_ptr<link_impl> mesh::impl::add(link_setup setup) {
     setup.silence_limit = options.silence_limit;
     setup.streams = options.streams;
     setup.warm = options.warm;
+    setup.ciphers = ciphers;
     auto made = std::make_shared<link_impl>(env, std::move(setup));
     if (const auto old = links.find(key); old != links.end()) {
         old->second->fail({errc::closed, "a newer connection of the same peer replaced this one"});

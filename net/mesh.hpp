@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/task.hpp"
+#include "net/cipher_load.hpp"
 #include "net/doorkeeper.hpp"
 #include "net/link.hpp"
 #include "net/ticket.hpp"
@@ -27,8 +28,9 @@ struct mesh_options {
     /// Silence on control after which a link is down, or three of it while bulk moves; heartbeats are sent at a
     /// twentieth of it. EOF is noticed at once.
     core::duration silence_limit = std::chrono::seconds(10);
-    unsigned streams = 0;  ///< bulk connections a link, at most 64; 0: found by measurement
-    bool warm = true;      ///< pads new bulk connections while a transfer waits for its bytes
+    unsigned streams = 0;                            ///< bulk connections a link, at most 64; 0: found by measurement
+    bool warm = true;                                ///< pads new bulk connections while a transfer waits for its bytes
+    double cipher_share = cipher_load::heavy_share;  ///< of the time, from which on workers cipher bulk
     /// Who is a member of the run: for members, slots are kept free. Empty: whoever is admitted counts as one.
     std::function<bool(const peer_key&)> is_member;
     std::size_t max_links = 512;  ///< with members

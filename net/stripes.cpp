@@ -429,6 +429,32 @@ task<result<void>> stripes::write_padding(stripe& s) {
     co_return co_await write_idle(s, nothing);
 }
 
+/// Does a piece of cipher work on this thread.
+template <typename Work>
+result<void> stripes::cipher(Work work) {
+    const auto begun = env_.clock.now();
+    auto done = work();
+    const auto now = env_.clock.now();
+    options_.ciphers->spent(now, now - begun);
+    return done;
+}
+
+/// The same on a worker; meanwhile this thread serves others. What `work` refers to must live until this returns.
+template <typename Work>
+task<result<void>> stripes::cipher_by_worker(Work work) {
+    result<void> done;
+    core::duration took{};
+    auto job = [&] {
+        const auto begun = env_.clock.now();
+        done = work();
+        took = env_.clock.now() - begun;
+    };
+    auto ran = co_await env_.workers.run(job, {});
+    LONGHAUL_CO_TRY(ran);
+    options_.ciphers->spent(env_.clock.now(), took);
+    co_return done;
+}
+
 /// Writes the announcement and the data records of a segment, sealed piece by piece.
 task<result<void>> stripes::write_segment(stripe& s, outgoing_transfers::work work) {
     auto& sealer = s.connection->sealer;
@@ -438,19 +464,29 @@ task<result<void>> stripes::write_segment(stripe& s, outgoing_transfers::work wo
     LONGHAUL_CO_TRY(used);
     s.useful = true;
     auto rest = work.bytes;
-    while (!rest.empty()) {
-        const auto piece = rest.first(std::min(rest.size(), data_piece));
-        if (out.size() - *used < piece.size() + data_overhead) {
-            auto written = co_await s.connection->write(core::const_bytes(out).first(*used));
-            LONGHAUL_CO_TRY(written);
-            *used = 0;
+    const auto seal_what_fits = [&]() -> result<void> {
+        while (!rest.empty()) {
+            const auto piece = rest.first(std::min(rest.size(), data_piece));
+            if (out.size() - *used < piece.size() + data_overhead) break;
+            LONGHAUL_TRY_ASSIGN(const auto n, sealer.seal_data(piece, core::mutable_bytes(out).subspan(*used)));
+            *used += n;
+            rest = rest.subspan(piece.size());
         }
-        const auto n = sealer.seal_data(piece, core::mutable_bytes(out).subspan(*used));
-        LONGHAUL_CO_TRY(n);
-        *used += *n;
-        rest = rest.subspan(piece.size());
+        return ok();
+    };
+    while (!rest.empty()) {
+        if (needs_worker()) {
+            auto sealed = co_await cipher_by_worker(seal_what_fits);
+            LONGHAUL_CO_TRY(sealed);
+        } else {
+            auto sealed = cipher(seal_what_fits);
+            LONGHAUL_CO_TRY(sealed);
+        }
+        auto written = co_await s.connection->write(core::const_bytes(out).first(*used));
+        LONGHAUL_CO_TRY(written);
+        *used = 0;
     }
-    co_return co_await s.connection->write(core::const_bytes(out).first(*used));
+    co_return ok();
 }
 
 task<result<void>> stripes::read(stripe& s) {
@@ -488,11 +524,24 @@ task<result<void>> stripes::read_segment(stripe& s, segment what) {
             co_return core::fail(errc::protocol, "a data record of {} bytes came where {} were announced", n,
                                  what.length - at);
         }
+        const auto in_place = ciphertext->first(n);
+        const bool by_worker = needs_worker();
+        if (by_worker) {
+            // Into the buffer of this connection: the transfer may end meanwhile, and its destination with it.
+            const auto open_in_place = [&] { return c.opener.open_data(*ciphertext, in_place); };
+            auto opened = co_await cipher_by_worker(open_in_place);
+            LONGHAUL_CO_TRY(opened);
+        }
         // The transfer may have ended while we waited, or another connection was first with this segment: then the
         // bytes are verified in place and dropped.
         const auto place = *wanted ? incoming_.place(what, at, n) : core::mutable_bytes{};
-        const auto opened = c.opener.open_data(*ciphertext, place.empty() ? ciphertext->first(n) : place);
-        LONGHAUL_CO_TRY(opened);
+        if (!by_worker) {
+            const auto opened =
+                cipher([&] { return c.opener.open_data(*ciphertext, place.empty() ? in_place : place); });
+            LONGHAUL_CO_TRY(opened);
+        } else if (!place.empty()) {
+            std::ranges::copy(in_place, place.begin());
+        }
         at += static_cast<std::uint32_t>(n);
         if (place.empty()) continue;
         incoming_.verified(s.number, what, n, env_.clock.now());

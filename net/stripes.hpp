@@ -12,6 +12,7 @@
 #include <set>
 
 #include "net/channel.hpp"
+#include "net/cipher_load.hpp"
 #include "net/delay_guard.hpp"
 #include "net/environment.hpp"
 #include "net/stream_count.hpp"
@@ -26,6 +27,7 @@ struct stripe_options {
     core::duration silence_limit = std::chrono::seconds(10);
     unsigned streams = 0;  ///< 0: found by measurement
     bool warm = true;      ///< pads new connections while a transfer waits for its bytes
+    std::shared_ptr<cipher_load> ciphers = std::make_shared<cipher_load>();  ///< of all links of this node
     /// The end that dialled the control connection dials these too: opens number n. Empty at the other end. Called only
     /// while `run` runs.
     std::function<core::task<core::result<std::unique_ptr<channel>>>(std::uint32_t number)> dial;
@@ -114,6 +116,11 @@ private:
     core::task<core::result<void>> write_idle(stripe& s, core::const_bytes padding = {});
     core::task<core::result<void>> write_padding(stripe& s);
     core::task<core::result<void>> watch(stripe& s);
+    template <typename Work>
+    core::result<void> cipher(Work work);
+    template <typename Work>
+    core::task<core::result<void>> cipher_by_worker(Work work);
+    bool needs_worker() const { return options_.ciphers->heavy() && !env_.workers.full(); }
     bool early() const;
     bool warming() const;
     void notice_warmth();

@@ -31,7 +31,7 @@ public:
     double bytes_per_second() const { return best_ > 0 ? best_ : short_; }
     double seconds() const { return seconds_; }  ///< from the beginning to the last look that counted
     /// What the line carried in the latest `strained_window` through which a queue stood, unless it carried twice that
-    /// after it; 0: there was none. A line that collapses in the middle of an exchange shows only here.
+    /// later; 0: there was none. A line that collapses in the middle of an exchange shows only here.
     double strained() const { return strained_; }
     static constexpr core::duration strained_window = std::chrono::seconds(2);
 
@@ -53,8 +53,8 @@ private:
 /// What a line is believed to carry, from exchange to exchange: as much as it was seen to carry. An exchange that
 /// needed less says little, so old measurements fade slowly; but one that went on for a while at less than half shows
 /// that the line has become slow. Of what it sends that is believed at once: every exchange begins with as much to send
-/// as a line can carry. Receiving slowly may be any sender's fault, so that is believed by halves; unless a queue stands
-/// before the line itself.
+/// as a line can carry. Receiving slowly may be any sender's fault, so that is believed by halves; unless a queue
+/// stands before the line itself.
 class line_rate {
 public:
     enum class way { sends, receives };

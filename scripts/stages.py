@@ -267,9 +267,9 @@ def planted() -> Count:
 
 def clang() -> Count:
     """The same unit tests under clang-19: other coroutine code, other sanitizers. Whole runs: a few drawn ones."""
-    if not build("clang", unity=True):
+    if not build("clang", "unit_tests", "longhaul", unity=True):
         return check("clang: build", False)
-    return ctest("clang", "-LE", "sim|slow|fuzz") + swarm("clang", 8)
+    return ctest("clang", "-L", "unit") + swarm("clang", 8)
 
 
 def clang_sim() -> Count:

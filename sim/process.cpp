@@ -59,6 +59,7 @@ public:
         co_return co_await process_.finish(until);
     }
     unsigned concurrency() const override { return process_.on().options().cores; }
+    bool full() const override { return false; }
 
 private:
     process& process_;

@@ -396,7 +396,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     INFO(fallen.reason);
     CHECK(fallen.owned == 0);
     const double once = payload * 8 / 5e6;
-    CHECK(fallen.predicted > once);
+    CHECK(fallen.predicted > 0.9 * once);
     CHECK(fallen.predicted < 4 * once);
     REQUIRE(half_a_payload_later());
     r.w.network().set_trace_factor(3, 1);
@@ -405,7 +405,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     const auto again = last_way(slow);
     INFO(again.reason);
     CHECK(again.mode == "shard");
-    CHECK(again.owned > 0.1);
+    CHECK(again.owned > 0);
     CHECK(again.predicted < 2 * before.predicted);
     const auto problem = r.finish(12, "");
     INFO(problem);

@@ -3,6 +3,7 @@
 #include <asio/io_context.hpp>
 #include <asio/post.hpp>
 #include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
 #include <atomic>
 #include <future>
 #include <thread>
@@ -66,6 +67,31 @@ TEST_CASE("at most N jobs run at once, and N do") {
     CHECK(seen.most == 3);
     CHECK(seen.done == 20);
     CHECK(pool.started() == 3);
+}
+
+TEST_CASE("workers are full while a job that is given now would wait") {
+    asio::io_context io;
+    thread_workers pool(2);
+    CHECK_FALSE(pool.full());
+    std::promise<void> gate;
+    const auto open = gate.get_future().share();
+    const auto waits = [](workers& on, std::shared_future<void> until) -> task<result<void>> {
+        std::function<void()> job = [until] { until.wait(); };
+        co_return co_await on.run(std::move(job), 0s);
+    };
+    const auto main = [](asio::io_context& loop, thread_workers& on, std::promise<void>& opened,
+                         std::shared_future<void> until, decltype(waits) child) -> task<result<void>> {
+        scope children(loop.get_executor());
+        for (const bool full : {false, true}) {
+            children.spawn("job", child(on, until));
+            co_await asio::post(loop.get_executor(), asio::use_awaitable);
+            CHECK(on.full() == full);
+        }
+        opened.set_value();
+        co_return co_await children.join();
+    };
+    REQUIRE(run_task(io, main(io, pool, gate, open, waits)));
+    while (pool.full()) std::this_thread::yield();  // the worker comes back a little later than the caller
 }
 
 TEST_CASE("a cancelled caller waits for its job and then ends") {

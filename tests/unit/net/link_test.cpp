@@ -293,6 +293,47 @@ LINK_TEST("a transfer outlives the death of its bulk connection, again and again
     co_return co_await with_couple(w, patience::usual, body);
 }
 
+namespace {
+
+class counting_workers final : public core::workers {
+public:
+    explicit counting_workers(core::workers& w) : workers_(w) {}
+    task<result<void>> run(std::function<void()> job, core::duration modelled) override {
+        ++jobs;
+        return workers_.run(std::move(job), modelled);
+    }
+    unsigned concurrency() const override { return workers_.concurrency(); }
+    bool full() const override { return workers_.full(); }
+    std::size_t jobs = 0;
+
+private:
+    core::workers& workers_;
+};
+
+}  // namespace
+
+LINK_TEST("workers cipher bulk while ciphers take too much of one thread's time, and connections may die meanwhile") {
+    counting_workers counted(w.env.workers);
+    environment env{w.env.executor, w.env.clock, w.env.entropy, w.env.network, w.env.storage, counted, w.env.events};
+    world in{env, w.host, w.simulated};
+    mesh_options busy;
+    busy.cipher_share = 0;  // any is too much
+    couple c(in, std::move(busy));
+    const auto body = [](world& inside, couple& both) -> task<result<void>> {
+        core::scope all(inside.env.executor);
+        constexpr std::size_t size = 24 << 20;
+        all.spawn("there", move_one(inside, *both.ab, *both.ba, "there", size, 1));
+        all.spawn("back", move_one(inside, *both.ba, *both.ab, "back", size, 2));
+        MUST(co_await eventually(inside, [&both] { return both.ba->received_of("there") > size / 4; }));
+        both.a.network.kill(stream_purpose::bulk);
+        co_return co_await all.join();
+    };
+    auto inner = joined_body(in, c, body);
+    auto served = co_await serving(in, c.nodes(), std::move(inner));
+    CHECK(counted.jobs > 100);
+    co_return served;
+}
+
 LINK_TEST("the death of the control connection is told to everybody who waits, at both ends") {
     auto body = [](world& in, couple& c) -> task<result<void>> {
         core::scope all(in.env.executor);

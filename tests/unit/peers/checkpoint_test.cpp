@@ -28,6 +28,7 @@ public:
         co_return ok();
     }
     unsigned concurrency() const override { return 1; }
+    bool full() const override { return false; }
 };
 
 /// Files in memory, with faults on demand: the only way to fail at every single operation.
