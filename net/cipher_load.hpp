@@ -9,7 +9,8 @@ namespace longhaul::net {
 /// and back costs that thread about as much as enciphering a few kilobytes, so it is done only when it has to be.
 class cipher_load {
 public:
-    /// Seconds of ciphers per second from which on the workers help, and below which they do not any more.
+    /// Seconds of ciphers per second from which on the workers help, and below which they do not any more. To move the
+    /// bytes takes about as long as to cipher them: with half of its time in ciphers the thread has none left.
     static constexpr double heavy_share = 0.5, light_share = 0.3;
     static constexpr core::duration window = std::chrono::milliseconds(250);
 

@@ -136,6 +136,12 @@ std::string describe(const outcome& o) {
             if (verdict != "ok") out += fmt::format("{}: {}\n", name, verdict);
         }
     }
+    const auto network = nlohmann::json::parse(o.network, nullptr, false);
+    if (network.is_object() && !network.value("kept_up", true)) {
+        out +=
+            "this machine could not keep up with the links that it emulated: the times above mean little; ask for "
+            "lower rates, or for fewer peers\n";
+    }
     return out + (o.ok ? "all invariants and expectations hold\n" : "NOT ok\n");
 }
 

@@ -115,13 +115,15 @@ core::result<int> lab(const scenario_arguments& a) {
     } else {
         LONGHAUL_TRY(make_folder(o.folder));
     }
-    LONGHAUL_TRY_ASSIGN(const auto outcome, sim::lab::run_experiment(s, o));
-    if (a.folder.empty() && outcome.ok) {
+    const auto outcome = sim::lab::run_experiment(s, o);
+    const bool of_no_use = outcome ? outcome->ok : outcome.error().code == core::errc::cancelled;
+    if (a.folder.empty() && of_no_use) {
         std::filesystem::remove_all(o.folder, e);
     } else {
         std::fprintf(stderr, "the daemons' files are in %s\n", o.folder.c_str());
     }
-    return show(outcome, a.json);
+    if (!outcome) return core::fail(outcome.error());
+    return show(*outcome, a.json);
 }
 
 CLI::App* add(CLI::App& app, const char* name, const char* help, const std::shared_ptr<scenario_arguments>& a) {

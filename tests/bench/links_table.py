@@ -99,8 +99,9 @@ Measured (date, commit): {"; ".join(runs)}.
 Real kernels' TCP over emulated links (`longhaul lab`: MTU 1500, drop-tail queue of one bandwidth-delay product),
 encryption on, bbr unless a row says cubic, until the receiver has verified the last byte. floor = bytes / (rate less
 TCP/IP headers) + one RTT for the confirmed receipt, half an RTT for the all-reduce of two. What stands under others was
-measured in the same run, once for each number of flows; a row of ours is measured again when the emulator did not keep
-up with the asked rates. Rows with cubic are made by `scripts/bench links --cubic --save`.
+measured in the same run: medians of as many runs as ours has, beside cubic one run. A row of ours is measured again
+when the emulator did not keep up with the asked rates; of others it is said. Rows with cubic are made by
+`scripts/bench links --cubic --save`.
 
 {self.text()}""")
 

@@ -25,6 +25,7 @@ struct victim {
     bool reads = false;  ///< the peer reads what it is sent
     std::unique_ptr<net::channel> control;
     std::map<std::uint32_t, std::unique_ptr<net::channel>> bulk;
+    std::map<net::channel*, std::size_t> announced;  ///< bytes of the latest segment that are still to come
 
     std::unique_ptr<net::channel> connect(std::uint32_t number, std::unique_ptr<net::channel>& theirs);
     task<result<std::unique_ptr<net::channel>>> dial(std::uint32_t number);
@@ -87,6 +88,7 @@ task<result<void>> victim::put_data(net::channel* c, std::size_t bytes) {
     core::byte_vector sealed(bytes + net::data_overhead);
     const auto n = c->sealer.seal_data(plain, sealed);
     LONGHAUL_CO_TRY(n);
+    announced[c] -= std::min(announced[c], bytes);
     co_return co_await c->write(sealed);
 }
 
@@ -131,11 +133,14 @@ task<result<void>> victim::act(fuzz_input& in) {
             s.offset = std::uint64_t{in.byte() % 4U} * net::segment_bytes + (choice > 250 ? 1 : 0);
             s.length = in.byte() % 2 == 0 ? net::segment_bytes : 5000U * in.byte() % net::segment_bytes;
             const auto header = s.encode();
+            announced[c] = s.length;
             co_return co_await put(c, net::code(net::channel_record::segment), 0, header);
         }
         case 4: {
-            const std::size_t bytes = 1 + 256U * in.byte();
+            const auto wish = in.byte();
             for (int repeat = in.byte() % 9; repeat >= 0; --repeat) {
+                // The greatest is what is right: as much as was announced.
+                const std::size_t bytes = wish == 255 && announced[c] > 0 ? announced[c] : 1 + 256U * wish;
                 auto written = co_await put_data(c, std::min(bytes, net::max_data_payload));
                 LONGHAUL_CO_TRY(written);
             }

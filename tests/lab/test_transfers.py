@@ -2,10 +2,12 @@
 `scripts/bench links` tells what it costs."""
 
 import json
+import pathlib
 import re
 import threading
 
 import pytest
+from nodes import wait_for
 
 PAIR = """
 [links]
@@ -70,6 +72,34 @@ def test_a_bulk_connection_killed_every_second_costs_no_byte(lab, way):
     assert killed >= 1
     assert len(told["seconds"]) == 2
     assert told["verified"] is True
+
+
+def test_loss_that_the_kernel_tells_is_that_of_the_line(lab):
+    scenario = PAIR.format(rate="50 Mbit/s").replace('rtt = "40 ms"', 'rtt = "40 ms"\nloss = "1 %"')
+    told = transfer(lab(scenario), "24 MiB", "--repeat", 2)
+    # About 35,000 segments; bbr's own drops at the queue come on top.
+    assert 0.006 < told["loss"] < 0.05
+
+
+@pytest.mark.parametrize("wanted", ["bbr", "reno"])
+def test_bulk_has_the_congestion_control_that_was_asked_for(lab, wanted):
+    if wanted not in pathlib.Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split():
+        pytest.skip(f"this kernel does not offer {wanted}")
+    held = lab(PAIR.format(rate="50 Mbit/s"))
+    at = held.peers["b"]["address"]
+    server = held.command("b", held.binary, "bench", "transfer", "--serve", "--json")
+    assert json.loads(server.stdout.readline())["listen"]
+    words = ("--size", "256 MiB", "--repeat", 1, "--streams", 3, "--congestion-control", wanted)
+    held.command("a", held.binary, "bench", "transfer", at, *words)
+
+    def used():
+        """Of each connection that has sent much."""
+        lines = held.command("a", "ss", "-tinHO", "dst", at, administrator=True).communicate()[0].splitlines()
+        busy = [line for line in lines if int((re.findall(r"bytes_acked:(\d+)", line) or [0])[0]) > 1 << 18]
+        return [set(line.split()) & {"bbr", "reno", "cubic"} for line in busy]
+
+    wait_for(lambda: len(used()) == 3, "three connections that carry")
+    assert used() == [{wanted}] * 3
 
 
 def test_a_line_that_collapses_and_comes_back_kills_nobody(lab):
