@@ -309,6 +309,7 @@ void node::send(const net::peer_key& to, const message& m) {
         peer->link->close("too many unsent messages");
         return;
     }
+    ++messages_sent;
     peer->outbox_bytes += bytes.size();
     peer->outbox.push_back(std::move(bytes));
     peer->outbox_changed.notify();

@@ -461,6 +461,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     e.with("exchange_seconds", exchange_seconds);
     e.with("limited_by", std::string(compute >= exchange_seconds ? "compute" : "exchange"));
     e.with("wire_sent", sent).with("wire_received", received);
+    e.with("messages_sent", std::exchange(n.messages_sent, 0));
     // What data-parallel training would send in these steps: f32 gradients, to as many peers. A round that was only
     // caught up with saved nothing.
     const bool saved = took_part && peers > 1;

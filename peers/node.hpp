@@ -150,6 +150,7 @@ struct node {
     std::uint64_t eval_seen = 0;
     std::uint64_t wire_sent_closed = 0, wire_received_closed = 0;  ///< of links that are gone
     std::pair<std::uint64_t, std::uint64_t> wire_bytes_told{};     ///< sent and received, in events so far
+    std::uint64_t messages_sent = 0;                               ///< on control, since the last event of a round
     core::time_point coordinator_seen{};
     std::function<std::string()> status_json;
     std::vector<net::endpoint> known_addresses;  ///< of members, from an earlier start

@@ -355,16 +355,22 @@ def corpus() -> Count:
 
 
 def python() -> Count:
-    """The Python package and the scripts; with the release binary also whole runs of real daemons."""
-    report = REPORTS / "pytest.xml"
+    """The Python package and the scripts; with the release binary also whole runs of real daemons. Those mostly wait,
+    so several run at once; then, one by one, those that measure times."""
+    several = ["-n", str(JOBS), "--dist", "worksteal"]
+    return pytest("beside", "not alone", *several) + pytest("alone", "alone")
 
-    def once(*more: str) -> Count:
+
+def pytest(name: str, marks: str, *more: str) -> Count:
+    report = REPORTS / f"pytest-{name}.xml"
+
+    def once(*words: str) -> Count:
         report.unlink(missing_ok=True)
-        words = ["-q", "tests/python", "tests/lab", f"--junitxml={report}", *more]
+        words = ("-q", "tests/python", "tests/lab", "-m", marks, f"--junitxml={report}", *words)
         ok = run(sys.executable, "-m", "pytest", *words, env={"PYTHONPATH": "scripts"})
-        return accounted("pytest", ok, read_junit(report, "pytest"))
+        return accounted(f"pytest {name}", ok, read_junit(report, "pytest"))
 
-    return second_look(once(), lambda: once("--last-failed"))
+    return second_look(once(*more), lambda: once("--last-failed"))
 
 
 EVERYTHING = (tidy, dev, headers, release, python, swarm, clang, clang_tidy, tsan, fuzz)

@@ -1,6 +1,6 @@
 """Transfers and all-reduces over emulated links, beside iperf3 and Gloo; writes docs/BENCHMARKS.md
 
-usage: scripts/bench links [--quick] [--only TEXT] [--cubic] [--save]
+usage: scripts/bench links [--quick] [--only PATTERN] [--cubic] [--save]
 
 Real kernels' TCP over the lab's emulated links (MTU 1500, a drop-tail queue of one bandwidth-delay product), encryption
 on. A row tells floor = bytes / (rate less TCP/IP headers) + one RTT for the confirmed receipt (half an RTT for the
@@ -119,7 +119,7 @@ def beside_iperf3(
             left_behind += not lab.kept_up()
         words = " and ".join(format(statistics.median(figures), show) for figures in zip(*found, strict=True))
         told.append(f"{flows}: {words}" + (f" ({left_behind} of {repeat} not kept up with)" if left_behind else ""))
-    return f"iperf3 flows, {what}: " + ", ".join(told)
+    return f"iperf3 flows, {what}{', once' if repeat == 1 else ''}: " + ", ".join(told)
 
 
 def shares(lab: Lab, rate: float, cc: str, *more: str, repeat: int) -> str:
@@ -202,7 +202,7 @@ def floor_of(size: int, rate: float, rtt: float) -> float:
 
 def measure_transfers(table: Table, cc: str, repeat: int) -> None:
     with_cc = "" if cc == "bbr" else f", {cc}"
-    # Goals are set for bbr, and what others do with cubic is measured once: iperf3 takes minutes.
+    # Goals are set for bbr. What others do with cubic is measured once, for the time that it takes.
     goals, others_repeat = (1, repeat) if cc == "bbr" else (0, 1)
     gigabit = pair("1 Gbit/s", "100 ms")
 
@@ -258,7 +258,7 @@ def measure_transfers(table: Table, cc: str, repeat: int) -> None:
     table.row(work, floor, 1.07 * floor * goals, pair("200 Mbit/s", "200 ms", "0.05 %"), cc, lossy)
 
     def control(lab: Lab) -> Measured:
-        others = inner_round_trips(lab, cc, others_repeat)
+        others = inner_round_trips(lab, cc, 1)
         lab.kept_up()
         # Nearly two minutes of it, the first second included, in which bbr looks for the rate.
         runs = [transfer(lab, 16 * MIB, cc, 8) for _ in range(repeat)]
@@ -303,11 +303,11 @@ def measure_faults_and_limits(table: Table, repeat: int) -> None:
 
 
 def measure_encryption(table: Table, cc: str, repeat: int) -> None:
-    for words in (["--preset", "null-cipher"], ["--build", "build/null-cipher", "--target", "longhaul"]):
-        subprocess.run(["cmake", *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     with_cc = "" if cc == "bbr" else f", {cc}"
 
     def in_turn(measure: Callable[[pathlib.Path], list[float]]) -> Measured:
+        for words in (["--preset", "null-cipher"], ["--build", "build/null-cipher", "--target", "longhaul"]):
+            subprocess.run(["cmake", *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         times: dict[pathlib.Path, list[float]] = {LONGHAUL: [], NULL_CIPHER: []}
         for _ in range(3):
             for program, seconds in times.items():
@@ -363,7 +363,7 @@ def measure_allreduces(table: Table, cc: str, repeat: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench links", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two repetitions instead of five")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="rows whose name matches this (a regular expression)")
     parser.add_argument("--cubic", action="store_true", help="with cubic instead of bbr")
     parser.add_argument("--save", action="store_true", help="keep the rows, and write docs/BENCHMARKS.md")
     options = parser.parse_args()

@@ -13,6 +13,8 @@ from longhaul import lab as emulated
 from nodes import PATIENCE, wait_for
 from pace import exit_code, pace
 
+pytestmark = pytest.mark.alone
+
 IP_UDP_HEADERS = 28
 
 # What runs inside of a machine. Every one prints one line of JSON.

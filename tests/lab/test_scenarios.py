@@ -45,6 +45,7 @@ CLOSE = 0.1
 ATTEMPTS = 4
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes"])
 def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
     predicted = play("sim", name, tmp_path)
@@ -105,6 +106,7 @@ def test_a_payload_crosses_the_lines_between_two_sites_of_four_once(tmp_path):
     assert len(across) / (14 - 6) < 9, len(across)
 
 
+@pytest.mark.alone
 def test_a_line_that_collapses_in_the_middle_of_an_exchange(tmp_path):
     outcome = play_in_lab("collapse", tmp_path)
     assert len({peer["root"] for peer in outcome["peers"].values()}) == 1

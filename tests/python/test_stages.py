@@ -85,7 +85,7 @@ def test_a_pytest_that_dies_at_its_end_is_a_failure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "REPORTS", tmp_path)
     monkeypatch.setattr(stages, "run", run)
-    assert stages.python().failures == ["pytest failed without a failing case"]
+    assert stages.python().failures == [f"pytest {n} failed without a failing case" for n in ("beside", "alone")]
 
 
 # --- a second look ------------------------------------------------------------------------------------------------
