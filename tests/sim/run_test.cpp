@@ -396,7 +396,7 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     INFO(fallen.reason);
     CHECK(fallen.owned == 0);
     const double once = payload * 8 / 5e6;
-    CHECK(fallen.predicted > 0.9 * once);
+    CHECK(fallen.predicted > 0.97 * once);  // measured over two seconds, in which bytes come in clumps
     CHECK(fallen.predicted < 4 * once);
     REQUIRE(half_a_payload_later());
     r.w.network().set_trace_factor(3, 1);
@@ -407,6 +407,10 @@ TEST_CASE("a line that becomes slow in the middle of an exchange, and fast again
     CHECK(again.mode == "shard");
     CHECK(again.owned > 0);
     CHECK(again.predicted < 2 * before.predicted);
+    // What was left of that exchange did not fill the line; the next one does.
+    REQUIRE(slow_knows_the_plan_after(10));
+    INFO(last_way(slow).reason);
+    CHECK(last_way(slow).owned > 0.1);
     const auto problem = r.finish(12, "");
     INFO(problem);
     CHECK(problem.empty());
