@@ -47,15 +47,15 @@ void delay_guard::idle() {
 
 double delay_guard::capacity() const { return *std::ranges::max_element(rates_); }
 
-void delay_guard::round_trip(core::time_point now, core::duration last, core::duration least) {
+void delay_guard::round_trip(core::time_point now, core::duration last, core::duration queueing) {
     // The smaller of two: a single late answer is jitter, a queue delays all.
-    const auto excess = std::min(last - least, std::exchange(excess_before_, last - least));
+    const auto excess = std::min(queueing, std::exchange(excess_before_, queueing));
     const bool before = std::exchange(queueing_, excess > most_queueing);
     if (queueing_ && !before) crowded_since_ = now;
     // The effect of the last change shows after a round trip, and what the path delivers after the queue formed.
     if (!flowing_ || now - changed_ < last || capacity() <= 0) return;
     if (queueing_) {
-        if (limit_ <= 0 && now - crowded_since_ < least / 2) return;
+        if (limit_ <= 0 && now - crowded_since_ < (last - queueing) / 2) return;
         const double drain =
             core::to_seconds(excess - wanted_queueing) / std::max(drain_seconds, core::to_seconds(last));
         // What is delivered under a limit is the limit, and says nothing of the path unless it is less: the queue may

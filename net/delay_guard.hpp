@@ -1,7 +1,8 @@
 #pragma once
-/// Keeps bulk from delaying control (DESIGN §4). Bulk and control share the queue of the bottleneck; when control's
-/// round trip exceeds its minimum by 40 ms, bulk is paced below what the path delivers until the queue has gone, and
-/// then let go again. Pure: measurements in, a rate out.
+/// Keeps bulk from delaying control (DESIGN §4). Bulk and control share the queue of the bottleneck; when control waits
+/// in it for 40 ms, bulk is paced below what the path delivers until the queue has gone, and then let go again. It is
+/// the queue of this direction that counts: the other direction's is the other end's to drain. Pure: measurements in, a
+/// rate out.
 
 #include <array>
 #include <cstdint>
@@ -12,13 +13,13 @@ namespace longhaul::net {
 
 class delay_guard {
 public:
-    /// Of control, beyond its least round trip.
+    /// Of control.
     static constexpr core::duration most_queueing = std::chrono::milliseconds(40);
 
     /// Bytes that bulk had delivered in all at `now`. Called more often than once a round trip while bulk flows.
     void delivered(core::time_point now, std::uint64_t total);
-    /// A control round trip was measured.
-    void round_trip(core::time_point now, core::duration last, core::duration least);
+    /// A control round trip was measured, of which the queue on the way there took `queueing`.
+    void round_trip(core::time_point now, core::duration last, core::duration queueing);
     /// No bulk flows any more; what was learnt of the path ages from here.
     void idle();
 

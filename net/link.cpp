@@ -46,6 +46,11 @@ private:
     core::time_point looked_at_, at_;
 };
 
+std::uint64_t microseconds(core::time_point t) {
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(t.time_since_epoch()).count());
+}
+
 }  // namespace
 
 link_impl::link_impl(environment& env, link_setup setup)
@@ -242,7 +247,7 @@ std::size_t link_impl::fill(core::mutable_bytes out) {
         used += *n;
     };
     if (echo_) {
-        const auto echo = wire::serialize(wire::heartbeat_echo{*std::exchange(echo_, std::nullopt)});
+        const auto echo = wire::serialize(*std::exchange(echo_, std::nullopt));
         seal(channel_record::link, 0, echo);
     }
     while (!link_messages_.empty() && out.size() - used >= link_messages_.front().size() + record_overhead) {
@@ -377,7 +382,7 @@ result<void> link_impl::take_link_message(core::const_bytes bytes) {
 
 result<void> link_impl::on(const wire::heartbeat& m) {
     // Only the latest is echoed: whoever sends faster than it reads learns nothing from the others.
-    echo_ = m.sequence;
+    echo_ = wire::heartbeat_echo{m.sequence, microseconds(env_.clock.now())};
     to_write_.notify();
     return ok();
 }
@@ -386,12 +391,15 @@ result<void> link_impl::on(const wire::heartbeat_echo& m) {
     if (m.sequence > beat_) return core::fail(errc::protocol, "heartbeat {} was echoed before it was sent", m.sequence);
     while (!beats_.empty() && beats_.front().first < m.sequence) beats_.pop_front();
     if (beats_.empty() || beats_.front().first != m.sequence) return ok();
-    rtt_last_ = env_.clock.now() - beats_.front().second;
+    const auto now = env_.clock.now(), sent = beats_.front().second;
     beats_.pop_front();
-    rtt_least_.add(env_.clock.now(), rtt_last_);
+    rtt_last_ = now - sent;
+    rtt_least_.add(now, rtt_last_);
+    auto queueing = rtt_last_ - rtt_least_.least();
+    if (m.heard_us != 0) queueing = outward_.add(now, m.heard_us - microseconds(sent), queueing);
     rtts_.add(core::to_seconds(rtt_last_));
     if (round_trip_handler_) round_trip_handler_(rtt_last_);
-    stripes_.round_trip(rtt_last_, rtt_least_.least());
+    stripes_.round_trip(rtt_last_, rtt_least_.least(), queueing);
     return ok();
 }
 

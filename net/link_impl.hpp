@@ -125,7 +125,7 @@ private:
     std::deque<core::byte_vector> messages_;
     std::size_t queued_bytes_ = 0;
     std::size_t front_sent_ = 0;  ///< of the first application message
-    std::optional<std::uint64_t> echo_;
+    std::optional<wire::heartbeat_echo> echo_;
     core::wakeup sent_;
 
     // Control, inwards.
@@ -139,6 +139,7 @@ private:
     std::deque<std::pair<std::uint64_t, core::time_point>> beats_;  ///< not echoed yet
     core::duration rtt_last_{};
     least_round_trip rtt_least_;
+    outward_queueing outward_;
     quantiles rtts_;
     round_trip_handler round_trip_handler_;
 

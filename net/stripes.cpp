@@ -225,10 +225,10 @@ void stripes::put_off() {
 
 // ---- measuring
 
-void stripes::round_trip(core::duration last, core::duration least) {
+void stripes::round_trip(core::duration last, core::duration least, core::duration queueing) {
     const auto now = env_.clock.now();
     rtt_least_ = least;
-    guard_.round_trip(now, last, least);
+    guard_.round_trip(now, last, queueing);
     pace();
     if (!sending()) look();
 }

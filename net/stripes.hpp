@@ -73,8 +73,8 @@ public:
     void asked(unsigned count);
     /// There may be a segment to send, or a transfer began or ended.
     void changed();
-    /// A control round trip was measured.
-    void round_trip(core::duration last, core::duration least);
+    /// A control round trip was measured, and for how much of it the queue on the way there accounts.
+    void round_trip(core::duration last, core::duration least, core::duration queueing);
 
     /// Bulk is under way from here, padding included.
     bool sending() const { return outgoing_.active() > 0 || warming(); }

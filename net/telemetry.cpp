@@ -2,9 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 #include <vector>
 
 namespace longhaul::net {
+
+namespace {
+
+/// A round trip so near to the least one met no queue, on either way.
+constexpr auto no_queue = std::chrono::milliseconds(2);
+/// Seconds a second by which two clocks may run apart: quartz keeps within half of it.
+constexpr double most_drift = 1e-4;
+
+}  // namespace
 
 void quantiles::add(double sample) {
     samples_.push_back(sample);
@@ -31,6 +42,15 @@ void least_round_trip::add(core::time_point now, core::duration rtt) {
 core::duration least_round_trip::least() const {
     const auto found = std::ranges::min_element(by_minute_, {}, [](const auto& m) { return m.second; });
     return found == by_minute_.end() ? core::duration{} : found->second;
+}
+
+core::duration outward_queueing::add(core::time_point now, std::uint64_t apart, core::duration round_trip) {
+    const double since = core::to_seconds(now - std::exchange(at_, now));
+    // The clocks drift apart: a base of long ago creeps after them.
+    if (base_) *base_ += static_cast<std::uint64_t>(since * most_drift * 1e6);
+    if (!base_ || round_trip < no_queue || static_cast<std::int64_t>(apart - *base_) < 0) base_ = apart;
+    const auto above = std::min<std::uint64_t>(apart - *base_, std::numeric_limits<std::int32_t>::max());
+    return std::min<core::duration>(std::chrono::microseconds(above), round_trip);
 }
 
 void goodput_meter::busy(core::time_point now) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <utility>
 
 #include "core/clock.hpp"
@@ -34,6 +35,20 @@ public:
 
 private:
     std::deque<std::pair<core::time_point, core::duration>> by_minute_;  ///< its beginning, its least
+};
+
+/// The queue on the way to the other end, told apart from that on the way back: the other end says when it read what
+/// was sent, by its own clock, and how far that is from this clock is in the least of these delays (the one-way delays
+/// of LEDBAT, RFC 6817 §3.4.2 and appendix A). What the other end says can only lessen what the round trip shows.
+class outward_queueing {
+public:
+    /// `apart` is the other clock's reading less this one's when the message was sent, in microseconds, modulo 2⁶⁴.
+    /// `round_trip` is by how much the round trip exceeds its least. Returns the outward part of that.
+    core::duration add(core::time_point now, std::uint64_t apart, core::duration round_trip);
+
+private:
+    std::optional<std::uint64_t> base_;  ///< without a queue
+    core::time_point at_{};
 };
 
 /// Payload bytes per second of one direction, counted only while some transfer was under way: idle time is not

@@ -94,7 +94,8 @@ result<control> checked(const StreamsWanted& m) {
 result<control> checked(const Control& m) {
     switch (m.body_case()) {
         case Control::kHeartbeat: return control(heartbeat{m.heartbeat().sequence()});
-        case Control::kHeartbeatEcho: return control(heartbeat_echo{m.heartbeat_echo().sequence()});
+        case Control::kHeartbeatEcho:
+            return control(heartbeat_echo{m.heartbeat_echo().sequence(), m.heartbeat_echo().heard_us()});
         case Control::kTransferOffer: return checked(m.transfer_offer());
         case Control::kTransferAccept: return checked(m.transfer_accept());
         case Control::kTransferRefuse: return checked(m.transfer_refuse());
@@ -111,7 +112,11 @@ result<control> checked(const Control& m) {
 struct filler {
     Control& out;
     void operator()(const heartbeat& m) const { out.mutable_heartbeat()->set_sequence(m.sequence); }
-    void operator()(const heartbeat_echo& m) const { out.mutable_heartbeat_echo()->set_sequence(m.sequence); }
+    void operator()(const heartbeat_echo& m) const {
+        auto& e = *out.mutable_heartbeat_echo();
+        e.set_sequence(m.sequence);
+        e.set_heard_us(m.heard_us);
+    }
     void operator()(const transfer_offer& m) const {
         auto& t = *out.mutable_transfer_offer();
         t.set_id(m.id);

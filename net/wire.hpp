@@ -19,6 +19,7 @@ struct heartbeat {
 };
 struct heartbeat_echo {
     std::uint64_t sequence = 0;
+    std::uint64_t heard_us = 0;  ///< when the heartbeat was read, by the clock of whoever echoes; 0: not told
 };
 struct transfer_offer {
     std::uint64_t id = 0;

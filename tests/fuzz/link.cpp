@@ -98,7 +98,7 @@ net::wire::control made_message(fuzz_input& in) {
     const std::uint64_t id = in.byte() % 4, number = in.byte();
     switch (kind % 10) {
         case 0: return net::wire::heartbeat{number};
-        case 1: return net::wire::heartbeat_echo{number};
+        case 1: return net::wire::heartbeat_echo{number, id << 62U};
         case 2:
             return net::wire::transfer_offer{id, std::string(1, static_cast<char>('a' + number % 4)), number * 5000};
         case 3: return net::wire::transfer_accept{id, number * 5000};

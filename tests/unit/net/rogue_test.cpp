@@ -96,7 +96,7 @@ std::vector<crime> crimes() {
     all.push_back(on_control("progress before accepted", wire::transfer_progress{1, {{0, 1}}}));
     all.push_back(on_control("refuse the unknown", wire::transfer_refuse{9, ""}));
     all.push_back(on_control("connections asked for by their dialler", wire::streams_wanted{2}));
-    all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000}));
+    all.push_back(on_control("echo of the future", wire::heartbeat_echo{1000, 0}));
     all.push_back({"control record on bulk", true, message_type, 0, {}});
     // An eighth of the 300,000 bytes that were accepted may be padding.
     all.push_back({"more padding than may be", true, idle_type, 0, byte_vector(300'000 / 8 + 1)});

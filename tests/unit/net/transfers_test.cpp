@@ -474,6 +474,42 @@ TEST_CASE("quantiles are of the latest samples") {
     CHECK(q.at(1) == 100);
 }
 
+TEST_CASE("the queue on the way out is told apart from the one on the way back, whatever the other clock shows") {
+    for (const std::uint64_t offset : {std::uint64_t{0}, std::uint64_t{1} << 63U, ~std::uint64_t{0} - 20'000}) {
+        for (const double drift : {-40e-6, 0.0, 40e-6}) {
+            outward_queueing q;
+            auto now = noon;
+            const auto measure = [&](core::duration out, core::duration back) {
+                now += 50ms;
+                const double ran = core::to_seconds(now - noon) * drift;
+                const auto arrived = std::chrono::duration_cast<std::chrono::microseconds>(
+                    50ms + out + core::from_seconds(ran));  // 50 ms of way
+                return q.add(now, offset + static_cast<std::uint64_t>(arrived.count()), out + back);
+            };
+            const auto near = [](core::duration got, core::duration expected) {
+                CHECK(got <= expected + 3ms);
+                CHECK(got >= expected - 4ms);
+            };
+            for (int i = 0; i < 20; ++i) CHECK(measure(0ms, 0ms) == 0ms);
+            for (int i = 0; i < 400; ++i) near(measure(80ms, 0ms), 80ms);
+            for (int i = 0; i < 400; ++i) near(measure(0ms, 80ms), 0ms);
+            for (int i = 0; i < 400; ++i) near(measure(60ms, 30ms), 60ms);
+        }
+    }
+}
+
+TEST_CASE("no queue on the way out is longer than what the round trip shows") {
+    outward_queueing q;
+    core::seeded_entropy random(9);
+    auto now = noon;
+    for (int i = 0; i < 20'000; ++i) {
+        const auto round_trip = std::chrono::milliseconds(random.below(200));
+        const auto out = q.add(now += 50ms, random.below(~std::uint64_t{0}), round_trip);
+        REQUIRE(out >= 0ms);
+        REQUIRE(out <= round_trip);
+    }
+}
+
 TEST_CASE("the least round trip is of ten minutes") {
     least_round_trip r;
     CHECK(r.least() == 0s);

@@ -34,7 +34,8 @@ core::byte_vector bytes(std::initializer_list<int> values) {
 TEST_CASE("link messages survive their encoding") {
     CHECK(round_trip(wire::heartbeat{42}).sequence == 42);
     CHECK(round_trip(wire::heartbeat{0}).sequence == 0);
-    CHECK(round_trip(wire::heartbeat_echo{~0ULL}).sequence == ~0ULL);
+    CHECK(round_trip(wire::heartbeat_echo{~0ULL, 7}).sequence == ~0ULL);
+    CHECK(round_trip(wire::heartbeat_echo{7, ~0ULL}).heard_us == ~0ULL);
     std::string tag(max_transfer_tag, '\xff');
     const auto offer = round_trip(wire::transfer_offer{3, tag, max_transfer_bytes});
     CHECK((offer.id == 3 && offer.tag == tag && offer.bytes == max_transfer_bytes));
