@@ -23,9 +23,32 @@ std::optional<peer_number> who_is_away(const node& n) {
     return std::nullopt;
 }
 
+/// Newcomers are numbered in the order of the log: of several whose records were written at the same time all but one
+/// would have the number of another. So they go one after another.
+class numbering_turn {
+public:
+    explicit numbering_turn(node& n) : node_(n) { n.numbering = true; }
+    numbering_turn(const numbering_turn&) = delete;
+    numbering_turn& operator=(const numbering_turn&) = delete;
+    ~numbering_turn() {
+        node_.numbering = false;
+        node_.changed.notify();
+    }
+
+private:
+    node& node_;
+};
+
 /// Logs that the peer of `r` is admitted, under a number of its own, or says why it is not.
 core::task<core::result<void>> log_admission(node& n, admit_record& r, join_reply& reply) {
-    // While one record is written, another peer may take the number that this one would have got: look again.
+    // Writing a record ends by itself, also without a quorum: so does the wait for those in front.
+    while (n.numbering && n.led().find(r.key) == nullptr) {
+        auto free = co_await core::wait_until(n.changed, [&n] { return !n.numbering; });
+        LONGHAUL_CO_TRY(free);
+    }
+    std::optional<numbering_turn> turn;
+    if (n.led().find(r.key) == nullptr) turn.emplace(n);
+    // Whoever led before may have written a record, too: look again.
     for (int tries = 0; tries < max_admission_tries; ++tries) {
         const auto* known = n.led().find(r.key);
         if (known != nullptr && known->revoked) {

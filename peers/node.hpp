@@ -110,6 +110,7 @@ struct node {
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
     std::set<net::peer_key> dead;                     ///< not linked, and one redial failed
+    bool numbering = false;                           ///< a newcomer's record is being written
     std::map<net::peer_key, std::string> departed;    ///< said goodbye, and why; until that is logged or they are back
     std::map<net::peer_key, kept_state> kept_states;  ///< for joiners that download them
     peers::donor_pace donor_pace;                     ///< of what they get beside payloads

@@ -4,9 +4,8 @@ usage: scripts/bench scale [--peers N,N,…] [--rounds N] [--save]
 
 `longhaul sim` plays a run of N peers, all linked with all, behind lines of 100 Mbit/s, 40 ms of round trip between any
 two, on a quadratic of 1,000 numbers: payloads of a few kilobytes, so that nearly all that is sent is coordination. A
-round has two inner steps of 250 ms. Whoever is told to try again, because too many join at once, is started again. Told
-of the median round, for the median peer and the one that sends most (whoever coordinates): messages on control, bytes
-given to sockets, and by how much the round is longer than its steps.
+round has two inner steps of 250 ms. Told of the median round, for the median peer and the one that sends most
+(whoever coordinates): messages on control, bytes given to sockets, and by how much the round is longer than its steps.
 Times are virtual; the seconds of the last column are this machine's for the whole simulation.
 """
 
@@ -42,7 +41,6 @@ count = {peers}
 up = "100 Mbit/s"
 down = "100 Mbit/s"
 step_time = "250 ms"
-restart_after = "1 s"
 [expect]
 within = "30 min"
 """

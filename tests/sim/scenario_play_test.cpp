@@ -42,6 +42,14 @@ TEST_CASE("kills, a partition, a late joiner and one that leaves, as a scenario 
     CHECK(o.trace_hash != sim::play(s, 4).trace_hash);
 }
 
+TEST_CASE("many join at the same time, and all are admitted", "[sim]") {
+    const auto o = sim::play(load("crowd"), 1);
+    INFO(sim::describe(o));
+    CHECK(o.ok);
+    CHECK(o.peers.size() == 24);
+    for (const auto& p : o.peers) CHECK(p.applied == 2);
+}
+
 TEST_CASE("who comes back fetches what it lacks over a fast line, though the coordinator's is thin", "[sim]") {
     // Over 1 Mbit/s a round's sum takes a second, and so does a round: whoever asked there would never catch up.
     for (const std::uint64_t seed : {1, 2}) {

@@ -4,6 +4,7 @@
 
 #include "core/entropy.hpp"
 #include "net/delay_guard.hpp"
+#include "net/telemetry.hpp"
 #include "tests/test.hpp"
 
 using namespace longhaul;
@@ -120,6 +121,25 @@ TEST_CASE("bulk that makes no queue is not held") {
     b.run(10);
     CHECK(b.guard.limit() == 0);
     CHECK_FALSE(b.guard.queueing());
+}
+
+TEST_CASE(
+    "bulk that makes no queue is not held because of the queue on the way back, and its own is drained beside that") {
+    constexpr auto other_clock = 7'000'000'000ULL;  // microseconds
+    for (const auto own : {0ms, 80ms}) {
+        delay_guard g;
+        outward_queueing outward;
+        core::time_point now{1s};
+        for (int i = 0; i < 200; ++i) {
+            now += 50ms;
+            g.delivered(now, static_cast<std::uint64_t>(i) * 50'000);  // 1 MB/s
+            const auto out = i < 20 ? 0ms : own, back = i < 20 ? 0ms : 90ms;
+            const auto apart = other_clock + static_cast<std::uint64_t>(std::chrono::microseconds(25ms + out).count());
+            g.round_trip(now, 50ms + out + back, outward.add(now, apart, out + back));
+        }
+        CHECK((g.limit() > 0) == (own > 0ms));
+        CHECK(g.queueing() == (own > 0ms));
+    }
 }
 
 TEST_CASE("a delay that bulk does not make takes half of it at most, and a single late answer nothing") {
