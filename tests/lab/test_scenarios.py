@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import subprocess
+import time
 
 import pytest
 from nodes import ROOT, clean_environment, find_binary
@@ -34,9 +35,11 @@ def play(world: str, name: str, folder) -> dict:
 
 def skip_when_busy() -> None:
     """The daemons' share of a busy machine's time would be measured, not their network."""
-    load = os.getloadavg()[0]
-    if load > os.cpu_count():
-        pytest.skip(f"this machine is too busy to compare times: load {load:.0f}")
+    patience = time.monotonic() + 90  # the average of a minute still has what ran before
+    while (load := os.getloadavg()[0]) > os.cpu_count():
+        if time.monotonic() > patience:
+            pytest.skip(f"this machine is too busy to compare times: load {load:.1f}")
+        time.sleep(3)
 
 
 # Lab by simulation, within so much: sim/README.md has what was measured. Of BBR's probing much is chance, so the best
