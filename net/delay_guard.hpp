@@ -13,7 +13,7 @@ namespace longhaul::net {
 
 class delay_guard {
 public:
-    /// Of control.
+    /// Of control, on the way out.
     static constexpr core::duration most_queueing = std::chrono::milliseconds(40);
 
     /// Bytes that bulk had delivered in all at `now`. Called more often than once a round trip while bulk flows.

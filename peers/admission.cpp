@@ -12,6 +12,9 @@ using core::errc;
 namespace {
 
 constexpr int max_admission_tries = 16;
+/// For how long a newcomer waits for those in front of it; each takes a round trip to the voters.
+constexpr auto longest_queue = std::chrono::seconds(60);
+constexpr auto too_many = "too many peers join at the same time: try again";
 
 /// A present member that died without a goodbye and has not come back.
 std::optional<peer_number> who_is_away(const node& n) {
@@ -41,13 +44,18 @@ private:
 
 /// Logs that the peer of `r` is admitted, under a number of its own, or says why it is not.
 core::task<core::result<void>> log_admission(node& n, admit_record& r, join_reply& reply) {
-    // Writing a record ends by itself, also without a quorum: so does the wait for those in front.
-    while (n.numbering && n.led().find(r.key) == nullptr) {
-        auto free = co_await core::wait_until(n.changed, [&n] { return !n.numbering; });
+    const auto newcomer = [&n, &r] { return n.led().find(r.key) == nullptr; };
+    const auto patience = n.env.clock.now() + longest_queue;
+    while (n.numbering && newcomer()) {
+        auto free = co_await core::wait_until(n.changed, [&n] { return !n.numbering; }, n.env.clock, patience);
+        if (!free && free.error().code == errc::timeout) {
+            reply.reason = too_many;
+            co_return core::ok();
+        }
         LONGHAUL_CO_TRY(free);
     }
     std::optional<numbering_turn> turn;
-    if (n.led().find(r.key) == nullptr) turn.emplace(n);
+    if (newcomer()) turn.emplace(n);
     // Whoever led before may have written a record, too: look again.
     for (int tries = 0; tries < max_admission_tries; ++tries) {
         const auto* known = n.led().find(r.key);
@@ -77,7 +85,7 @@ core::task<core::result<void>> log_admission(node& n, admit_record& r, join_repl
         auto proposed = co_await n.log->propose(r);
         LONGHAUL_CO_TRY(proposed);
     }
-    reply.reason = "too many peers join at the same time: try again";
+    reply.reason = too_many;
     co_return core::ok();
 }
 

@@ -123,9 +123,9 @@ def test_a_line_that_collapses_in_the_middle_of_an_exchange(tmp_path):
     assert max(gaps) > 5, "an exchange met the slow line"
     assert statistics.median(gaps[-4:]) < 2 * statistics.median(gaps[2:6]), "it is as fast as it was"
     plans = [e["predicted_seconds"] for e in slow if e["event"] == "plan"][2:]
-    assert max(plans) > 2 * plans[0], "the plan followed down"
+    assert max(plans) > 3 * plans[0], "the plan followed down"
     assert plans[-1] < 2 * plans[0], "and up again"
     # A link's event tells the connections that it has; the three links of this peer tell at the same time.
     streams = [e["streams"] for e in slow if e["event"] == "link" and "streams" in e]
     open_at = [sum(streams[i : i + 3]) for i in range(0, len(streams) - 2, 3)]
-    assert min(open_at) <= open_at[0] * 3 / 4, f"connections that did not pay were given up: {open_at}"
+    assert min(open_at) <= open_at[0] / 2, f"connections that did not pay were given up: {open_at}"
