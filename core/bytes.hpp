@@ -74,7 +74,7 @@ private:
     byte_vector out_;
 };
 
-/// A 32-byte value: a BLAKE2b-256 hash, a public key, a run id. Ordered by its bytes.
+/// A 32-byte value: a BLAKE3 hash, a public key, a run id. Ordered by its bytes.
 struct digest {
     std::array<std::byte, 32> bytes{};
     auto operator<=>(const digest&) const = default;

@@ -1,44 +1,53 @@
 #include "core/hash.hpp"
 
-#include "core/sodium.hpp"
+#include <blake3.h>
 
 namespace longhaul::core {
 
 namespace {
 
-const unsigned char* raw(const_bytes b) { return reinterpret_cast<const unsigned char*>(b.data()); }
-unsigned char* raw(digest& d) { return reinterpret_cast<unsigned char*>(d.bytes.data()); }
+// The library looks at the processor on its first hash, into a plain static: no two threads may be first.
+void begin(blake3_hasher& blake) {
+    static const bool looked = [] {
+        digest ignored;
+        blake3_hasher first;
+        blake3_hasher_init(&first);
+        blake3_hasher_finalize(&first, reinterpret_cast<std::uint8_t*>(ignored.bytes.data()), ignored.bytes.size());
+        return true;
+    }();
+    static_cast<void>(looked);
+    blake3_hasher_init(&blake);
+}
+
+digest end(const blake3_hasher& blake) {
+    digest out;
+    blake3_hasher_finalize(&blake, reinterpret_cast<std::uint8_t*>(out.bytes.data()), out.bytes.size());
+    return out;
+}
 
 }  // namespace
 
 struct hasher::state {
-    crypto_generichash_state blake;
+    blake3_hasher blake;
 };
 
 digest hash(const_bytes input) {
-    ensure_sodium();
-    digest out;
-    crypto_generichash(raw(out), out.bytes.size(), raw(input), input.size(), nullptr, 0);
-    return out;
+    blake3_hasher blake;
+    begin(blake);
+    blake3_hasher_update(&blake, input.data(), input.size());
+    return end(blake);
 }
 
-hasher::hasher() : state_(std::make_unique<state>()) {
-    ensure_sodium();
-    crypto_generichash_init(&state_->blake, nullptr, 0, sizeof(digest::bytes));
-}
+hasher::hasher() : state_(std::make_unique<state>()) { begin(state_->blake); }
 hasher::~hasher() = default;
 hasher::hasher(hasher&&) noexcept = default;
 hasher& hasher::operator=(hasher&&) noexcept = default;
 
 hasher& hasher::update(const_bytes piece) {
-    crypto_generichash_update(&state_->blake, raw(piece), piece.size());
+    blake3_hasher_update(&state_->blake, piece.data(), piece.size());
     return *this;
 }
 
-digest hasher::finish() {
-    digest out;
-    crypto_generichash_final(&state_->blake, raw(out), out.bytes.size());
-    return out;
-}
+digest hasher::finish() { return end(state_->blake); }
 
 }  // namespace longhaul::core

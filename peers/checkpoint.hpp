@@ -6,8 +6,8 @@
 ///   residual.safetensors  this node's residual or carry; absent when there is none
 ///   said.safetensors      what others hold of this node's payloads ("ef21", "econtrol"); absent when there is none
 ///   inner.bin             this node's inner optimizer, opaque; absent when there is none
-///   state.json            format, run, generation, round, step, tokens, extra; size and BLAKE2b-256 of each other
-///                         file; "check": BLAKE2b-256 of all of that
+///   state.json            format, run, generation, round, step, tokens, extra; size and BLAKE3 of each other
+///                         file; "check": BLAKE3 of all of that
 ///
 /// The first two depend on the replicated state alone: equal on all nodes, byte for byte. A checkpoint is written under
 /// another name, synced, read back and verified before it gets its own.

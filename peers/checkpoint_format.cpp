@@ -104,7 +104,7 @@ core::result<std::vector<checkpoint_file>> lay_out(const checkpoint& c) {
                          {"files", nlohmann::json::object()}};
     for (auto& file : out) {
         file.hash = core::hasher().update(file.head).update(file.body).finish();
-        state["files"][file.name] = {{"bytes", file.bytes()}, {"blake2b", file.hash.hex()}};
+        state["files"][file.name] = {{"bytes", file.bytes()}, {"blake3", file.hash.hex()}};
     }
     const auto text = sealed(std::move(state));
     checkpoint_file last;
@@ -147,7 +147,7 @@ core::result<checkpoint_state> parse_checkpoint_state(core::const_bytes text) {
         if (!entry.is_object()) return fail(errc::malformed, "\"{}\" is not an object", name);
         checkpoint_state::file f;
         LONGHAUL_TRY_ASSIGN(f.bytes, core::json_u64(entry, "bytes"));
-        LONGHAUL_TRY_ASSIGN(f.hash, json_digest(entry, "blake2b"));
+        LONGHAUL_TRY_ASSIGN(f.hash, json_digest(entry, "blake3"));
         out.files.emplace(name, f);
     }
     if (!out.files.contains(checkpoint_model_file))

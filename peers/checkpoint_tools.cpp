@@ -104,7 +104,7 @@ std::string checkpoint_summary::text() const {
     out += fmt::format("run        {}\n", run.hex());
     out += fmt::format("round      {} (generation {}, step {}, {} tokens)\n", round, generation_name(generation), step,
                        tokens);
-    out += fmt::format("model      {} parameters in {} tensors, BLAKE2b-256 {}\n", parameters, tensors.size(),
+    out += fmt::format("model      {} parameters in {} tensors, BLAKE3 {}\n", parameters, tensors.size(),
                        model_hash.hex());
     out +=
         fmt::format("files      {}: model{}{}{}\n", core::format_bytes(bytes), has_momentum ? ", outer momentum" : "",

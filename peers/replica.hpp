@@ -23,8 +23,8 @@ struct state_index {
     std::uint64_t round = 0;
     std::uint64_t position = 0;        ///< inner steps committed
     std::uint64_t tokens = 0;          ///< tokens committed
-    std::vector<core::digest> leaves;  ///< of the chunks: BLAKE2b of 0 and their bytes
-    /// BLAKE2b of 1, round, position, tokens and the leaves: a state keeps its root when a generation is founded on it.
+    std::vector<core::digest> leaves;  ///< of the chunks: BLAKE3 of 0 and their bytes
+    /// BLAKE3 of 1, round, position, tokens and the leaves: a state keeps its root when a generation is founded on it.
     core::digest root;
 };
 

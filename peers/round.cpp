@@ -159,10 +159,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     const std::uint64_t open_round = l.open() ? l.open()->round : 0;
     const std::uint32_t open_attempt = l.open() ? l.open()->attempt : 0;
     if (fresh_generation || open_round != round_) {
-        if (round_ == 0 && open_round != 0) {
+        if (round_ == 0 && open_round != 0 && to_wait_ >= worth_waiting()) {
             const auto waited = std::min(to_wait_, now - round_started_);
             // In vain, perhaps: then more of it at once.
-            if (waited >= least_wait && waited == to_wait_) worth_waiting_ = std::min(2 * waited, longest_wait);
+            if (waited >= least_wait && waited == to_wait_) last_in_vain_ = waited;
             to_wait_ -= waited;
         }
         round_ = open_round;
@@ -234,6 +234,10 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     return out.empty() ? members : out;
 }
 
+core::duration round_coordinator::worth_waiting() const {
+    return std::clamp(2 * last_in_vain_, least_wait, longest_wait);
+}
+
 bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer_number>& members) const {
     return std::ranges::any_of(peers_, [&](const auto& entry) {
         const auto& [who, s] = entry;
@@ -256,7 +260,7 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
     r.contributors = able(r.members, l);
     round_decision d;
     const auto until = round_started_ + to_wait_;
-    if (to_wait_ >= std::max(least_wait, worth_waiting_) && now < until && somebody_returns(l, r.members)) {
+    if (to_wait_ >= worth_waiting() && now < until && somebody_returns(l, r.members)) {
         d.wake_at = until;
         return d;
     }

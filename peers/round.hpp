@@ -102,6 +102,8 @@ private:
     std::vector<peer_number> candidates(const ledger& l) const;
     /// Those of the next round's members that train for it.
     std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
+    /// With less time saved up than that, no round is held back: what passes before it opens is the log's time.
+    core::duration worth_waiting() const;
     /// Whether a peer is so few commits behind that it would be among the members in a moment: a run of short rounds
     /// would outrun it for ever.
     bool somebody_returns(const ledger& l, const std::vector<peer_number>& members) const;
@@ -161,7 +163,7 @@ private:
     double predicted_steps_ = 0, predicted_exchange_ = 0;   ///< in seconds; 0: unknown
     core::time_point round_started_{}, attempt_started_{};  ///< while no round is open: since when
     core::duration to_wait_{};                              ///< for those who return; a tenth of what the rounds took
-    core::duration worth_waiting_{};                        ///< less than that has been in vain
+    core::duration last_in_vain_{};                         ///< a wait of that length helped nobody
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;
     std::map<peer_number, member_view> views_;

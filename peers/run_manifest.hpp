@@ -27,7 +27,7 @@ struct run_manifest {
 struct signed_manifest {
     run_manifest manifest;
     core::byte_vector bytes;
-    core::digest run_id;  ///< BLAKE2b-256 of `bytes`
+    core::digest run_id;  ///< BLAKE3 of `bytes`
 };
 
 /// Signs `manifest` with the founder's identity.

@@ -204,3 +204,24 @@ TEST_CASE("a round is planned by how fast its members are, and its attempts keep
     t.step<commit_record>();
     CHECK(t.open().own_steps.empty());
 }
+
+TEST_CASE("what the log takes to open a round is not taken from what is saved up for those who return") {
+    table t(2);
+    t.coordinator.caught_up(1, 1, 0);
+    // Each round gives a tenth of its second; the log takes twice that before the next one opens.
+    const auto log_takes = 200ms;
+    int rounds = 0;
+    for (; rounds < 20; ++rounds) {
+        t.coordinator.caught_up(2, 1, 0);  // it cannot keep up
+        if (t.led.committed() > 1 && t.waits()) break;
+        t.now += log_takes;
+        t.step<round_record>();
+        t.now += 1s - log_takes;
+        t.ready(1);
+        if (t.led.committed() == 0) t.ready(2);
+        t.step<commit_record>();
+        t.coordinator.caught_up(1, 1, t.led.committed());
+    }
+    CHECK(rounds == 13);
+    CHECK(t.decide().wake_at > t.now + 900ms);
+}
