@@ -38,10 +38,16 @@ bool is_fellow(const node& n, const net::peer_key& key, const linked_peer& p) {
     return p.greeted && !p.observer && p.log_generation != 0 && !is_elsewhere(n, p) && is_member(n, key);
 }
 
-/// Whether this node has what a branch begins with.
-bool can_branch_off(const node& n) {
-    return may_vote(n, n.self()) && n.state && n.state->generation == n.led().generation();
+/// The log that this node's state is of, which a branch goes on from; null: it has none.
+const ledger* log_of_state(const node& n) {
+    if (!n.state) return nullptr;
+    if (n.log_known && n.state->generation == n.led().generation()) return &n.led();
+    // It came over from another log, and the state of this one has not arrived.
+    return n.came_from && n.state->generation == n.came_from->generation() ? &*n.came_from : nullptr;
 }
+
+/// Whether this node has what a branch begins with.
+bool can_branch_off(const node& n) { return may_vote(n, n.self()) && log_of_state(n) != nullptr; }
 
 bool may_branch_off(const node& n) {
     const auto& policy = n.config().peers.on_quorum_loss;
@@ -166,6 +172,7 @@ core::task<core::result<void>> go_over(node& n, std::string why) {
     core::event e("leaving_log");
     e.with("generation", old.generation()).with("round", old.committed()).with("reason", std::move(why));
     n.emit(std::move(e));
+    if (log_of_state(n) == &n.led()) n.came_from = old;
     leave_log(n);
     n.log->leave();
     n.send_all(greeting_of(n));
@@ -183,8 +190,8 @@ core::task<core::result<void>> go_over(node& n, std::string why) {
         auto slept = co_await n.env.clock.sleep_for(look);
         LONGHAUL_CO_TRY(slept);
     }
-    if (may_go_on && n.state && n.state->generation == old.generation() && !n.log->led()) {
-        co_return co_await branch_off(n, old, "nobody was found in the generation that the run went on as");
+    if (const auto* from = log_of_state(n); may_go_on && from != nullptr && !n.log->led()) {
+        co_return co_await branch_off(n, *from, "nobody was found in the generation that the run went on as");
     }
     n.fatal = last;
     n.changed.notify();
@@ -305,7 +312,7 @@ core::task<core::result<void>> keep_generation(node& n) {
             LONGHAUL_CO_TRY(over);
             led_at = looked_at = n.env.clock.now();
         } else if (may_branch_off(n) && !a_fellow_is_led(n) && alone >= patience * (1 + turn)) {
-            auto old = n.led();
+            auto old = *log_of_state(n);
             auto branched = co_await branch_off(n, std::move(old), for_so_long);
             LONGHAUL_CO_TRY(branched);
             led_at = looked_at = n.env.clock.now();

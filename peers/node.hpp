@@ -98,6 +98,7 @@ struct node {
     bool admitted = false;
     bool moving = false;                         ///< from one log to another: what it carries is its own
     std::optional<left_log> left;                ///< that this node coordinated to its end, until the run has it
+    std::optional<ledger> came_from;             ///< the log that `state` is of, where that is not this one yet
     std::optional<net::peer_key> admitted_by;    ///< its log has this node
     std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
     std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be

@@ -65,6 +65,18 @@ run drive(const model& m, double seconds) {
     return drive(count, m, seconds, now, delivered);
 }
 
+/// Nothing is sent for so long, and one look sees that.
+void rest(stream_count& count, const model& m, core::duration length, core::time_point& now, double delivered) {
+    stream_sample s;
+    s.now = now + 25ms;
+    s.delivered = static_cast<std::uint64_t>(delivered);
+    s.open = count.wanted();
+    s.rtt = core::from_seconds(m.rtt);
+    s.window = static_cast<std::uint64_t>(m.window);
+    count.step(s);
+    now += length;
+}
+
 constexpr double gigabit = 1e9 / 8, megabyte = 1e6;
 
 }  // namespace
@@ -134,7 +146,7 @@ TEST_CASE("a thin wire is given one connection within two short transfers, thoug
     drive(count, m, 0.3, now, delivered);
     CHECK(count.wanted() == 8);
     for (int i = 0; i < 3; ++i) {
-        now += 1s;
+        rest(count, m, 1s, now, delivered);
         drive(count, m, 0.3, now, delivered);
     }
     CHECK(count.wanted() == 1);
@@ -186,20 +198,23 @@ TEST_CASE("in slow start nothing is given up") {
 
 TEST_CASE("where few connections are enough, goodput that varies adds others rarely and not for long") {
     // 100 Mbit/s, 100 ms: exchanges that take between 1.3 and 1.8 s, by chance.
-    core::seeded_entropy chance(7, "goodput");
-    stream_count count;
-    core::time_point now{};
-    double delivered = 0, too_many = 0;
-    constexpr int exchanges = 2000;
-    for (int i = 0; i < exchanges; ++i) {
-        const double got = 12e6 * (0.75 + 0.25 * chance.unit());
-        auto m = limited(got, 0.1, 2.7e6, 27 * megabyte);
-        m.capacity = 1e12;
-        drive(count, m, 1.5, now, delivered);
-        now += 500ms;
-        if (i >= 2 && (count.wanted() == 0 || count.wanted() > 3)) ++too_many;
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+        core::seeded_entropy chance(seed, "goodput");
+        stream_count count;
+        core::time_point now{};
+        double delivered = 0, too_many = 0;
+        constexpr int exchanges = 2000;
+        for (int i = 0; i < exchanges; ++i) {
+            const double got = 12e6 * (0.75 + 0.25 * chance.unit());
+            auto m = limited(got, 0.1, 2.7e6, 27 * megabyte);
+            m.capacity = 1e12;
+            drive(count, m, 1.5, now, delivered);
+            rest(count, m, 500ms, now, delivered);
+            if (i >= 2 && (count.wanted() == 0 || count.wanted() > 3)) ++too_many;
+        }
+        INFO("seed " << seed);
+        CHECK(too_many / exchanges < 0.05);
     }
-    CHECK(too_many / exchanges < 0.15);
 }
 
 TEST_CASE("what pays is kept: no oscillation, and trying becomes rare") {

@@ -352,7 +352,7 @@ TEST_CASE("a replay from any snapshot and the entries after it equals the replay
             check_consistent(whole);
             log.push_back(std::move(r));
         }
-        REQUIRE((length < 20 || valid > 0));
+        REQUIRE((length < 40 || valid > 0));
         for (int i = 0; i < 4; ++i) {
             const auto from = random.below(length);
             auto l = reloaded(at[from]);

@@ -31,5 +31,5 @@ TEST_CASE("the golden trace") {
     w.run_until(10s);
     REQUIRE(done);
     CHECK(got == data);
-    CHECK(w.trace_hash().hex() == "7fa684ff16eb1fb5bdd8f652fab2b0b70e64d35419c9e903f84db55c3cf2b40d");
+    CHECK(w.trace_hash().hex() == "7409d72f74628fae5451074faef0fa15320ca9ebddef8b0a1d1178671fd68b2e");
 }
