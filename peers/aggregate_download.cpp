@@ -1,5 +1,6 @@
 #include "peers/aggregate_download.hpp"
 
+#include "compress/planes.hpp"
 #include "core/hash.hpp"
 #include "peers/node.hpp"
 
@@ -33,7 +34,8 @@ task<result<aggregate>> ask(node& n, donors_question holders, fetch_message what
         auto ran = co_await n.env.workers.run(job, 0s);
         LONGHAUL_CO_TRY(ran);
         if (parsed) co_return std::move(*parsed);
-        n.report(parsed.error(), "an aggregate from " + holder->link->remote().key.brief());
+        const auto& key = holder->link->remote().key;
+        cut_off(n, key, parsed.error(), "an aggregate from " + key.brief());
         last = parsed.error();
     }
     co_return fail(last);
@@ -52,10 +54,14 @@ task<result<shared_aggregate>> download_aggregate(node& n, donors_question holde
         what.kind = fetch_kind::aggregate_chunks;
         what.count = grid.count();
         const auto& tensors = n.tensors();
-        std::function<result<aggregate>(core::const_bytes)> whole = [&tensors, generation, &commit](auto values) {
+        const auto opened = [&tensors, generation, &commit, bytes](core::const_bytes packed) -> result<aggregate> {
+            core::byte_vector values(bytes);
+            LONGHAUL_TRY(compress::unpack(packed, values));
             return parse_values(tensors, generation, commit, values);
         };
-        auto told = co_await ask(n, std::move(holders), what, bytes, std::move(whole));
+        std::function<result<aggregate>(core::const_bytes)> whole = opened;
+        const auto most = bytes + compress::packed_overhead;
+        auto told = co_await ask(n, std::move(holders), what, most, std::move(whole));
         LONGHAUL_CO_TRY(told);
         co_return std::make_shared<const aggregate>(std::move(*told));
     }
@@ -79,6 +85,7 @@ task<result<shared_aggregate>> download_aggregate(node& n, donors_question holde
         return std::as_writable_bytes(std::span(a->values).subspan(grid.first(i), grid.size(i)));
     };
     c.fits = [a](std::uint32_t i, core::const_bytes chunk) { return core::hash(chunk) == a->leaves[i]; };
+    c.promised = [](const net::peer_key&) { return true; };  // the log names its leaves
     c.donors = std::move(holders);
     auto brought = co_await download(n, std::move(c));
     LONGHAUL_CO_TRY(brought);

@@ -193,11 +193,12 @@ core::task<core::result<void>> take_state(node& n) {
     n.trainer_is_cold = true;
     n.steps_since_reset = 0;
     std::vector<std::string> names;
-    for (const auto& key : downloaded->donors) names.push_back(key.brief());
+    for (const auto& key : downloaded->brought.donors) names.push_back(key.brief());
     core::event e("catch_up");
     e.with("generation", n.state->generation).with("round", n.state->round);
     e.with("from", fmt::format("{}", fmt::join(names, ", "))).with("donors", std::uint64_t{names.size()});
     e.with("bytes", std::uint64_t{(n.state->anchor.size() + n.state->momentum.size()) * sizeof(float)});
+    e.with("wire_bytes", downloaded->brought.wire_bytes);
     e.with("seconds", core::to_seconds(n.env.clock.now() - begun)).with("root", n.state->root.hex());
     n.emit(std::move(e));
     if (!n.log_known || n.led().generation() != state->generation) co_return core::ok();

@@ -1,3 +1,4 @@
+#include "compress/planes.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -25,17 +26,36 @@ core::task<core::result<void>> give(shared_linked to, std::string tag, std::shar
     co_return sent;
 }
 
-core::task<core::result<void>> give_chunks(node& n, shared_linked to, shared_state state, fetch_message what) {
+/// What `make` packs, which is CPU work: one piece at a time for each peer, however many it asks for.
+core::task<core::result<void>> give_packed(node& n, shared_linked to, fetch_message what,
+                                           std::function<core::byte_vector()> make, net::transfer_priority priority) {
+    const auto its_turn = [to] { return !to->packing; };
+    auto waited = co_await core::wait_until(n.changed, its_turn);
+    LONGHAUL_CO_TRY(waited);
+    to->packing = true;
     auto bytes = std::make_shared<core::byte_vector>();
-    const auto copy = [&] {
-        for (auto i = what.first; i < what.first + what.count; ++i) {
-            const auto chunk = chunk_of(*state, i);
-            bytes->insert(bytes->end(), chunk.begin(), chunk.end());
-        }
-    };
-    auto ran = co_await n.env.workers.run(copy, 0s);
+    const auto job = [&] { *bytes = make(); };
+    auto ran = co_await n.env.workers.run(job, 0s);
+    to->packing = false;
+    n.changed.notify();
     LONGHAUL_CO_TRY(ran);
-    co_return co_await give(to, tag_of(what), bytes);
+    co_return co_await give(to, tag_of(what), bytes, priority);
+}
+
+core::byte_vector packed_chunks(const model_state& state, const fetch_message& what) {
+    core::byte_vector bytes;
+    for (auto i = what.first; i < what.first + what.count; ++i) {
+        const auto chunk = chunk_of(state, i);
+        bytes.insert(bytes.end(), chunk.begin(), chunk.end());
+    }
+    return compress::pack(bytes);
+}
+
+core::byte_vector packed_chunks(const aggregate& a, const fetch_message& what) {
+    const auto grid = chunk_grid::of(a.values.size());
+    const auto last = what.first + what.count - 1;
+    const auto end = grid.first(last) + grid.size(last);
+    return compress::pack(core::bytes_of(std::span(a.values).first(end).subspan(grid.first(what.first))));
 }
 
 /// This node's state of that round, if it has it: kept from now on for that peer. Nullptr also when too many are kept.
@@ -93,7 +113,8 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             const auto state = keep_for(n, key, what.generation, what.round);
             if (!state) return refuse("that state is not here any more");
             if (what.first + std::uint64_t{what.count} > state->leaves.size()) return refuse("no such chunks");
-            return start(give_chunks(n, to, state, what));
+            auto chunks = [state, what] { return packed_chunks(*state, what); };
+            return start(give_packed(n, to, what, std::move(chunks), net::transfer_priority::state));
         }
         case fetch_kind::aggregate_index: {
             const auto a = n.held.find_aggregate(what.generation, what.round);
@@ -104,11 +125,8 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             const auto a = n.held.find_aggregate(what.generation, what.round);
             if (!a) return refuse("that aggregate is not here any more");
             if (what.first + std::uint64_t{what.count} > a->leaves.size()) return refuse("no such chunks");
-            const auto grid = chunk_grid::of(a->values.size());
-            const auto end = grid.first(what.first + what.count - 1) + grid.size(what.first + what.count - 1);
-            const auto view = core::bytes_of(std::span(a->values).first(end).subspan(grid.first(what.first)));
-            return start(
-                give(to, tag, std::make_shared<const core::byte_vector>(view.begin(), view.end()), late_without));
+            auto chunks = [a, what] { return packed_chunks(*a, what); };
+            return start(give_packed(n, to, what, std::move(chunks), late_without));
         }
     }
 }

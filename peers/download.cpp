@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/planes.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -47,7 +48,7 @@ struct ongoing {
     core::wakeup changed;  ///< a piece has arrived or was given up
     unsigned drawing = 0;  ///< lanes
     core::error last;      ///< why a donor stopped
-    std::set<net::peer_key> brought;
+    downloaded brought;
 };
 using shared_ongoing = std::shared_ptr<ongoing>;
 
@@ -59,15 +60,21 @@ task<result<void>> until_here(shared_ongoing d, chunk_span piece) {
     co_return ok();
 }
 
-/// Goes through the chunks of a piece: false as soon as one is too short or `each` says so, or when bytes are left.
+std::size_t bytes_of(const chunked& c, const chunk_span& piece) {
+    std::size_t bytes = 0;
+    for (auto i = piece.first; i < piece.first + piece.count; ++i) bytes += c.place(i).size();
+    return bytes;
+}
+
+/// Goes through the chunks of a piece, of which these are the bytes: false as soon as `each` says so.
 template <typename Each>
 bool each_chunk(const chunked& c, const chunk_span& piece, core::const_bytes bytes, const Each& each) {
     for (auto i = piece.first; i < piece.first + piece.count; ++i) {
         const auto place = c.place(i);
-        if (bytes.size() < place.size() || !each(i, place, bytes.first(place.size()))) return false;
+        if (!each(i, place, bytes.first(place.size()))) return false;
         bytes = bytes.subspan(place.size());
     }
-    return bytes.empty();
+    return true;
 }
 
 /// Asks for a piece and waits until it is here, from that donor or another one.
@@ -76,27 +83,31 @@ task<result<void>> bring(node& n, shared_ongoing d, shared_linked donor, std::ui
     what.first = piece.first;
     what.count = piece.count;
     // Another donor may be first: then the rest of it need not come.
-    auto first = co_await core::race(fetch(n, donor, what, piece.count * d->wanted.chunk_bytes), until_here(d, piece));
+    const auto most = piece.count * d->wanted.chunk_bytes + compress::packed_overhead;
+    auto first = co_await core::race(fetch(n, donor, what, most), until_here(d, piece));
     if (first.index() == 1) co_return std::get<1>(first);
-    auto& bytes = std::get<0>(first);
-    LONGHAUL_CO_TRY(bytes);
+    auto& packed = std::get<0>(first);
+    LONGHAUL_CO_TRY(packed);
     const auto& wanted = d->wanted;
     const auto check = [&wanted](auto i, auto, auto chunk) { return wanted.fits(i, chunk); };
+    core::byte_vector bytes(bytes_of(wanted, piece));
     bool fits = false;
-    const auto job = [&] { fits = each_chunk(wanted, piece, *bytes, check); };
+    const auto job = [&] { fits = compress::unpack(*packed, bytes) && each_chunk(wanted, piece, bytes, check); };
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
     if (!fits) {
-        co_return fail(errc::protocol, "chunks {} to {} of {} are not what was committed", piece.first,
-                       piece.first + piece.count - 1, wanted.name);
+        const auto code = wanted.promised(donor->link->remote().key) ? errc::protocol : errc::not_found;
+        co_return fail(code, "chunks {} to {} of {} are others there", piece.first, piece.first + piece.count - 1,
+                       wanted.name);
     }
     if (d->plan.has(piece)) co_return ok();
     const auto copy = [](auto, auto place, auto chunk) {
         std::ranges::copy(chunk, place.begin());
         return true;
     };
-    each_chunk(wanted, piece, *bytes, copy);
-    d->brought.insert(donor->link->remote().key);
+    each_chunk(wanted, piece, bytes, copy);
+    d->brought.donors.insert(donor->link->remote().key);
+    d->brought.wire_bytes += packed->size();
     d->plan.arrived(which, piece, n.env.clock.now());
     co_return ok();
 }
@@ -126,7 +137,8 @@ task<result<void>> draw(node& n, shared_ongoing d, shared_linked donor, std::uin
     d->changed.notify();
     if (drawn) co_return ok();
     d->last = drawn.error().within(fmt::format("{} from {}", d->wanted.name, donor->link->remote().key.brief()));
-    if (d->last.code == errc::protocol) n.report(d->last, "catching up");
+    const auto& key = donor->link->remote().key;
+    if (d->last.code == errc::protocol && d->wanted.promised(key)) cut_off(n, key, d->last, "catching up");
     co_return drawn;
 }
 
@@ -166,7 +178,7 @@ task<result<void>> keep_drawing(node& n, shared_ongoing d, core::scope& drawing)
 
 }  // namespace
 
-task<result<std::set<net::peer_key>>> download(node& n, chunked wanted) {
+task<result<downloaded>> download(node& n, chunked wanted) {
     const auto d = std::make_shared<ongoing>(n, std::move(wanted));
     core::scope drawing(n.env.executor);
     drawing.spawn("drawing", keep_drawing(n, d, drawing));

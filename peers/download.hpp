@@ -1,6 +1,6 @@
 #pragma once
-/// Something large in chunks, from several donors at once: each chunk is checked when it arrives. A donor that dies or
-/// lies costs the pieces that it had under way.
+/// Something large in chunks of values, from several donors at once: each chunk travels packed (compress/planes) and is
+/// checked when it arrives. A donor that dies or lies costs the pieces that it had under way.
 
 #include <functional>
 #include <set>
@@ -28,10 +28,17 @@ struct chunked {
     donors_question donors;
     std::function<core::mutable_bytes(std::uint32_t)> place;     ///< of chunk i; must outlive the download
     std::function<bool(std::uint32_t, core::const_bytes)> fits;  ///< whether these are its bytes; CPU work
+    /// Whether a donor has said that it holds exactly this, so that other bytes are a lie and not another state.
+    std::function<bool(const net::peer_key&)> promised;
 };
 
-/// Who brought something. When nobody has been left for a while: why the last donor stopped (errc::not_found: nobody
-/// holds it). Who sends what does not fit is named in an event.
-core::task<core::result<std::set<net::peer_key>>> download(node& n, chunked wanted);
+struct downloaded {
+    std::set<net::peer_key> donors;  ///< who brought something
+    std::uint64_t wire_bytes = 0;    ///< of the pieces that were used, as they came
+};
+
+/// When nobody has been left for a while: why the last donor stopped (errc::not_found: nobody holds it). Who sends what
+/// does not fit is named in an event, and cut off if it had promised it.
+core::task<core::result<downloaded>> download(node& n, chunked wanted);
 
 }  // namespace longhaul::peers

@@ -119,6 +119,7 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     for (const auto& t : *all) {
         if (t.index && t.index->root == state->root) keepers.insert(t.donor->link->remote().key);
     }
+    c.promised = [keepers](const net::peer_key& who) { return keepers.contains(who); };
     c.donors = [keepers, donors, state] {
         auto out = donors();
         std::erase_if(out, [&](const shared_linked& donor) {
@@ -128,10 +129,7 @@ task<result<downloaded_state>> download_state(node& n, donors_question donors, i
     };
     auto brought = co_await download(n, std::move(c));
     LONGHAUL_CO_TRY(brought);
-    downloaded_state out;
-    out.state = state;
-    out.donors.assign(brought->begin(), brought->end());
-    co_return out;
+    co_return downloaded_state{state, std::move(*brought)};
 }
 
 }  // namespace longhaul::peers

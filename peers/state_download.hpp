@@ -10,14 +10,14 @@ namespace longhaul::peers {
 
 struct downloaded_state {
     shared_state state;
-    std::vector<net::peer_key> donors;  ///< that brought something
+    downloaded brought;
 };
 
 /// Whether a state that a donor holds would do. errc::protocol: it lies, which goes into an event.
 using index_question = std::function<core::result<void>(const state_index&)>;
 
 /// errc::not_found: nobody holds one that would do; otherwise why the last donor stopped. Who sends what does not fit
-/// is named in an event.
+/// to what it told is named in an event and cut off.
 core::task<core::result<downloaded_state>> download_state(node& n, donors_question donors, index_question would_do);
 
 }  // namespace longhaul::peers

@@ -79,8 +79,9 @@ def main() -> int:
     started = news[0]["t"]
     here = next(e for e in news if e["event"] == "catch_up")
     floor = here["bytes"] * 8 * 1500 / 1448 / NEWCOMER
-    print(f"{here['bytes'] / 1e6:.0f} MB from {here['donors']} donors in {here['seconds']:.1f} s,", end=" ")
-    print(f"{here['seconds'] / floor:.2f} of the {floor:.1f} s that its line needs;", end=" ")
+    sizes = f"{here['bytes'] / 1e6:.0f} MB, packed {here['wire_bytes'] / 1e6:.0f} MB,"
+    print(f"{sizes} from {here['donors']} donors in {here['seconds']:.1f} s;", end=" ")
+    print(f"{here['seconds'] / floor:.2f} of the {floor:.1f} s that its line needs for all of it;", end=" ")
     first = next((e["t"] for e in news if e["event"] == "round_committed" and e["own_merged"]), None)
     work = f"{first - started:.1f} s" if first else "never"
     print(f"its state is there {here['t'] - started:.1f} s after its start, its first work is merged after {work}")
