@@ -1,5 +1,8 @@
 #include "net/asio_network.hpp"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -80,6 +83,22 @@ task<result<void>> says_hello(real_world& w, listener& l, endpoint to) {
     co_return ok();
 }
 
+/// An option of this process's own socket at that end of a connection, as the kernel has it; -1: there is none.
+int option_of(const stream& s, int which) {
+    const auto port_of = [](int fd, auto ask) {
+        sockaddr_in6 at{};
+        socklen_t size = sizeof at;
+        return ask(fd, reinterpret_cast<sockaddr*>(&at), &size) == 0 ? ntohs(at.sin6_port) : 0;  // IPv4's is there, too
+    };
+    for (int fd = 0; fd < 1024; ++fd) {
+        if (port_of(fd, ::getsockname) != s.local().port || port_of(fd, ::getpeername) != s.remote().port) continue;
+        int value = -1;
+        socklen_t size = sizeof value;
+        if (::getsockopt(fd, IPPROTO_TCP, which, &value, &size) == 0) return value;
+    }
+    return -1;
+}
+
 std::filesystem::path scratch() {
     auto path = std::filesystem::temp_directory_path() / ("longhaul_net_" + std::to_string(::getpid()));
     std::filesystem::create_directories(path);
@@ -120,6 +139,25 @@ TEST_CASE("addresses of a stream are shown without the dual-stack prefix, and th
         co_return ok();
     };
     w.must(body(w, **l));
+}
+
+TEST_CASE("control is sent at once, and bulk keeps little unsent in the kernel, at both ends") {
+    real_world w;
+    auto l = w.network.listen({"127.0.0.1", 0});
+    REQUIRE(l);
+    auto body = [](real_world& world, listener& at, stream_purpose purpose) -> task<result<void>> {
+        auto connecting = connected(world, at, at.local(), purpose);
+        auto ends = co_await std::move(connecting);
+        LONGHAUL_CO_TRY(ends);
+        ends->accepted->set_purpose(purpose);  // which the one that dials says in its hello
+        for (const auto* end : {ends->dialled.get(), ends->accepted.get()}) {
+            CHECK(option_of(*end, TCP_NODELAY) == 1);
+            CHECK((option_of(*end, TCP_NOTSENT_LOWAT) == 128 * 1024) == (purpose == stream_purpose::bulk));
+        }
+        co_return ok();
+    };
+    w.must(body(w, **l, stream_purpose::control));
+    w.must(body(w, **l, stream_purpose::bulk));
 }
 
 TEST_CASE("a name is looked up with its port, and an unknown host says so") {
