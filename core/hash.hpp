@@ -1,6 +1,6 @@
 #pragma once
-/// BLAKE3 with 32 bytes of output, the one hash of longhaul outside the Noise handshake. Every byte of a round is hashed
-/// three times, and libsodium's BLAKE2b took more of a core than the cipher and TCP together.
+/// BLAKE3 with 32 bytes of output, the one hash of longhaul outside the Noise handshake. Every byte of a round is
+/// hashed three times, and libsodium's BLAKE2b took more of a core than the cipher and TCP together.
 
 #include <memory>
 

@@ -90,6 +90,10 @@ public:
         failure = core::error(e.code, fmt::format("{}: {}", doing_what, e.message));
         changed_.notify();
     }
+    void caught(const net::peer_key& who, const core::error& lie, std::string_view doing_what) override {
+        report(lie, doing_what);
+        if (const auto link = mesh_->find(who)) link->close("it sent what cannot be true");
+    }
     void reconsider() override {
         for (const auto& l : mesh_->links()) consider_offers(l);
     }

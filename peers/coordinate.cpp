@@ -55,6 +55,32 @@ void tell_outcome(node& n, std::uint64_t& told) {
     n.emit(std::move(e));
 }
 
+/// Who is a member of that round and does not contribute, because its last payloads did not arrive; when it changes.
+void tell_sitting_out(node& n, const round_record& opened, std::set<peer_number>& told) {
+    std::set<peer_number> out;
+    for (const auto who : opened.members) {
+        if (!n.coordinator->sits_out(who)) continue;
+        out.insert(who);
+        const auto* m = n.led().find(who);
+        if (told.contains(who) || m == nullptr) continue;
+        core::event e("sits_out");
+        e.with("peer", m->admitted.key.hex()).with("name", m->admitted.name).with("round", opened.round);
+        e.with("reason", "its payloads did not arrive in the last rounds that began with it");
+        n.emit(std::move(e));
+    }
+    told = std::move(out);
+}
+
+/// Who held another sum than was committed: it lies, or its machine computes wrong.
+void tell_dissent(node& n, std::uint64_t& told) {
+    if (n.led().committed() == told) return;
+    told = n.led().committed();
+    for (const auto who : n.coordinator->dissenters()) {
+        const auto sentence = fmt::format("peer {} held another sum than was committed", who);
+        n.report(core::error(errc::run_mismatch, sentence), fmt::format("round {}", told));
+    }
+}
+
 bool goes_on_elsewhere(const node& n) { return n.led().dissolved_into() || better_log(n).first; }
 
 /// The last record of this log; then this node leaves it (keep_generation).
@@ -84,7 +110,8 @@ bool somebody_holds_newest(const node& n) {
 
 /// Proposes what the round coordinator decides, as long as this node leads and somebody can be a member.
 core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
-    std::uint64_t reported_divergence = 0, told_outcome = 0;
+    std::uint64_t reported_divergence = 0, told_outcome = 0, told_dissent = n.led().committed();
+    std::set<peer_number> told_out;
     while (!n.finished && !n.leaving && n.log->office() == office) {
         const auto now = n.env.clock.now();
         if (goes_on_elsewhere(n)) co_return co_await dissolve(n, office);
@@ -115,6 +142,7 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
             continue;
         }
         tell_outcome(n, told_outcome);
+        tell_dissent(n, told_dissent);
         auto decision = n.coordinator->decide(n.led(), now);
         if (decision.stranded && !somebody_holds_newest(n)) co_return core::ok();
         if (decision.problem != n.waiting_for) {
@@ -133,9 +161,12 @@ core::task<core::result<void>> coordinate(node& n, std::uint64_t office) {
         }
         if (decision.propose) {
             const auto what = event_name_of(*decision.propose);
-            if (const auto* r = std::get_if<round_record>(&*decision.propose); r != nullptr && r->attempt > 1) {
+            const auto* opens = std::get_if<round_record>(&*decision.propose);
+            if (opens != nullptr && opens->attempt == 1) tell_sitting_out(n, *opens, told_out);
+            if (opens != nullptr && opens->attempt > 1) {
                 core::event e("attempt_failed");
-                e.with("round", r->round).with("attempt", std::uint64_t{r->attempt - 1}).with("reason", r->reason);
+                e.with("round", opens->round).with("attempt", std::uint64_t{opens->attempt - 1});
+                e.with("reason", opens->reason);
                 n.emit(std::move(e));
             }
             if (decision.plan && decision.plan->changed) tell_decision(n, n.led().committed() + 1, *decision.plan);

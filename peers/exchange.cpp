@@ -284,15 +284,22 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
     const auto s = make_stream(terms_, name);
     auto before = take_broken(*s);
     if (s->layout.total() != bytes) {
-        host_.report(core::error(errc::protocol, fmt::format("{} bytes instead of {}", bytes, s->layout.total())),
-                     fmt::format("a stream of peer {}, offered by peer {}", name.author, sender));
+        const core::error lie(errc::protocol, fmt::format("{} bytes instead of {}", bytes, s->layout.total()));
+        const auto what = fmt::format("a stream of peer {}, offered by peer {}", name.author, sender);
         forget(s);
-        return refuse("it has not the size that it must have");
+        from->refuse_transfer(tag, "it has not the size that it must have");
+        // What was offered under another attempt's plan proves nothing.
+        if (offer->attempt == terms_.attempt) {
+            host_.caught(from->remote().key, lie, what);
+        } else {
+            host_.report(lie, what);
+        }
+        return verdict::refused;
     }
     ++receiving_;
     watch();
     run_isolated(receive(s, std::move(before), from, tag, sender));
-    run_isolated(check(s, from, sender));
+    run_isolated(check(s, from->remote().key, sender));
     push_to_takers(s);  // for whom this node helps
     return verdict::taken;
 }

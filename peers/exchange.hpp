@@ -36,6 +36,8 @@ public:
     /// Notified when a payload or the aggregate is complete, and by the host when a link came up.
     virtual core::wakeup& changed() = 0;
     virtual void report(const core::error& e, std::string_view doing_what) = 0;
+    /// That peer sent or signed what cannot be true, which is proven: to be reported, and it to be cut off.
+    virtual void caught(const net::peer_key& who, const core::error& lie, std::string_view doing_what) = 0;
     /// Offers that were left for later may be taken now.
     virtual void reconsider() = 0;
 };
@@ -165,11 +167,12 @@ private:
     core::task<core::result<void>> receive(shared_stream s, shared_stream before, std::shared_ptr<net::link> from,
                                            std::string tag, peer_number sender);
     bool take_over(stream& s, const stream& before, std::uint64_t offset, std::uint64_t bytes);
-    core::task<core::result<void>> check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender);
+    core::task<core::result<void>> check(shared_stream s, net::peer_key from, peer_number sender);
     void arrived(stream& s, std::uint64_t offset, std::uint64_t bytes, bool from_afar);
     void use_up(stream& s, std::uint32_t frames);
     void make_room(stream& s);
     bool root_fits(const stream& s) const;
+    bool belongs(const stream& s, std::uint32_t frame, const chunk_header& h) const;
     core::result<void> admit(stream& s, std::uint32_t frame, const chunk_header& h);
     void verified(stream& s, std::uint32_t first, std::uint32_t count);
     // exchange_sums.cpp

@@ -17,6 +17,7 @@ struct carrier {
 struct exchange::stream {
     explicit stream(const asio::any_io_executor& executor) : to_look(executor) {}
     stream_name name;
+    net::peer_key author;  ///< of one that arrives, as its number was known when it was taken
     stream_layout layout;
     std::uint16_t codec = 0;
     std::shared_ptr<core::byte_vector> bytes;  ///< all of it, or a window: byte `at` lies at `at` modulo its size

@@ -125,10 +125,11 @@ void exchange::use_up(stream& s, std::uint32_t frames) {
         if (s.verified[f]) continue;
         s.hashes[f] = former_[s.name][f];
         if (std::ranges::count(s.verified, 0) == 1 && !root_fits(s)) {
-            host_.report(core::error(errc::protocol, "its root is not that of its chunks"),
-                         fmt::format("the payload of peer {} for round {}", s.name.author, s.name.round));
             refused_.insert(s.name);
+            const auto liar = s.author;
+            const auto what = fmt::format("the payload of peer {} for round {}", s.name.author, s.name.round);
             if (const auto same = find(s.name)) forget(same);
+            host_.caught(liar, core::error(errc::protocol, "its root is not that of its chunks"), what);
             return;
         }
         verified(s, f, 1);
@@ -182,13 +183,13 @@ namespace {
 struct checked_frame {
     std::uint32_t frame = 0;
     core::result<chunk_header> header = fail(errc::internal, "nothing was checked");
-    bool signed_by_author = false;
+    core::result<void> sound = core::ok();  ///< its data
 };
 
 }  // namespace
 
 /// Checks each frame as it is complete; ends with the stream.
-core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<net::link> from, peer_number sender) {
+core::task<core::result<void>> exchange::check(shared_stream s, net::peer_key from, peer_number sender) {
     const auto author = s->name.author;
     const auto codec = compress::find_codec(terms_.codec);
     LONGHAUL_ENSURE(codec, "a stream has a codec");
@@ -198,7 +199,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         forget(s);
         co_return core::ok();
     }
-    const auto key = *known;
+    const auto key = s->author = *known;
     while (!s->dropped && !s->complete) {
         if (s->to_check.empty()) {
             auto woken = co_await s->to_look.wait();
@@ -214,11 +215,9 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         std::function<void()> job = [&] {
             for (auto& c : frames) {
                 c.header = open_chunk(s->frame(c.frame), key);
-                c.signed_by_author = c.header.has_value();
                 if (!c.header || c.frame >= s->layout.count()) continue;
                 const auto range = range_of_chunk(host_.tensors(), **codec, s->layout.first() + c.frame);
-                const auto sound = (*codec)->check(range, s->data(c.frame));
-                if (!sound) c.header = fail(sound.error());
+                c.sound = (*codec)->check(range, s->data(c.frame));
             }
         };
         auto ran = co_await host_.env().workers.run(std::move(job), 0s);
@@ -229,21 +228,25 @@ core::task<core::result<void>> exchange::check(shared_stream s, std::shared_ptr<
         for (const auto& c : frames) {
             if (s->verified[c.frame]) continue;  // summed meanwhile, from an earlier link
             core::result<void> right = core::ok();
-            if (c.header) {
-                right = admit(*s, c.frame, *c.header);
-            } else {
+            if (!c.header) {
                 right = fail(c.header.error());
+            } else if (!belongs(*s, c.frame, *c.header)) {
+                right = fail(errc::protocol, "it was signed for another run, stream or place");
             }
+            // What its author did not sign for this place is the word of whoever sent it.
+            const auto liar = right ? key : from;
+            if (right) right = c.sound;
+            if (right) right = admit(*s, c.frame, *c.header);
             if (right) {
                 verified(*s, c.frame, 1);
                 continue;
             }
-            // Whoever sends what cannot be true is cut off; what its author signed is refused from everybody.
-            host_.report(right.error(), fmt::format("chunk {} of peer {} for round {}, sent by peer {}",
-                                                    s->layout.first() + c.frame, author, s->name.round, sender));
-            if (c.signed_by_author || sender == author) refused_.insert(s->name);
+            // What an author signed is refused from everybody, and a helper that had another version is not to blame.
+            if (liar == key) refused_.insert(s->name);
             forget(s);
-            from->close("it sent a chunk that cannot be true");
+            host_.caught(liar, right.error(),
+                         fmt::format("chunk {} of peer {} for round {}, sent by peer {}", s->layout.first() + c.frame,
+                                     author, s->name.round, sender));
             co_return core::ok();
         }
     }
@@ -259,13 +262,17 @@ bool exchange::root_fits(const stream& s) const {
     return root_of_stream(any, s.hashes) == s.root;
 }
 
-/// Whether a frame that its author signed is the one that belongs here.
+/// Whether a frame was signed for this place.
+bool exchange::belongs(const stream& s, std::uint32_t frame, const chunk_header& h) const {
+    const bool last = frame + 1 == s.layout.frames();
+    return h.run == host_.run() && h.stream == s.name && h.index == s.layout.first() + frame && h.codec == s.codec &&
+           h.root.is_zero() != last;
+}
+
+/// Takes a frame that was signed for this place, if it fits to what else its author signed.
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
     const bool contributes = s.name.kind == stream_kind::contribution;
-    const bool right = h.run == host_.run() && h.stream == s.name && h.index == s.layout.first() + frame &&
-                       h.codec == s.codec && h.root.is_zero() != last;
-    if (!right) return fail(errc::protocol, "it was signed for another run, stream or place");
     if (contributes && h.work.steps > terms_.max_steps) {
         return fail(errc::protocol, "it claims {} inner steps", h.work.steps);
     }

@@ -331,7 +331,15 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
         if (a->over) co_return core::ok();
         if (const auto s = find(name); s && s->complete) {
             auto lines = read_lines(terms.contributors, s->data(s->layout.count()));
-            LONGHAUL_CO_TRY(lines);
+            if (!lines) {
+                // It was signed, and nobody but its author can have written it.
+                const auto author = s->author;
+                const auto what = fmt::format("the sum of shard {} in round {}", shard, terms.round);
+                refused_.insert(name);
+                forget(s);
+                host_.caught(author, lines.error(), what);
+                co_return core::ok();
+            }
             a->inputs[shard] = std::move(*lines);
             break;
         }

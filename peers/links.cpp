@@ -380,7 +380,25 @@ bool is_member(const node& n, const net::peer_key& key) {
     return m != nullptr && !m->revoked;
 }
 
-core::result<void> admit_link(const node& n, const net::remote_peer& who) {
+void cut_off(node& n, const net::peer_key& who, const core::error& lie, std::string_view doing_what) {
+    n.report(lie, doing_what);
+    // Without the one that orders the run's records alone there is no run.
+    if (n.log_known && n.led().voters().voters.size() == 1 && n.led().voters().votes(who)) return;
+    const auto* m = n.log_known ? n.led().find(who) : nullptr;
+    core::event e("cut_off");
+    e.with("peer", who.hex()).with("name", m != nullptr ? m->admitted.name : "").with("reason", lie.message);
+    e.with("seconds", core::to_seconds(n.caught.note(who, n.env.clock.now())));
+    n.emit(std::move(e));
+    if (const auto peer = n.find(who)) peer->link->close("it sent what cannot be true: " + lie.message);
+}
+
+core::result<void> admit_link(const node& n, const net::remote_peer& who, bool they_dialled) {
+    if (const auto left = n.caught.refused(who.key, n.env.clock.now())) {
+        // No verdict on the peer: it may try again.
+        return fail(errc::closed, "it sent what cannot be true, and is linked again in {} at the earliest",
+                    core::format_duration(std::chrono::ceil<std::chrono::seconds>(*left)));
+    }
+    if (!they_dialled) return core::ok();
     if (n.log_known) {
         if (const auto* m = n.led().find(who.key)) {
             if (m->revoked) return fail(errc::not_admitted, "this key was revoked from the run");
@@ -485,6 +503,10 @@ core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
                 continue;
             }
             if (n.dialling.contains(key)) continue;
+            if (const auto left = n.caught.refused(key, now)) {
+                wake = std::min(wake, now + *left);
+                continue;
+            }
             // Both may dial; the larger key waits a moment, so that one connection is the rule. Everybody dials the
             // coordinator.
             const auto [it, fresh] = targets.try_emplace(key);

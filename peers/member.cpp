@@ -296,6 +296,9 @@ public:
     core::scope& tasks() override { return n_.tasks; }
     core::wakeup& changed() override { return n_.changed; }
     void report(const core::error& e, std::string_view doing_what) override { n_.report(e, doing_what); }
+    void caught(const net::peer_key& who, const core::error& lie, std::string_view doing_what) override {
+        cut_off(n_, who, lie, doing_what);
+    }
     void reconsider() override {
         for (const auto& [key, peer] : n_.links) consider_offers(n_, peer);
     }

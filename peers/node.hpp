@@ -9,6 +9,7 @@
 #include <set>
 
 #include "net/mesh.hpp"
+#include "peers/caught.hpp"
 #include "peers/consensus.hpp"
 #include "peers/donor_pace.hpp"
 #include "peers/exchange.hpp"
@@ -38,6 +39,7 @@ struct linked_peer {
     std::set<std::string> expected;               ///< tags that a fetch of ours waits for
     std::map<std::string, std::string> refusals;  ///< tag → why our fetch was refused
     std::set<std::string> serving;                ///< tags of their fetches in progress
+    bool packing = false;                         ///< one of them is being packed: one at a time
     std::uint64_t log_generation = 0;             ///< of its log; 0: it knows none
     std::uint64_t log_tokens = 0;                 ///< committed there
     net::peer_key coordinator;                    ///< that it hears; zero: none
@@ -111,6 +113,7 @@ struct node {
     std::map<net::peer_key, shared_linked> links;
     std::set<net::peer_key> dialling;
     std::set<net::peer_key> dead;                     ///< not linked, and one redial failed
+    caught_peers caught;                              ///< not linked on purpose
     bool numbering = false;                           ///< a newcomer's record is being written
     std::map<net::peer_key, std::string> departed;    ///< said goodbye, and why; until that is logged or they are back
     std::map<net::peer_key, kept_state> kept_states;  ///< for joiners that download them
@@ -220,7 +223,10 @@ core::task<core::result<void>> keep_connected(node& n);
 /// Whether that key is a member's, as far as this node knows.
 bool is_member(const node& n, const net::peer_key& key);
 /// Whether an authenticated stranger may have a link.
-core::result<void> admit_link(const node& n, const net::remote_peer& who);
+core::result<void> admit_link(const node& n, const net::remote_peer& who, bool they_dialled);
+/// It sent what cannot be true: that goes into an event, its link is closed, and it gets no other one for a while; but
+/// for the one that orders the run's records alone.
+void cut_off(node& n, const net::peer_key& who, const core::error& lie, std::string_view doing_what);
 /// Joins: asks members, beginning with the ticket's addresses, until the coordinator has admitted this node.
 core::task<core::result<void>> become_admitted(node& n);
 

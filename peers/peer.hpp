@@ -44,6 +44,8 @@ struct peer_options {
     std::uint64_t memory_limit =
         0;  ///< bytes of declared buffers; 0: three quarters of the machine's, given by the caller
     core::duration quorum_patience = std::chrono::minutes(10);  ///< without a coordinator for so long: exit 75
+    /// Each link goes through it (empty: as it is): for a node that watches what it says, or in tests lies.
+    std::function<std::shared_ptr<net::link>(std::shared_ptr<net::link>)> links_through;
     /// Called once when this node is listening and (joiners) admitted.
     std::function<void(const struct ready_report&)> on_ready;
 };

@@ -19,6 +19,9 @@ constexpr int share_of_waiting = 10;
 constexpr core::duration longest_wait = std::chrono::seconds(30);
 /// Less is of no use to anybody: it is saved up.
 constexpr core::duration least_wait = std::chrono::seconds(1);
+/// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
+/// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
+constexpr unsigned most_absences = 5;
 
 bool has(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
 
@@ -130,6 +133,8 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     if (fresh_generation) {
         generation_ = l.generation();
         history_.clear();
+        absences_.clear();
+        dissenters_.clear();
         if (eval_round_ > l.committed()) eval_round_ = 0;
     }
     if (!fresh_generation && round_ != 0 && l.committed() >= round_) {
@@ -144,9 +149,12 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
             if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
+            if (!fruitless && saw_begin_) note_absences(done->commit);
             to_wait_ = std::min(to_wait_ + (now - round_started_) / share_of_waiting, longest_wait);
+            dissenters_.clear();
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
+                if (v.ready && v.ready->aggregate_root != done->commit.aggregate_root) dissenters_.push_back(who);
                 const auto it = peers_.find(who);
                 if (it == peers_.end() || !v.ready || v.ready->aggregate_root != done->commit.aggregate_root ||
                     v.ready->state_root != done->commit.state_root) {
@@ -172,7 +180,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         awaited_.clear();
         attempt_ = 0;
         saw_begin_ = !first;
-        if (l.open()) note_plan(*l.open());
+        if (l.open()) {
+            note_plan(*l.open());
+            first_contributors_ = l.open()->contributors;
+        }
     }
     if (open_attempt != attempt_) {
         const auto same_but_the_way = [&] {
@@ -223,13 +234,41 @@ std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
     return out;
 }
 
+void round_coordinator::note_absences(const commit_record& done) {
+    std::vector<peer_number> missed;
+    for (const auto who : first_contributors_) {
+        const bool merged =
+            std::ranges::find(done.contributions, who, &contribution::number) != done.contributions.end();
+        if (merged) {
+            absences_.erase(who);
+        } else {
+            missed.push_back(who);
+        }
+    }
+    // Where so many are missed, it is for one who takes nothing, not for those who send.
+    if (2 * missed.size() >= first_contributors_.size()) return;
+    for (const auto who : missed) {
+        auto& a = absences_[who];
+        a.rounds = std::min(a.rounds + 1, most_absences);
+        a.until = done.round + (std::uint64_t{1} << (a.rounds - 1));
+    }
+}
+
+bool round_coordinator::sits_out(peer_number who) const {
+    const auto a = absences_.find(who);
+    return a != absences_.end() && committed_ + 1 < a->second.until;
+}
+
 std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>& members, const ledger& l) const {
     std::vector<peer_number> out;
+    // The many never wait for the few.
+    const auto sitting = std::ranges::count_if(members, [this](peer_number m) { return sits_out(m); });
+    const bool some_sit = 2 * static_cast<std::size_t>(sitting) < members.size();
     std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
         // A newcomer that is still one aggregate behind would begin late, and everybody would wait for it. A member of
         // the round before has most of that aggregate, or is about to.
         const bool here = peers_.at(m).applied >= l.committed();
-        return here || last_members_.empty() || has(last_members_, m);
+        return !(some_sit && sits_out(m)) && (here || last_members_.empty() || has(last_members_, m));
     });
     return out.empty() ? members : out;
 }

@@ -73,9 +73,13 @@ public:
     /// Members whose READY named another state than most (in doubt: than the coordinator's own): to be reported; they
     /// will catch up anew.
     std::vector<peer_number> diverged() const;
+    /// Members whose READY named another sum than the last round's commit: to be reported.
+    const std::vector<peer_number>& dissenters() const { return dissenters_; }
     /// Of the last round that took one attempt and had been predicted, steps and exchange.
     const std::optional<round_outcome>& outcome() const { return outcome_; }
     bool knows(peer_number who) const { return peers_.contains(who); }
+    /// Whether it does not contribute to the next round because its last payloads did not arrive.
+    bool sits_out(peer_number who) const;
     /// Whether two members can talk to each other, as far as they said.
     bool reach(peer_number a, peer_number b, core::time_point now) const { return planner_.reach(a, b, now); }
 
@@ -94,12 +98,18 @@ private:
         core::time_point ready_at{};
         core::digest vouches_for;  ///< the aggregate and its contributions
     };
+    /// Rounds one after another that began with a peer's payload and were committed without it.
+    struct absence {
+        unsigned rounds = 0;
+        std::uint64_t until = 0;  ///< the first round that it contributes to again
+    };
     struct agreement {
         commit_record commit;
         std::vector<peer_number> holding;
         core::time_point majority_at{};
     };
     std::vector<peer_number> candidates(const ledger& l) const;
+    void note_absences(const commit_record& done);
     /// Those of the next round's members that train for it.
     std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
     /// With less time saved up than that, no round is held back: what passes before it opens is the log's time.
@@ -151,6 +161,8 @@ private:
     optim::pace_history pace_;
     std::optional<round_outcome> outcome_;
     std::vector<peer_number> last_members_;  ///< likewise; empty: this coordinator has seen none
+    std::map<peer_number, absence> absences_;
+    std::vector<peer_number> dissenters_;
     std::map<peer_number, standing> peers_;
     std::uint64_t committed_ = 0;
     std::uint64_t eval_round_ = 0;
@@ -166,6 +178,7 @@ private:
     core::duration last_in_vain_{};                         ///< a wait of that length helped nobody
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;
+    std::vector<peer_number> first_contributors_;  ///< of its first attempt
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet

@@ -412,8 +412,11 @@ core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     if (n.run) o.silence_limit = n.config().peers.silence_limit;
     n.mesh = std::make_unique<net::mesh>(
         n.env, n.options.self, o,
-        [&n](const net::remote_peer& who, bool they_dialled) { return they_dialled ? admit_link(n, who) : core::ok(); },
-        [&n](std::shared_ptr<net::link> link) { n.tasks.spawn_isolated("link", serve_link(n, std::move(link))); });
+        [&n](const net::remote_peer& who, bool they_dialled) { return admit_link(n, who, they_dialled); },
+        [&n](std::shared_ptr<net::link> link) {
+            if (n.options.links_through) link = n.options.links_through(std::move(link));
+            n.tasks.spawn_isolated("link", serve_link(n, std::move(link)));
+        });
     auto bound = n.mesh->listen(n.options.listen);
     if (!bound && (bound.error().code == errc::unreachable || bound.error().code == errc::io)) {
         co_return fail(errc::config, "{}; name an address of this machine and a port that is free with --listen",

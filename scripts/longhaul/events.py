@@ -335,6 +335,14 @@ class RunView:
         peer = str(event.get("name") or event.get("peer") or "?")
         self._tell(t, peer, "silent", f"{node.name} hears nothing from {peer}: the round goes on without it")
 
+    def _on_cut_off(self, t: float, node: NodeView, event: Event) -> None:
+        peer = str(event.get("name") or event.get("peer") or "?")
+        self._tell(t, peer, "cut_off", f"{node.name} cuts off {peer}: {event.get('reason') or 'it lies'}")
+
+    def _on_sits_out(self, t: float, node: NodeView, event: Event) -> None:
+        peer = str(event.get("name") or event.get("peer") or "?")
+        self._tell(t, peer, "sits_out", f"{peer} sits out: {event.get('reason') or 'its payloads do not arrive'}")
+
     def _on_peer_up(self, t: float, node: NodeView, event: Event) -> None:
         self._down.discard(str(event.get("name") or event.get("peer")))
 

@@ -142,6 +142,13 @@ def test_view_tells_what_happened_to_whom():
     assert view.alive == 1
 
 
+def test_view_tells_who_is_cut_off_and_who_sits_out():
+    lie = {"name": "c", "peer": "aa", "reason": "its root is not that of its chunks"}
+    view = view_of(line("a", 1.0, "cut_off", **lie), line("a", 2.0, "sits_out", peer="bb", name="d", round=7))
+    assert [(h.kind, h.node) for h in view.happenings] == [("cut_off", "c"), ("sits_out", "d")]
+    assert "its root is not that of its chunks" in view.happenings[0].text
+
+
 def test_without_a_launcher_a_death_is_told_once():
     down = {"name": "c", "reason": "end of file"}
     view = view_of(

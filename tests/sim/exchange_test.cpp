@@ -77,6 +77,7 @@ struct party final : exchange_host {
     core::scope& tasks() override { return tasks_; }
     core::wakeup& changed() override { return changed_; }
     void report(const core::error& e, std::string_view what) override;
+    void caught(const net::peer_key& who, const core::error& lie, std::string_view what) override;
     void reconsider() override {
         for (const auto& link : mesh_.links()) offers(link);
     }
@@ -102,6 +103,7 @@ struct hall {
     std::vector<net::identity> keys;
     std::map<peer_number, party*> here;
     std::vector<std::string> complaints;
+    std::set<net::peer_key> caught;
     net::mesh_options links;
     sim::world* world = nullptr;
 
@@ -189,6 +191,12 @@ const net::peer_key* party::key_of(peer_number who) const {
 
 void party::report(const core::error& e, std::string_view what) {
     hall_.complaints.push_back(fmt::format("n{}: {}: {}", number_, what, e.message));
+}
+
+void party::caught(const net::peer_key& who, const core::error& lie, std::string_view what) {
+    report(lie, what);
+    hall_.caught.insert(who);
+    if (const auto link = mesh_.find(who)) link->close("it was caught");
 }
 
 void party::offers(const std::shared_ptr<net::link>& link) {
@@ -641,8 +649,10 @@ core::task<core::result<void>> give(party& p, peer_number to, std::string tag,
 TEST_CASE("a chunk that cannot be true is neither summed nor passed on, whoever sends it", "[sim]") {
     for (const bool by_author : {true, false}) {
         for (const auto& l : lies()) {
+            // What a helper can change, and what its author once signed for another place.
             const bool forged = l.what == "another signature" || l.what == "other data than its hash";
-            if (!by_author && !forged) continue;  // what a helper can change
+            const bool repeated = l.what == "another place" || l.what == "another round";
+            if (!by_author && !forged && !repeated) continue;
             INFO(l.what << (by_author ? ", from its author" : ", from a helper"));
             hall h(4);
             sim::world w(1);
@@ -679,6 +689,7 @@ TEST_CASE("a chunk that cannot be true is neither summed nor passed on, whoever 
                 CHECK(c.find(l.heard) != std::string::npos);
             }
             for (const peer_number n : {1U, 2U}) CHECK_FALSE(h.here[n]->x.result(1, 1, 1));
+            CHECK(h.caught == std::set{h.keys[liar - 1].key()});
             // Without it the round goes on; and what only a helper spoilt is still good from its author.
             auto next = t;
             next.attempt = 2;

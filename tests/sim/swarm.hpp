@@ -41,6 +41,8 @@ struct swarm {
     std::map<std::string, core::duration> step_times;  ///< of nodes with a speed of their own
     std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
     std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
+    /// What a node's links go through, by its name; it is given the node's key.
+    std::map<std::string, std::function<std::shared_ptr<net::link>(std::shared_ptr<net::link>, net::identity)>> liars;
     std::map<std::string, const peers::peer*> alive;
 
     node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
@@ -72,6 +74,9 @@ struct swarm {
             tickets[name] = r.ticket;
         };
         if (memory.contains(name)) o.memory_limit = memory.at(name);
+        if (liars.contains(name)) {
+            o.links_through = [lies = liars.at(name), key = *self](auto link) { return lies(std::move(link), key); };
+        }
         if (found) {
             o.found = peers::founding{*found};
         } else {

@@ -4,7 +4,8 @@
 
 using namespace longhaul::core;
 
-// The expected values are BLAKE3's published test vectors, whose input is 0, 1, … 250, 0, 1, …; "abc" is of the Python package blake3.
+// The expected values are BLAKE3's published test vectors, whose input is 0, 1, … 250, 0, 1, …; "abc" is of the Python
+// package blake3.
 TEST_CASE("BLAKE3 of known inputs") {
     CHECK(hash({}).hex() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
     CHECK(hash(as_bytes("abc")).hex() == "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");

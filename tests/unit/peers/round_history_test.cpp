@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 
 #include "tests/unit/peers/round_world.hpp"
@@ -205,23 +206,66 @@ TEST_CASE("a round is planned by how fast its members are, and its attempts keep
     CHECK(t.open().own_steps.empty());
 }
 
+TEST_CASE("whose payloads do not arrive sits out, longer each time, until one does") {
+    table t(3, 1000, 5s);
+    std::vector<std::uint64_t> with;  // rounds that begin with peer 3
+    const auto round = [&](bool arrives) {
+        const auto r = t.open();
+        CHECK(r.members == numbers{1, 2, 3});
+        if (std::ranges::count(r.contributors, 3U) > 0) with.push_back(r.round);
+        const bool late = with.back() == r.round && !arrives;
+        t.now += 1s;
+        if (late) {
+            t.delivered({1, 2, 3}, {1, 2});
+            for (int i = 0; t.waits(); ++i) {
+                REQUIRE(i < 100);
+                t.now += 1s;
+            }
+            CHECK(t.step<round_record>().contributors == numbers{1, 2});
+        } else {
+            CHECK(r.contributors == (with.back() == r.round ? numbers{1, 2, 3} : numbers{1, 2}));
+        }
+        CHECK(t.coordinator.sits_out(3) == (with.back() != r.round));
+        for (const peer_number n : {1, 2, 3}) t.ready(n);
+        t.step<commit_record>();
+        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+    };
+    for (int i = 0; i < 60; ++i) round(false);
+    CHECK(with == std::vector<std::uint64_t>{1, 2, 4, 8, 16, 32, 48});
+    // Once one arrives, all is forgotten.
+    for (int i = 60; i < 63; ++i) round(false);
+    round(true);
+    CHECK(with.back() == 64);
+    round(false);
+    round(false);
+    CHECK(with.back() == 66);
+    CHECK(with.size() == 10);
+    // If nobody else were left, it would contribute all the same.
+    t.coordinator.gone(1);
+    t.coordinator.gone(2);
+    CHECK(t.coordinator.sits_out(3));
+    CHECK(t.open().contributors == numbers{3});
+}
+
 TEST_CASE("what the log takes to open a round is not taken from what is saved up for those who return") {
-    table t(2);
-    t.coordinator.caught_up(1, 1, 0);
-    // Each round gives a tenth of its second; the log takes twice that before the next one opens.
-    const auto log_takes = 200ms;
+    table t(3);
+    t.coordinator.gone(3);
+    t.whole_round(1s);
+    t.whole_round(1s);
+    // Each round gives a tenth of what it takes; the log takes twice that before the next one opens.
     int rounds = 0;
     for (; rounds < 20; ++rounds) {
-        t.coordinator.caught_up(2, 1, 0);  // it cannot keep up
-        if (t.led.committed() > 1 && t.waits()) break;
-        t.now += log_takes;
-        t.step<round_record>();
-        t.now += 1s - log_takes;
+        t.coordinator.caught_up(3, 1, 0);  // it cannot keep up
+        if (t.waits()) break;
+        t.now += 200ms;
+        CHECK(t.step<round_record>().members == numbers{1, 2});
+        t.now += 1s;
         t.ready(1);
-        if (t.led.committed() == 0) t.ready(2);
+        t.ready(2);
         t.step<commit_record>();
         t.coordinator.caught_up(1, 1, t.led.committed());
+        t.coordinator.caught_up(2, 1, t.led.committed());
     }
-    CHECK(rounds == 13);
+    CHECK(rounds == 8);
     CHECK(t.decide().wake_at > t.now + 900ms);
 }
