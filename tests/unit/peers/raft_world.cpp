@@ -140,13 +140,13 @@ void random_world::crash(std::size_t i) {
 core::result<std::uint64_t> random_world::step(std::size_t i, event e) {
     auto& m = nodes_[i];
     const auto before = m.runs->role();
-    const auto commit_before = m.runs->commit();
+    const auto commit_before = m.runs->commit(), term_before = m.runs->term();
     auto a = m.runs->step(now(), std::move(e));
     if (!a) return core::fail(a.error());
     const auto proposed = a->proposed;
     if (a->write) remember_log(m, *a->write);
     perform(i, std::move(*a));
-    check(i, before, commit_before);
+    check(i, before, term_before, commit_before);
     return proposed;
 }
 
@@ -253,7 +253,7 @@ void random_world::apply(machine& m, const committed& c) {
     if (!fresh && known->second != m.state) broke(fmt::format("state machine safety: entry {} differs", c.index));
 }
 
-void random_world::check(std::size_t i, raft::role before, std::uint64_t commit_before) {
+void random_world::check(std::size_t i, raft::role before, std::uint64_t term_before, std::uint64_t commit_before) {
     auto& m = nodes_[i];
     const auto& s = *m.runs;
     const bool leads = s.role() == role::leader;
@@ -269,7 +269,8 @@ void random_world::check(std::size_t i, raft::role before, std::uint64_t commit_
         if (!fresh && it->second != std::pair(*known, prefix->second)) {
             broke(fmt::format("entry {} was committed twice, and differs", s.commit()));
         }
-        if (leads || before == role::leader) {
+        // Who was deposed learns of a commit like anybody else, with voters that were others then.
+        if (leads || (before == role::leader && s.term() == term_before)) {
             std::size_t copies = 0;
             for (const auto& v : s.members().voters) {
                 const auto& d = nodes_[index_of(v)].disk;

@@ -79,7 +79,7 @@ private:
     void arrange_wake(std::size_t i);
     void remember_log(machine& m, const disk_write& w);
     void apply(machine& m, const committed& c);
-    void check(std::size_t i, raft::role before, std::uint64_t commit_before);
+    void check(std::size_t i, raft::role before, std::uint64_t term_before, std::uint64_t commit_before);
     void fault();
     void client();
     void heal();
