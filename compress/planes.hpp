@@ -16,11 +16,11 @@ namespace longhaul::compress {
 inline constexpr std::uint64_t packed_overhead = 1;
 
 /// `values`: little-endian f32, of any size that u32 holds (what is no multiple of four stays as it is). CPU work,
-/// about a second a gigabyte.
+/// about 0.4 GB/s a core.
 core::byte_vector pack(core::const_bytes values);
 
 /// What was packed into `values`, whose size is known. errc::malformed: that is not it, and `values` is as before. CPU
-/// work.
+/// work, about 1.2 GB/s a core.
 core::result<void> unpack(core::const_bytes packed, core::mutable_bytes values);
 
 }  // namespace longhaul::compress

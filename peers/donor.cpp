@@ -26,7 +26,8 @@ core::task<core::result<void>> give(shared_linked to, std::string tag, std::shar
     co_return sent;
 }
 
-/// What `make` packs, which is CPU work: one piece at a time for each peer, however many it asks for.
+/// What `make` packs, which is CPU work: one piece at a time for each peer, however many it asks for. Its turn comes as
+/// soon as those before are packed, which takes as long as they have bytes.
 core::task<core::result<void>> give_packed(node& n, shared_linked to, fetch_message what,
                                            std::function<core::byte_vector()> make, net::transfer_priority priority) {
     const auto its_turn = [to] { return !to->packing; };

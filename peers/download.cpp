@@ -90,9 +90,12 @@ task<result<void>> bring(node& n, shared_ongoing d, shared_linked donor, std::ui
     LONGHAUL_CO_TRY(packed);
     const auto& wanted = d->wanted;
     const auto check = [&wanted](auto i, auto, auto chunk) { return wanted.fits(i, chunk); };
-    core::byte_vector bytes(bytes_of(wanted, piece));
+    core::byte_vector bytes;
     bool fits = false;
-    const auto job = [&] { fits = compress::unpack(*packed, bytes) && each_chunk(wanted, piece, bytes, check); };
+    const auto job = [&] {
+        bytes.resize(bytes_of(wanted, piece));
+        fits = compress::unpack(*packed, bytes) && each_chunk(wanted, piece, bytes, check);
+    };
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
     if (!fits) {
@@ -137,8 +140,7 @@ task<result<void>> draw(node& n, shared_ongoing d, shared_linked donor, std::uin
     d->changed.notify();
     if (drawn) co_return ok();
     d->last = drawn.error().within(fmt::format("{} from {}", d->wanted.name, donor->link->remote().key.brief()));
-    const auto& key = donor->link->remote().key;
-    if (d->last.code == errc::protocol && d->wanted.promised(key)) cut_off(n, key, d->last, "catching up");
+    if (d->last.code == errc::protocol) cut_off(n, donor->link->remote().key, d->last, "catching up");
     co_return drawn;
 }
 

@@ -324,6 +324,7 @@ TEST_CASE("the snapshot of the largest run fits into one control message and loa
 }
 
 TEST_CASE("a replay from any snapshot and the entries after it equals the replay from the start") {
+    std::uint64_t all = 0, all_valid = 0, idle = 0;
     for (std::uint64_t seed = 0; seed < 300; ++seed) {
         INFO("seed " << seed);
         core::seeded_entropy random(seed, "ledger");
@@ -352,7 +353,9 @@ TEST_CASE("a replay from any snapshot and the entries after it equals the replay
             check_consistent(whole);
             log.push_back(std::move(r));
         }
-        REQUIRE((length < 40 || valid > 0));
+        all += length;
+        all_valid += valid;
+        idle += length >= 20 && valid == 0;
         for (int i = 0; i < 4; ++i) {
             const auto from = random.below(length);
             auto l = reloaded(at[from]);
@@ -362,6 +365,9 @@ TEST_CASE("a replay from any snapshot and the entries after it equals the replay
             REQUIRE(l.snapshot() == whole.snapshot());
         }
     }
+    // Most of what is drawn counts, and hardly ever nothing of a longer log.
+    CHECK(all_valid > all / 2);
+    CHECK(idle <= 1);
 }
 
 TEST_CASE("damaged ledger snapshots are refused or give a consistent ledger") {
