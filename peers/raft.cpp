@@ -122,6 +122,7 @@ core::result<void> server::handle(core::time_point now, durable d) {
         if (m.term == ballot_.term) on(now, options_.self, m, std::get<vote_response>(m.body));
     }
     if (role_ == role::leader) commit_and_tell(now);
+    send_entries();
     return core::ok();
 }
 

@@ -50,7 +50,9 @@ struct durable {
 struct propose {
     core::byte_vector data;
 };
-/// One change of the configuration.
+/// One change of the configuration: of one peer, so that the voters before and after share a quorum. Only a voter that
+/// decides alone may let several vote at once, since two voters survive no death at all; the change is then on its own
+/// disk before anybody hears of it.
 struct change {
     enum class kind : std::uint8_t {
         add_learner,  ///< a newcomer follows
@@ -59,7 +61,7 @@ struct change {
         remove,       ///< a voter or standby goes
     };
     kind what = kind::add_learner;
-    voter_id who;
+    std::vector<voter_id> who;
 };
 /// The state machine's content after entry `index`, which was applied: what is before it is dropped from the log.
 struct compact {
@@ -191,12 +193,15 @@ private:
     void send_append(const voter_id& to, progress& p, bool with_entries);
     void send_entries(const voter_id& to, progress& p);
     void send_entries();
+    std::uint64_t last_to_send() const;
     void beat(core::time_point now);
     bool advance_commit();
     bool commit_and_tell(core::time_point now);
     void hand_over_if_caught_up(const voter_id& to, const progress& p);
     core::time_point quorum_heard() const;
     core::result<configuration> changed(core::time_point now, const change& c) const;
+    core::result<void> change_one(core::time_point now, configuration& next, change::kind what,
+                                  const voter_id& who) const;
     void follow_members(core::time_point now, std::uint64_t next);
 
     options options_;

@@ -19,10 +19,10 @@ const entry& log::at(std::uint64_t index) const {
     return entries_[index - base_.index - 1];
 }
 
-std::vector<entry> log::from(std::uint64_t first) const {
+std::vector<entry> log::from(std::uint64_t first, std::uint64_t last) const {
     std::vector<entry> out;
     std::size_t bytes = 0;
-    for (auto i = first; i <= last_index() && out.size() < max_append_entries; ++i) {
+    for (auto i = first; i <= std::min(last, last_index()) && out.size() < max_append_entries; ++i) {
         bytes += size_of(at(i));
         if (!out.empty() && bytes > max_append_bytes) break;
         out.push_back(at(i));

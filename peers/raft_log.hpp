@@ -21,8 +21,8 @@ public:
     bool matches(std::uint64_t index, std::uint64_t term) const { return term_of(index) == term; }
     /// base().index < index ≤ last_index().
     const entry& at(std::uint64_t index) const;
-    /// Entries from `first` on, as many as fit into one message (at least one, if there are any).
-    std::vector<entry> from(std::uint64_t first) const;
+    /// Entries `first` to `last`, as many as fit into one message (at least one, if there are any).
+    std::vector<entry> from(std::uint64_t first, std::uint64_t last) const;
     /// Whether a log that ends so has all that this one may have committed: the paper's rule for voters.
     bool up_to_date(std::uint64_t last_index, std::uint64_t last_term) const;
     /// The last entry at or before `index` whose term is at most `term`: where two logs that differ at `index` may

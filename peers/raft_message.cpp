@@ -99,6 +99,8 @@ core::result<void> check(const snapshot_request& s, std::uint64_t term) {
 
 bool configuration::votes(const voter_id& who) const { return std::ranges::binary_search(voters, who); }
 
+bool configuration::decides_alone(const voter_id& who) const { return voters.size() == 1 && voters.front() == who; }
+
 bool configuration::has(const voter_id& who) const { return votes(who) || std::ranges::binary_search(learners, who); }
 
 core::result<void> check(const configuration& c) {

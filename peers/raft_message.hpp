@@ -33,6 +33,8 @@ struct configuration {
 
     bool votes(const voter_id& who) const;
     bool has(const voter_id& who) const;
+    /// The only voter.
+    bool decides_alone(const voter_id& who) const;
     /// The smallest number of voters of which any two sets share a member.
     std::size_t quorum() const { return voters.size() / 2 + 1; }
     bool operator==(const configuration&) const = default;

@@ -117,14 +117,22 @@ void server::send_append(const voter_id& to, progress& p, bool with_entries) {
         return;
     }
     append_request a{prev, *term, commit_, {}};
-    if (with_entries && !p.paused()) a.entries = log_.from(p.next());
+    if (with_entries && !p.paused()) a.entries = log_.from(p.next(), last_to_send());
     p.sent(prev + a.entries.size());
     p.tell(commit_);
     send(to, ballot_.term, std::move(a));
 }
 
 void server::send_entries(const voter_id& to, progress& p) {
-    while (!p.paused() && p.next() <= log_.last_index()) send_append(to, p, true);
+    while (!p.paused() && p.next() <= last_to_send()) send_append(to, p, true);
+}
+
+/// Who decided alone and made others voters could be outvoted by them when it forgets the change: it would lead alone
+/// once more, and they without it. So its disk has the change first.
+std::uint64_t server::last_to_send() const {
+    const auto changed = log_.members_index();
+    if (changed <= std::max(stable_, log_.base().index)) return log_.last_index();
+    return log_.members_at(changed - 1).decides_alone(options_.self) ? changed - 1 : log_.last_index();
 }
 
 void server::send_entries() {
@@ -188,40 +196,51 @@ core::time_point server::quorum_heard() const {
     return heard[members().quorum() - 1];
 }
 
-core::result<configuration> server::changed(core::time_point now, const change& c) const {
-    if (role_ != role::leader) return fail(errc::quorum_lost, "this node does not lead the log");
-    if (transfer_to_) return fail(errc::quorum_lost, "this node is handing the log over to {}", transfer_to_->brief());
-    // Without either rule two leaders could each change the voters and share no quorum.
-    if (log_.term_of(commit_) != ballot_.term) return fail(errc::limit, "no entry of this leader is committed yet");
-    if (log_.members_index() > commit_) return fail(errc::limit, "the change of voters before is not committed yet");
-    auto next = members();
-    const auto put = [&](std::vector<voter_id>& ids) { ids.insert(std::ranges::upper_bound(ids, c.who), c.who); };
-    const bool votes = next.votes(c.who), known = next.has(c.who);
-    std::erase(next.voters, c.who);
-    std::erase(next.learners, c.who);
-    switch (c.what) {
+/// One peer's part in a change of `next`.
+core::result<void> server::change_one(core::time_point now, configuration& next, change::kind what,
+                                      const voter_id& who) const {
+    const auto put = [&](std::vector<voter_id>& ids) { ids.insert(std::ranges::upper_bound(ids, who), who); };
+    const bool votes = next.votes(who), known = next.has(who);
+    std::erase(next.voters, who);
+    std::erase(next.learners, who);
+    switch (what) {
         case change::kind::add_learner:
-            if (known) return fail(errc::usage, "peer {} follows the log already", c.who.brief());
+            if (known) return fail(errc::usage, "peer {} follows the log already", who.brief());
             put(next.learners);
             break;
         case change::kind::promote: {
-            if (votes || !known) return fail(errc::usage, "peer {} is not a standby", c.who.brief());
-            const auto f = followers_.find(c.who);
+            if (votes || !known) return fail(errc::usage, "peer {} is not a standby", who.brief());
+            const auto f = followers_.find(who);
             if (f->second.match() < commit_ || now >= f->second.heard() + options_.election) {
-                return fail(errc::limit, "peer {} has {} of {} entries: it cannot vote yet", c.who.brief(),
+                return fail(errc::limit, "peer {} has {} of {} entries: it cannot vote yet", who.brief(),
                             f->second.match(), commit_);
             }
             put(next.voters);
             break;
         }
         case change::kind::demote:
-            if (!votes) return fail(errc::usage, "peer {} is not a voter", c.who.brief());
+            if (!votes) return fail(errc::usage, "peer {} is not a voter", who.brief());
             put(next.learners);
             break;
         case change::kind::remove:
-            if (!known) return fail(errc::usage, "peer {} does not follow the log", c.who.brief());
+            if (!known) return fail(errc::usage, "peer {} does not follow the log", who.brief());
             break;
     }
+    return core::ok();
+}
+
+core::result<configuration> server::changed(core::time_point now, const change& c) const {
+    if (role_ != role::leader) return fail(errc::quorum_lost, "this node does not lead the log");
+    if (transfer_to_) return fail(errc::quorum_lost, "this node is handing the log over to {}", transfer_to_->brief());
+    // Without either rule two leaders could each change the voters and share no quorum.
+    if (log_.term_of(commit_) != ballot_.term) return fail(errc::limit, "no entry of this leader is committed yet");
+    if (log_.members_index() > commit_) return fail(errc::limit, "the change of voters before is not committed yet");
+    const bool several = c.what == change::kind::promote && members().decides_alone(options_.self);
+    if (c.who.empty() || (c.who.size() > 1 && !several)) {
+        return fail(errc::usage, "a change of {} peers at once is not one that keeps a quorum", c.who.size());
+    }
+    auto next = members();
+    for (const auto& who : c.who) LONGHAUL_TRY(change_one(now, next, c.what, who));
     if (auto possible = check(next); !possible) return fail(errc::usage, "{}", possible.error().message);
     // Otherwise the change could neither be committed nor taken back.
     const auto alive = std::ranges::count_if(next.voters, [&](const auto& v) {

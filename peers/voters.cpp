@@ -25,25 +25,28 @@ std::optional<raft::change> next_voter_change(const raft::configuration& now,
     const auto alive = static_cast<std::size_t>(std::ranges::count_if(now.voters, [&](auto& v) { return !gone(v); }));
 
     if (const auto useless = std::ranges::find_if(now.learners, gone); useless != now.learners.end()) {
-        return raft::change{kind::remove, *useless};
+        return raft::change{kind::remove, {*useless}};
     }
     if (alive < wanted) {
-        // All newcomers follow before the first of them votes: two voters survive no death at all.
-        if (alive + now.learners.size() >= wanted) return raft::change{kind::promote, now.learners.front()};
+        // From one voter to three in one change: two survive no death at all.
+        const auto together = now.decides_alone(self) ? wanted - 1 : 1;
+        if (alive + now.learners.size() >= wanted) {
+            return raft::change{kind::promote, {now.learners.begin(), now.learners.begin() + std::ptrdiff_t(together)}};
+        }
         const auto next =
             std::ranges::find_if(candidates, [&](const auto& c) { return c.linked && !c.gone && !now.has(c.key); });
-        if (next != candidates.end()) return raft::change{kind::add_learner, next->key};
+        if (next != candidates.end()) return raft::change{kind::add_learner, {next->key}};
     }
     // While nobody can take its place, a dead voter that comes back is worth more than its seat.
     if (alive < wanted) return std::nullopt;
-    if (dead != now.voters.end()) return raft::change{kind::remove, *dead};
+    if (dead != now.voters.end()) return raft::change{kind::remove, {*dead}};
     if (alive > wanted) {
         // The last in the order of choice goes first.
         for (auto c = candidates.rbegin(); c != candidates.rend(); ++c) {
-            if (c->key != self && now.votes(c->key)) return raft::change{kind::remove, c->key};
+            if (c->key != self && now.votes(c->key)) return raft::change{kind::remove, {c->key}};
         }
     }
-    if (!now.learners.empty()) return raft::change{kind::remove, now.learners.front()};
+    if (!now.learners.empty()) return raft::change{kind::remove, {now.learners.front()}};
     return std::nullopt;
 }
 

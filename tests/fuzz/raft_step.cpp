@@ -73,7 +73,7 @@ FUZZ_TARGET(raft_step) {
         switch (in.byte() % 8) {
             case 0: now = std::max(now, s.wake_at()); break;
             case 1: e = raft::propose{core::byte_vector(in.byte())}; break;
-            case 2: e = raft::change{static_cast<raft::change::kind>(in.byte() % 4), id_of(in.byte() % 8)}; break;
+            case 2: e = raft::change{static_cast<raft::change::kind>(in.byte() % 4), {id_of(in.byte() % 8)}}; break;
             case 3: e = raft::compact{number(in), core::byte_vector(2)}; break;
             case 4: e = raft::transfer{id_of(in.byte() % 8)}; break;
             case 5: e = raft::durable{unreported}; break;

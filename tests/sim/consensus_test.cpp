@@ -137,7 +137,7 @@ struct bus {
         return w.run_while([&] { return !condition(); }, limit);
     }
     bool change(const std::string& leader, raft::change::kind what, const std::string& who) {
-        return until([&] { return members[leader].log->change({what, key_of(who)}).has_value(); });
+        return until([&] { return members[leader].log->change({what, {key_of(who)}}).has_value(); });
     }
     /// `names` order records, the first of them leads.
     void make_voters(const std::vector<std::string>& names) {

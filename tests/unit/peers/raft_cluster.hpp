@@ -110,7 +110,7 @@ public:
         return a->proposed;
     }
     core::result<actions> change(unsigned n, raft::change::kind what, unsigned who) {
-        return step(n, raft::change{what, id_of(who)});
+        return step(n, raft::change{what, {id_of(who)}});
     }
     /// The next write of a slow disk is done.
     void sync(unsigned n) {

@@ -175,38 +175,74 @@ TEST_CASE("removing a voter commits what waited for it (TestCommitAfterRemoveNod
     CHECK(c.at(1).applied == std::vector<std::string>{"barrier", "waits", "members"});
 }
 
-TEST_CASE("growing from one to two while the leader crashes") {
-    // The change reached the other, and not the leader's own disk.
+TEST_CASE("from one voter to three at once: on the leader's disk before anybody hears of it") {
     cluster c(1);
     c.elect(1);
-    c.add(2);
-    REQUIRE(c.change(1, kind::add_learner, 2));
-    c.run();
+    for (unsigned n : {2U, 3U}) {
+        c.add(n);
+        REQUIRE(c.change(1, kind::add_learner, n));
+        c.run();
+    }
+    const auto both = change{kind::promote, ids_of({2, 3})};
     c.at(1).slow_disk = true;
-    REQUIRE(c.change(1, kind::promote, 2));
+    REQUIRE(c.step(1, both));
+    // Neither the change, nor what is logged behind it; heartbeats go on.
+    c.propose(1, "behind");
+    c.beat(1);
     c.run();
-    REQUIRE(c[2].members().voters == ids_of({1, 2}));
-    // Nothing is committed by the newcomer alone.
-    CHECK(c[1].commit() == 2);
+    for (unsigned n : {2U, 3U}) CHECK(c[n].members() == configuration{ids_of({1}), ids_of({2, 3})});
+    CHECK(c.at(2).applied.back() == "members");
+    // So nothing is lost with the leader: it comes back as the only voter, and nobody else can lead meanwhile.
     c.crash(1);
     c.elapse(5 * election);
     CHECK(c.leader() == 0);
-    // The leader comes back as what it was, the only voter, and goes on in a new term; the newcomer follows.
     c.restart(1);
     c.at(1).slow_disk = false;
-    c.isolate(2);
     c.elect(1);
-    c.heal();
-    c.beat(1);
     c.run();
     CHECK(c[1].term() == 2);
-    CHECK(c[1].members() == configuration{ids_of({1}), ids_of({2})});
-    CHECK(c[2].members() == c[1].members());
-    CHECK(c.terms_of(2) == c.terms_of(1));
-    REQUIRE(c.change(1, kind::promote, 2));
-    c.run();
-    CHECK(c[1].members().voters == ids_of({1, 2}));
+    CHECK(c[1].members() == configuration{ids_of({1}), ids_of({2, 3})});
 
+    // Once it is on the disk, it travels, and counts with a second copy; then any one may die.
+    c.propose(1, "before");
+    c.run();
+    c.at(1).slow_disk = true;
+    REQUIRE(c.step(1, both));
+    c.isolate(3);
+    c.sync(1);
+    c.run();
+    CHECK(c[2].members().voters == ids_of({1, 2, 3}));
+    CHECK(c[1].commit() == c[1].log().last_index());
+    c.sync_all(1);
+    c.crash(1);
+    c.heal();
+    // The third does not know yet that it votes.
+    CHECK_FALSE(c[3].members().votes(id_of(3)));
+    c.elapse(5 * election);
+    CHECK(c.leader() == 2);
+    c.run();
+    CHECK(c[3].members().voters == ids_of({1, 2, 3}));
+    CHECK(c.at(3).applied == c.at(2).applied);
+}
+
+TEST_CASE("several at once only become voters, and only of one who decides alone") {
+    cluster one(1);
+    one.elect(1);
+    CHECK(refusal(one.step(1, change{kind::add_learner, ids_of({2, 3})})) == core::errc::usage);
+    CHECK(refusal(one.step(1, change{kind::promote, {}})) == core::errc::usage);
+    cluster three(3);
+    three.elect(1);
+    for (unsigned n : {4U, 5U}) {
+        three.add(n);
+        REQUIRE(three.change(1, kind::add_learner, n));
+        three.run();
+    }
+    CHECK(refusal(three.step(1, change{kind::promote, ids_of({4, 5})})) == core::errc::usage);
+    CHECK(refusal(three.step(1, change{kind::remove, ids_of({2, 3})})) == core::errc::usage);
+    CHECK(three[1].members() == configuration{ids_of({1, 2, 3}), ids_of({4, 5})});
+}
+
+TEST_CASE("growing from one to two while the leader crashes") {
     // The change reached the leader's disk, and nobody else.
     cluster d(1);
     d.elect(1);

@@ -301,7 +301,10 @@ void random_world::client() {
         if (!m.runs || m.runs->role() != role::leader) continue;
         for (auto n = dice_.below(4); n > 0; --n) (void)step(i, propose{bytes_of(++proposals_)});
         if (!healed_ && dice_.chance(change_)) {
-            const change c{static_cast<change::kind>(dice_.below(4)), nodes_[dice_.below(nodes_.size())].id};
+            change c{static_cast<change::kind>(dice_.below(4)), {nodes_[dice_.below(nodes_.size())].id}};
+            // Who decides alone lets all standbys vote at once, as it does in a run.
+            const auto& now = m.runs->members();
+            if (now.decides_alone(m.id) && now.learners.size() >= 2 && dice_.chance(0.5)) c = {change::kind::promote, now.learners};
             if (step(i, c)) ++counts_.changes;
         }
         if (!healed_ && dice_.chance(0.02)) {
