@@ -11,8 +11,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// How often the voters are looked at, between two changes of them too (the log survives a death only when all are made),
-/// and how long one that does not answer keeps its seat.
+/// How often the voters are looked at, between two changes of them too (the log survives a death only when all are
+/// made), and how long one that does not answer keeps its seat.
 constexpr auto voters_look = 500ms, next_change = 20ms, hurry = 1000ms;
 constexpr auto seat_kept = 10s;
 

@@ -304,7 +304,8 @@ void random_world::client() {
             change c{static_cast<change::kind>(dice_.below(4)), {nodes_[dice_.below(nodes_.size())].id}};
             // Who decides alone lets all standbys vote at once, as it does in a run.
             const auto& now = m.runs->members();
-            if (now.decides_alone(m.id) && now.learners.size() >= 2 && dice_.chance(0.5)) c = {change::kind::promote, now.learners};
+            if (now.decides_alone(m.id) && now.learners.size() >= 2 && dice_.chance(0.5))
+                c = {change::kind::promote, now.learners};
             if (step(i, c)) ++counts_.changes;
         }
         if (!healed_ && dice_.chance(0.02)) {
