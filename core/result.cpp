@@ -23,6 +23,7 @@ std::string_view name_of(errc code) {
         case errc::no_space: return "no_space";
         case errc::config: return "config";
         case errc::usage: return "usage";
+        case errc::forgotten: return "forgotten";
         case errc::quorum_lost: return "quorum_lost";
         case errc::unsupported: return "unsupported";
         case errc::internal: return "internal";
@@ -44,6 +45,7 @@ int exit_code_of(errc code) {
         case errc::not_admitted: return 77;
         case errc::config:
         case errc::malformed:
+        case errc::forgotten:
         case errc::not_found:
         case errc::address_in_use:
         case errc::unsupported: return 78;

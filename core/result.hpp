@@ -29,6 +29,7 @@ enum class errc {
     no_space,          ///< the disk is full
     config,            ///< the configuration is wrong
     usage,             ///< the command line is wrong
+    forgotten,         ///< a voter's disk has lost what it agreed to
     quorum_lost,       ///< the run cannot commit: too few voters are reachable
     unsupported,       ///< not available in this build or on this machine
     internal,          ///< a bug: please report it

@@ -28,8 +28,9 @@ core::task<core::result<void>> save(node& n) {
     c.residual = n.mass.carry().values;
     if (!c.residual.empty()) {
         c.said = n.mass.said();
-        c.extra_json = fmt::format(R"({{"carry_tokens":{},"carry_steps":{},"carry_generation":{},"carry_applied":{}}})",
-                                   n.mass.carry().tokens, n.mass.carry().steps, state->generation, state->round);
+        c.extra_json = fmt::format(
+            R"({{"carry_of":"{}","carry_tokens":{},"carry_steps":{},"carry_generation":{},"carry_applied":{}}})",
+            n.self().hex(), n.mass.carry().tokens, n.mass.carry().steps, state->generation, state->round);
     }
     const auto begun = n.env.clock.now();
     auto saved =
@@ -71,6 +72,10 @@ core::task<core::result<void>> checkpoint_now(node& n) {
 
 core::task<core::result<void>> restore(node& n) {
     auto found = co_await load_newest_checkpoint(n.env.storage, n.env.workers, max_checkpoint_bytes, n.run->run_id);
+    if (!found && found.error().code == errc::malformed && knows_others(n)) {
+        n.report(found.error(), "reading checkpoints, of which none is whole: the state comes from others");
+        co_return core::ok();
+    }
     LONGHAUL_CO_TRY(found);
     if (!*found) co_return core::ok();
     for (const auto& sentence : (*found)->skipped) {
@@ -103,9 +108,14 @@ core::task<core::result<void>> restore(node& n) {
         mass.steps = static_cast<std::uint32_t>(steps);
         LONGHAUL_CO_TRY_ASSIGN(const auto generation, core::json_u64(*extra, "carry_generation"));
         LONGHAUL_CO_TRY_ASSIGN(const auto applied, core::json_u64(*extra, "carry_applied"));
+        LONGHAUL_CO_TRY_ASSIGN(const auto author, core::json_string(*extra, "carry_of"));
         n.mass.restore(std::move(mass));
-        if (generation != n.state->generation || applied != n.state->round)
+        // Only the log knows what became of a node's last payload, and it knows the node by its key.
+        if (author != n.self().hex()) {
+            discard_mass(n, "a checkpoint carried it, of the node that this one was before");
+        } else if (generation != n.state->generation || applied != n.state->round) {
             discard_mass(n, "a checkpoint carried it, and it is of another state");
+        }
     }
     co_return core::ok();
 }

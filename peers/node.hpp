@@ -192,10 +192,18 @@ struct node {
     void report(const core::error& e, std::string_view doing_what);
 };
 
+// forgotten.cpp
+/// Whether this node has somebody to get the log and the state from.
+bool knows_others(const node& n);
+/// The identity with which this machine goes on: kept, and all that the one before alone was for set aside. `why` its
+/// disk was refused. errc::config when it knows nobody with whom to go on.
+core::task<core::result<net::identity>> become_another(node& n, const core::error& why);
+/// A founder that has become another node joins the run that it founded.
+core::task<core::result<void>> rejoin_if_founder_before(node& n);
+
 // startup.cpp
 /// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.
-core::task<core::result<void>> start_founder(node& n);
-core::task<core::result<void>> start_joiner(node& n);
+core::task<core::result<void>> start(node& n);
 /// A node that has left its log: admitted and with a log again, or an error when nobody admits it for so long.
 core::task<core::result<void>> learn_another_log(node& n, core::duration patience);
 /// How this node admits itself where it orders the records.

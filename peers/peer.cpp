@@ -65,7 +65,7 @@ core::task<core::result<void>> remember_members(node& n) {
             auto saved = co_await save_known_addresses(n.env.storage, std::move(addresses));
             if (!saved) n.report(saved.error(), "keeping the members' addresses");
         }
-        auto slept = co_await n.env.clock.sleep_for(5s);
+        auto slept = co_await n.env.clock.sleep_for(1s);
         LONGHAUL_CO_TRY(slept);
     }
 }
@@ -140,13 +140,7 @@ core::task<core::result<void>> take_part_and_end(node& n) {
 }
 
 core::task<core::result<void>> live(node& n) {
-    // Not one conditional expression: g++ 12.2 destroys its arms' temporaries twice.
-    core::result<void> started;
-    if (n.options.found) {
-        started = co_await start_founder(n);
-    } else {
-        started = co_await start_joiner(n);
-    }
+    auto started = co_await start(n);
     LONGHAUL_CO_TRY(started);
     if (n.finished) {
         tell_the_end(n, "the run was complete before this start, and nobody answers any more");
@@ -186,6 +180,16 @@ core::task<core::result<void>> live_to_the_end(node& n) {
     co_return core::ok();
 }
 
+/// One node's life. What failed first is what a person should hear of; our own cancelling of the rest is not.
+core::task<core::result<void>> run_one(node& n) {
+    n.tasks.spawn("peer", live_to_the_end(n));
+    auto joined = co_await n.tasks.join();
+    if (n.outcome && !*n.outcome && (*n.outcome).error().code != errc::cancelled) co_return *n.outcome;
+    if (!joined && joined.error().code != errc::cancelled) co_return joined;
+    if (n.outcome) co_return *n.outcome;
+    co_return joined;
+}
+
 }  // namespace
 
 ready_report node::ready() const {
@@ -214,27 +218,28 @@ void node::tell_ready() {
 }
 
 struct peer::impl {
-    impl(net::environment& env, peer_options options) : n(env, std::move(options)) {}
+    impl(net::environment& env, peer_options options) : n(env, std::move(options)) {
+        n.status_json = [this] { return to_json(status_of(n)); };
+    }
     node n;
 };
 
-peer::peer(net::environment& env, peer_options options) : impl_(std::make_shared<impl>(env, std::move(options))) {
-    impl_->n.status_json = [n = &impl_->n] { return to_json(status_of(*n)); };
-}
+peer::peer(net::environment& env, peer_options options) : impl_(std::make_shared<impl>(env, std::move(options))) {}
 peer::~peer() = default;
 
 core::task<core::result<void>> peer::run() {
-    const auto held = impl_;
-    auto& n = held->n;
-    n.tasks.spawn("peer", live_to_the_end(n));
-    auto joined = co_await n.tasks.join();
-    // What failed first is what a person should hear of; our own cancelling of the rest is not.
-    if (n.outcome && !*n.outcome && (*n.outcome).error().code != errc::cancelled) co_return *n.outcome;
-    if (!joined && joined.error().code != errc::cancelled) co_return joined;
-    if (n.outcome) co_return *n.outcome;
-    co_return joined;
+    for (;;) {
+        const auto held = impl_;
+        auto& n = held->n;
+        auto ended = co_await run_one(n);
+        if (ended || ended.error().code != errc::forgotten || n.leaving) co_return ended;
+        auto another = co_await become_another(n, ended.error());
+        LONGHAUL_CO_TRY(another);
+        auto options = n.options;
+        options.self = *another;
+        impl_ = std::make_shared<impl>(n.env, std::move(options));
+    }
 }
-
 peer_status peer::status() const { return status_of(impl_->n); }
 
 void peer::leave(std::string reason) {

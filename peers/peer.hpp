@@ -29,6 +29,10 @@ struct joining {
     std::optional<run_config> expected;
 };
 
+/// Where a node's storage keeps its identity: whoever starts a peer reads it there, and a peer that becomes another one
+/// writes it.
+inline constexpr const char* identity_file = "identity";
+
 struct peer_options {
     net::identity self;
     std::string name;                       ///< of this node, for people
@@ -107,7 +111,8 @@ public:
     /// `env` must outlive the peer.
     peer(net::environment& env, peer_options options);
     ~peer();
-    /// Takes part until the run is complete, stopped or left, or until an error. Success means exit 0.
+    /// Takes part until the run is complete, stopped or left, or until an error. Success means exit 0. A node whose
+    /// voter's disk is refused goes on as another one, with a new identity (peers/forgotten.cpp).
     core::task<core::result<void>> run();
     /// Asks this node to stop: it checkpoints, says goodbye, and `run` returns. May be called from the I/O thread at
     /// any time.

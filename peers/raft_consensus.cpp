@@ -50,15 +50,26 @@ core::task<core::result<bool>> raft_consensus::open() {
         core::byte_reader in(*saved);
         const auto branch = in.u64();
         if (!branch) {
-            co_return fail(errc::malformed, "the file '{}' is damaged ({})", branch_file, branch.error().message);
+            co_return fail(errc::forgotten, "the file '{}' is damaged ({})", branch_file, branch.error().message);
         }
         use_disk_of(*branch);
     }
-    auto disk = co_await disk_->open(o_.self, id());
-    if (!disk && disk.error().code == errc::not_found) co_return false;
+    auto disk = co_await open_disk();
     LONGHAUL_CO_TRY(disk);
-    LONGHAUL_CO_TRY(begin(std::move(*disk)));
+    if (!*disk) co_return false;
+    LONGHAUL_CO_TRY(begin(std::move(**disk)));
     co_return true;
+}
+
+core::task<core::result<std::optional<raft::durable_state>>> raft_consensus::open_disk() {
+    auto disk = co_await disk_->open(o_.self, id());
+    if (disk) co_return std::move(*disk);
+    const auto code = disk.error().code;
+    if (code == errc::not_found) co_return std::optional<raft::durable_state>();
+    if (code == errc::malformed || code == errc::run_mismatch) {
+        co_return fail(core::error(errc::forgotten, disk.error().message));
+    }
+    co_return fail(disk.error());
 }
 
 raft::durable_state raft_consensus::beginning_with(const ledger& first, const net::peer_key& orderer) {
@@ -161,16 +172,15 @@ core::task<core::result<void>> raft_consensus::become_orderer() {
     const bool votes = state_.voters().votes(o_.self);
     wanted_ = false;
     if (branch != branch_) use_disk_of(branch);
-    auto disk = co_await disk_->open(o_.self, id());
-    if (!disk && disk.error().code != errc::not_found) co_return fail(disk.error());
+    auto opened = co_await open_disk();
+    LONGHAUL_CO_TRY(opened);
+    auto disk = std::move(*opened);
     if (!disk && votes) {
         // It has forgotten whom it voted for, and what it had acknowledged.
-        co_return fail(errc::config,
-                       "this node orders the run's records, but its log is gone: restore the folder 'raft' "
-                       "from a copy, or take part as another node, with another --state-dir");
+        co_return fail(errc::forgotten, "this node orders the run's records, and its log is gone");
     }
     if (!disk) {
-        disk = raft::durable_state{};
+        disk.emplace();
         auto created = co_await disk_->create(o_.self, id(), *disk);
         LONGHAUL_CO_TRY(created);
     }

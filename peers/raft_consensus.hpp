@@ -30,6 +30,7 @@ public:
     ~raft_consensus() override;
 
     /// Goes on with what this node's disk holds, if it is an orderer's. False: there is none, it follows.
+    /// errc::forgotten: what it agreed to is not there any more, or is another node's.
     core::task<core::result<bool>> open();
     /// The first of a new run: alone, it orders all records.
     core::task<core::result<void>> found();
@@ -72,6 +73,7 @@ private:
     core::result<void> begin(raft::durable_state disk);
     core::task<core::result<void>> begin_branch();
     void abandon_server();
+    core::task<core::result<std::optional<raft::durable_state>>> open_disk();
     core::task<core::result<void>> become_orderer();
     core::task<core::result<void>> write_some();
     void use_disk_of(std::uint64_t branch);

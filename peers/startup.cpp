@@ -162,18 +162,6 @@ std::unique_ptr<raft_consensus> make_consensus(node& n) {
                                                                    .seed = n.env.entropy.u64()});
 }
 
-/// Whether this node orders records, by what is on its disk.
-core::task<core::result<bool>> open_log(raft_consensus& log) {
-    auto opened = co_await log.open();
-    if (!opened && opened.error().code == errc::malformed) {
-        co_return fail(errc::config,
-                       "{}: this node cannot vote with it any more; restore the folder 'raft' from a copy, or take "
-                       "part as another node, with another --state-dir",
-                       opened.error().message);
-    }
-    co_return opened;
-}
-
 /// From here on the log lives, with or without an order of this node's own.
 void begin_log(node& n, std::unique_ptr<consensus> log) {
     n.log = std::move(log);
@@ -182,26 +170,27 @@ void begin_log(node& n, std::unique_ptr<consensus> log) {
     n.log->on_leader = [&n] { leader_changed(n); };
 }
 
+/// Whoever founds where there is a run already goes on with that one.
+core::result<void> check_same_run(const node& n) {
+    if (!n.options.found || !n.run) return core::ok();
+    if (n.run->manifest.founder != n.self()) {
+        return fail(errc::config,
+                    "this state directory belongs to run '{}', which another node founded: use 'longhaul join', or "
+                    "another --state-dir",
+                    n.config().name);
+    }
+    if (const auto difference = first_difference(n.options.found->config, n.config()); !difference.empty()) {
+        return fail(errc::config,
+                    "this state directory holds run '{}' with other settings ({}): a run's settings never change; use "
+                    "another --state-dir to found a new run",
+                    n.config().name, difference);
+    }
+    return core::ok();
+}
+
 /// Founds the run, or goes on with the one that this node founded.
 core::task<core::result<void>> prepare_founder(node& n) {
     const auto& wanted = n.options.found->config;
-    LONGHAUL_CO_TRY(validate(wanted));
-    auto loaded = co_await load_run(n);
-    LONGHAUL_CO_TRY(loaded);
-    if (n.run) {
-        if (n.run->manifest.founder != n.self()) {
-            co_return fail(errc::config,
-                           "this state directory belongs to run '{}', which another node founded: use "
-                           "'longhaul join', or another --state-dir",
-                           n.config().name);
-        }
-        if (const auto difference = first_difference(wanted, n.config()); !difference.empty()) {
-            co_return fail(errc::config,
-                           "this state directory holds run '{}' with other settings ({}): a run's settings "
-                           "never change; use another --state-dir to found a new run",
-                           n.config().name, difference);
-        }
-    }
     auto made = co_await make_trainer(n, wanted);
     LONGHAUL_CO_TRY(made);
     if (n.run) {
@@ -224,16 +213,14 @@ core::task<core::result<void>> prepare_founder(node& n) {
         LONGHAUL_CO_TRY(saved);
     }
     auto log = make_consensus(n);
-    auto opened = co_await open_log(*log);
+    auto opened = co_await log->open();
     LONGHAUL_CO_TRY(opened);
     n.resumed = *opened;
     if (!n.resumed) {
         auto checkpoints = co_await n.env.storage.list("checkpoints/");
         LONGHAUL_CO_TRY(checkpoints);
         if (!checkpoints->empty()) {
-            co_return fail(errc::config,
-                           "this state directory has checkpoints of run '{}' but its log is missing: restore the "
-                           "folder 'raft' from a copy, or found a new run in another --state-dir",
+            co_return fail(errc::forgotten, "this state directory has checkpoints of run '{}', and its log is gone",
                            n.config().name);
         }
         auto founded = co_await log->found();
@@ -262,8 +249,6 @@ core::task<core::result<void>> trust_on_first_use(node& n) {
 }
 
 core::task<core::result<void>> prepare_joiner(node& n) {
-    auto loaded = co_await load_run(n);
-    LONGHAUL_CO_TRY(loaded);
     auto& ticket = n.options.join->ticket;
     if (!ticket.key && n.run) {
         net::ticket_key known;
@@ -542,6 +527,8 @@ core::task<core::result<void>> learn_another_log(node& n, core::duration patienc
     co_return co_await learn_log(n);
 }
 
+namespace {
+
 core::task<core::result<void>> start_founder(node& n) {
     auto prepared = co_await prepare_founder(n);
     LONGHAUL_CO_TRY(prepared);
@@ -589,13 +576,26 @@ core::task<core::result<void>> start_joiner(node& n) {
     LONGHAUL_CO_TRY(restored);
     n.resumed = n.state != nullptr;
     auto log = make_consensus(n);
-    auto orders = co_await open_log(*log);
+    auto orders = co_await log->open();
     LONGHAUL_CO_TRY(orders);
     begin_log(n, std::move(log));
     n.tasks.spawn("log", n.log->run());
     auto admitted = co_await be_admitted_patiently(n, was_known, n.options.quorum_patience);
     LONGHAUL_CO_TRY(admitted);
     co_return co_await learn_log(n);
+}
+
+}  // namespace
+
+core::task<core::result<void>> start(node& n) {
+    if (n.options.found) LONGHAUL_CO_TRY(validate(n.options.found->config));
+    auto loaded = co_await load_run(n);
+    LONGHAUL_CO_TRY(loaded);
+    auto rejoins = co_await rejoin_if_founder_before(n);
+    LONGHAUL_CO_TRY(rejoins);
+    LONGHAUL_CO_TRY(check_same_run(n));
+    if (n.options.found) co_return co_await start_founder(n);
+    co_return co_await start_joiner(n);
 }
 
 }  // namespace longhaul::peers

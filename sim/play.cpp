@@ -15,6 +15,17 @@ namespace {
 constexpr std::uint16_t usual_port = 7400;
 constexpr core::duration default_step_time = std::chrono::milliseconds(10);
 
+void spoil(disk& d, const std::string& how, bool undo) {
+    if (how == "full") d.set_capacity(undo ? 0 : std::max<std::uint64_t>(1, d.used()));
+    if (undo) return;
+    if (how == "fsync") d.fail_syncs(1);
+    if (how == "rot") {
+        d.rot("raft");
+        d.rot("checkpoints/");
+    }
+    if (how == "lost") d.lose("raft");
+}
+
 class performance {
 public:
     performance(const scenario& s, std::uint64_t seed, timed_trainer_factory make_trainer, event_listener listener)
@@ -232,18 +243,15 @@ void performance::act(const fault& f, bool undo) {
                     p->second->leave("the scenario says so");
                 }
                 break;
+            case fault_kind::reset:
+                if (!undo) world_.network().reset_connections(peer);
+                break;
             case fault_kind::rate: world_.network().set_factor(peer, undo ? 1 : f.factor); break;
             case fault_kind::clock:
                 n.set_wall_offset(undo ? core::duration{} : f.offset);
                 n.set_drift(undo ? 0 : f.drift);
                 break;
-            case fault_kind::disk:
-                if (f.error == "full") {
-                    n.disk().set_capacity(undo ? 0 : std::max<std::uint64_t>(1, n.disk().used()));
-                } else if (!undo) {
-                    n.disk().fail_syncs(1);
-                }
-                break;
+            case fault_kind::disk: spoil(n.disk(), f.error, undo); break;
             case fault_kind::partition:
             case fault_kind::one_way: break;
         }
@@ -375,12 +383,12 @@ core::result<std::unique_ptr<optim::trainer>> simulated_trainer(const optim::tra
 }
 
 core::task<core::result<net::identity>> kept_identity(net::environment& env) {
-    auto saved = co_await env.storage.read("identity", 256);
+    auto saved = co_await env.storage.read(peers::identity_file, 256);
     if (!saved) {
         const auto fresh = net::identity::generate(env.entropy).serialize();
         std::vector<core::const_bytes> pieces;
         pieces.emplace_back(fresh);
-        auto put = co_await env.storage.put("identity", pieces);
+        auto put = co_await env.storage.put(peers::identity_file, pieces);
         LONGHAUL_CO_TRY(put);
         saved = fresh;
     }

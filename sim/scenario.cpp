@@ -275,7 +275,9 @@ result<void> parser::add_fault(const config_values& table) {
     b.bind("factor", f.factor, "rate: of the lines' rates", 0, 1000);
     b.bind("offset", offset, "clock: of the wall clock");
     b.bind("drift", f.drift, "clock: parts per million", -100'000, 100'000);
-    b.bind_choice("error", f.error, {"full", "fsync"}, "disk: what is wrong with it");
+    b.bind_choice("error", f.error, {"full", "fsync", "rot", "lost"}, "disk: what is wrong with it");
+    std::vector<std::string> from;
+    b.bind("from", from, "partition: only from these, whom the others go on to reach");
     std::string kinds;
     for (int k = 0; k <= static_cast<int>(fault_kind::leave); ++k) {
         const auto kind = static_cast<fault_kind>(k);
@@ -301,16 +303,17 @@ result<void> parser::add_fault(const config_values& table) {
     const auto needs = [&](fault_kind kind, const char* key) { return f.what == kind && table.find(key) == nullptr; };
     if (needs(fault_kind::rate, "factor")) return fail(errc::config, "{}: a rate fault needs a factor", where);
     if (needs(fault_kind::disk, "error"))
-        return fail(errc::config, "{}: a disk fault needs an error: \"full\" or \"fsync\"", where);
+        return fail(errc::config, "{}: a disk fault needs an error: \"full\", \"fsync\", \"rot\" or \"lost\"", where);
     if (needs(fault_kind::clock, "offset") && needs(fault_kind::clock, "drift"))
         return fail(errc::config, "{}: a clock fault needs an offset or a drift", where);
     for (const auto& [key, kind] : {std::pair("factor", fault_kind::rate), std::pair("error", fault_kind::disk),
-                                    std::pair("offset", fault_kind::clock), std::pair("drift", fault_kind::clock)}) {
+                                    std::pair("offset", fault_kind::clock), std::pair("drift", fault_kind::clock),
+                                    std::pair("from", fault_kind::partition)}) {
         if (table.find(key) != nullptr && f.what != kind)
             return fail(errc::config, "{}: {} belongs to a {} fault", where, key, name_of(kind));
     }
     if (names == std::vector<std::string>{"coordinator"}) {
-        if (f.what == fault_kind::one_way || f.what == fault_kind::join)
+        if (f.what == fault_kind::one_way || f.what == fault_kind::join || !from.empty())
             return fail(errc::config, "{}: a {} fault names its peers", where, name_of(f.what));
         f.coordinator = true;
         out_.faults.push_back(std::move(f));
@@ -324,6 +327,9 @@ result<void> parser::add_fault(const config_values& table) {
     LONGHAUL_TRY_ASSIGN(f.peers, find(names, where));
     if (f.peers.empty()) return fail(errc::config, "{}: this fault befalls nobody", where);
     if (f.what == fault_kind::partition) f.others = all_but(f.peers, static_cast<std::uint32_t>(out_.net.peers.size()));
+    if (!from.empty()) {
+        LONGHAUL_TRY_ASSIGN(f.others, find(from, where));
+    }
     if (f.what == fault_kind::join) {
         for (const auto i : f.peers) {
             if (i == 0) return fail(errc::config, "{}: the first peer founds the run and cannot join it", where);
@@ -368,6 +374,7 @@ std::string_view name_of(fault_kind k) {
         case fault_kind::stop: return "stop";
         case fault_kind::partition: return "partition";
         case fault_kind::one_way: return "one_way";
+        case fault_kind::reset: return "reset";
         case fault_kind::rate: return "rate";
         case fault_kind::clock: return "clock";
         case fault_kind::disk: return "disk";

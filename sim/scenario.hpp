@@ -14,7 +14,20 @@
 
 namespace longhaul::sim {
 
-enum class fault_kind : std::uint8_t { kill, power, restart, stop, partition, one_way, rate, clock, disk, join, leave };
+enum class fault_kind : std::uint8_t {
+    kill,
+    power,
+    restart,
+    stop,
+    partition,
+    one_way,
+    reset,
+    rate,
+    clock,
+    disk,
+    join,
+    leave
+};
 std::string_view name_of(fault_kind k);
 
 struct fault {
@@ -24,11 +37,11 @@ struct fault {
     core::duration lasting{};           ///< then it is undone; zero: never
     bool coordinator = false;           ///< whoever coordinates when it begins, instead of `peers`
     std::vector<std::uint32_t> peers;   ///< whom it befalls; one_way: from these
-    std::vector<std::uint32_t> others;  ///< partition: all the others; one_way: to these
+    std::vector<std::uint32_t> others;  ///< partition: from all the others, or these; one_way: to these
     double factor = 0;                  ///< rate: of the access lines' rates
     core::duration offset{};            ///< clock: of the wall clock, negative too
     std::int64_t drift = 0;             ///< clock: parts per million that the monotonic one gains
-    std::string error;                  ///< disk: "full", "fsync"
+    std::string error;                  ///< disk: "full", "fsync", "rot", "lost"
 };
 
 /// The peers from 0 to `count` - 1 that are not among `some`, which ascend.

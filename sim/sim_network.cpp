@@ -268,6 +268,15 @@ void sim_network::process_ended(std::uint32_t host, process* p) {
     }
 }
 
+void sim_network::reset_connections(std::uint32_t host) {
+    const auto all = fabric_->connections;
+    for (const auto& [id, c] : all) {
+        const bool own = c->ends[0].node == host || c->ends[1].node == host;
+        if (!own || c->ends[0].node == c->ends[1].node) continue;
+        for (int side = 0; side < 2; ++side) fabric_->reset_end(c, side, "the connection was reset on the way");
+    }
+}
+
 void sim_network::host_down(std::uint32_t host) {
     fabric& f = *fabric_;
     f.hosts[host].on = false;

@@ -69,6 +69,8 @@ public:
     std::unique_ptr<net::network> attach(process& p);
     /// The kernel closes what the process held.
     void process_ended(std::uint32_t host, process* p);
+    /// All its connections with others end, at both ends, as when a box on the way has forgotten them.
+    void reset_connections(std::uint32_t host);
     /// Power: off, the host forgets its connections and is silent.
     void host_down(std::uint32_t host);
     void host_up(std::uint32_t host);

@@ -103,6 +103,16 @@ void disk::flip_bit(const std::string& path, std::uint64_t bit) {
     content.at(bit / 8) ^= static_cast<std::byte>(1U << (bit % 8));
 }
 
+void disk::rot(std::string_view prefix) {
+    std::vector<std::string> paths;
+    for (const auto& [path, content] : files_) {
+        if (path.starts_with(prefix) && !content.empty()) paths.push_back(path);
+    }
+    if (paths.empty()) return;
+    const auto& path = paths[entropy_.below(paths.size())];
+    flip_bit(path, entropy_.below(files_.at(path).size() * 8));
+}
+
 std::unique_ptr<core::storage> disk::attach(process& p) { return std::make_unique<process_storage>(*this, p); }
 
 virtual_time disk::done_at(std::uint64_t bytes) {

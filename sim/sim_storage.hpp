@@ -35,6 +35,12 @@ public:
     void erase(const std::string& path) { files_.erase(path); }
     /// Bit rot; the file must have that bit.
     void flip_bit(const std::string& path, std::uint64_t bit);
+    /// Flips any bit of any file whose path begins so, if there is one.
+    void rot(std::string_view prefix);
+    /// Loses all files whose paths begin so.
+    void lose(std::string_view prefix) {
+        std::erase_if(files_, [prefix](const auto& f) { return f.first.starts_with(prefix); });
+    }
     /// Bytes that fit; zero: unlimited.
     void set_capacity(std::uint64_t bytes) { options_.capacity = bytes; }
     void set_latency(core::duration d) { options_.latency = d; }

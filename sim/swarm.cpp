@@ -16,7 +16,7 @@ namespace {
 /// Everything is one of a few values, because numbers that libm computes differ between machines.
 class drawer {
 public:
-    explicit drawer(std::uint64_t seed) : random_(seed, "swarm"), quorum_(seed, "quorum loss") {}
+    explicit drawer(std::uint64_t seed) : random_(seed, "swarm") {}
     std::string draw();
 
 private:
@@ -38,13 +38,16 @@ private:
     void peers();
     void faults();
     void fault();
+    void bridge(std::uint64_t milliseconds);
+    void flap();
+    void forget();
     /// Who it befalls: whoever coordinates, or anybody.
     std::string victim() { return chance(30) ? "coordinator" : name(random_.below(peers_)); }
     std::string name(std::uint64_t peer) const { return fmt::format("p{}", peer); }
     bool slow() const { return step_milliseconds_ >= 10'000; }
     bool late(std::uint64_t peer) const { return peer >= peers_ - late_; }
 
-    core::seeded_entropy random_, quorum_;  ///< the second for what was drawn later than all the rest
+    core::seeded_entropy random_;
     std::string out_;
     std::uint64_t peers_ = 0, late_ = 0;  ///< the last ones join late
     std::uint64_t steps_ = 0, step_milliseconds_ = 0;
@@ -90,7 +93,7 @@ void drawer::run() {
         "peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\", on_quorum_loss = "
         "\"{}\" }}",
         between(1, 2), slow() ? one_of(30u, 60u, 120u) : one_of(5u, 10u, 30u), one_of(1u, 2u, 10u), one_of(60u, 300u),
-        quorum_.below(2) == 0 ? "auto" : "continue");
+        one_of("auto", "continue"));
     line("checkpoint = {{ every = {}, keep = {} }}", one_of(1u, 3u, 10u), between(1, 3));
     line("eval.every = {}", between(0, 1));
 }
@@ -125,6 +128,8 @@ void drawer::peers() {
 void drawer::faults() {
     const auto count = between(6, 30);
     for (std::uint64_t i = 0; i < count; ++i) fault();
+    // More voters than a majority can do without must not forget: then nobody can go on.
+    if (chance(30)) forget();
     for (std::uint64_t i = 0; i < peers_; ++i) {
         if (late(i)) line("[[fault]]\nat = \"{} s\"\njoin = \"{}\"", between(1, span_), name(i));
     }
@@ -132,13 +137,18 @@ void drawer::faults() {
 
 void drawer::fault() {
     const auto lasting = one_of(300u, 2'000u, 5'000u, 12'000u, 30'000u, 60'000u, 120'000u);
+    const auto kind = random_.below(100);
+    if (kind < 4) return bridge(lasting);
+    if (kind < 8) return flap();
     line("[[fault]]");
     line("at = \"{} ms\"", random_.below(span_ * 1000));
-    const auto kind = random_.below(100);
     // Whoever joins late does not exist until then: a restart would start it before.
-    const auto early = [this] { return name(random_.below(peers_ - late_)); };
-    if (kind < 8) {
-        line("restart = \"{}\"", early());
+    if (kind < 14) {
+        line("restart = \"{}\"", name(random_.below(peers_ - late_)));
+        return;
+    }
+    if (kind < 17) {
+        line("reset = \"{}\"", victim());
         return;
     }
     if (kind >= 96) {
@@ -146,18 +156,18 @@ void drawer::fault() {
         return;
     }
     line("for = \"{} ms\"", lasting);
-    if (kind < 30) {
+    if (kind < 37) {
         line("kill = \"{}\"", victim());
-    } else if (kind < 40) {
+    } else if (kind < 47) {
         line("power = \"{}\"", victim());
-    } else if (kind < 57) {
+    } else if (kind < 63) {
         line("stop = \"{}\"", victim());
-    } else if (kind < 65) {
+    } else if (kind < 70) {
         line("partition = \"{}\"", victim());
-    } else if (kind < 72) {
+    } else if (kind < 75) {
         const auto first = random_.below(peers_);
         line("partition = [\"{}\", \"{}\"]", name(first), name((first + between(1, peers_ - 1)) % peers_));
-    } else if (kind < 80) {
+    } else if (kind < 82) {
         const auto from = random_.below(peers_);
         line("one_way = [\"{}\", \"{}\"]", name(from), name((from + between(1, peers_ - 1)) % peers_));
     } else if (kind < 88) {
@@ -170,6 +180,37 @@ void drawer::fault() {
     } else {
         line("leave = \"{}\"", victim());
     }
+}
+
+/// One peer reaches everybody, and of all the others each only those of its side.
+void drawer::bridge(std::uint64_t milliseconds) {
+    const auto first = random_.below(peers_), a_side = between(1, peers_ - 2);
+    std::string sides[2];
+    for (std::uint64_t i = 1; i < peers_; ++i) {
+        auto& side = sides[i <= a_side ? 0 : 1];
+        side += fmt::format("{}\"{}\"", side.empty() ? "" : ", ", name((first + i) % peers_));
+    }
+    line("[[fault]]\nat = \"{} ms\"\nfor = \"{} ms\"", random_.below(span_ * 1000), milliseconds);
+    line("partition = [{}]\nfrom = [{}]", sides[0], sides[1]);
+}
+
+/// A line that comes and goes.
+void drawer::flap() {
+    const auto who = name(random_.below(peers_));
+    auto at = random_.below(span_ * 1000);
+    for (auto times = between(3, 8); times > 0; --times) {
+        const auto off = one_of(100u, 1'000u, 3'000u);
+        line("[[fault]]\nat = \"{} ms\"\nfor = \"{} ms\"\npartition = \"{}\"", at, off, who);
+        at += off + one_of(50u, 500u, 4'000u);
+    }
+}
+
+/// Nobody reads a disk before the next start.
+void drawer::forget() {
+    const auto who = name(random_.below(peers_ - late_));
+    const auto at = between(span_ / 4, span_);
+    line("[[fault]]\nat = \"{} s\"\ndisk = \"{}\"\nerror = \"{}\"", at, who, one_of("rot", "rot", "lost"));
+    line("[[fault]]\nat = \"{} s\"\nfor = \"{} s\"\npower = \"{}\"", at, between(1, 60), who);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "core/posix_file.hpp"
+#include "peers/peer.hpp"
 
 namespace longhaul::peers::command {
 
@@ -103,7 +104,7 @@ core::result<net::identity> create_identity(const std::string& path) {
 }
 
 core::result<net::identity> load_or_create_identity(const std::string& folder) {
-    const auto path = folder + "/" + identity_name;
+    const auto path = folder + "/" + identity_file;
     auto saved = read_file(path, identity_size, "the identity of this node");
     if (!saved && saved.error().code == core::errc::not_found) return create_identity(path);
     if (!saved && saved.error().code != core::errc::limit) return core::fail(std::move(saved).error());

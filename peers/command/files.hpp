@@ -33,7 +33,6 @@ private:
 };
 
 inline constexpr const char* control_socket_name = "control.sock";
-inline constexpr const char* identity_name = "identity";
 inline constexpr const char* events_name = "events.jsonl";
 
 /// Writes a new identity to `path` (mode 0600, synced); errc::config when the file exists.

@@ -4,6 +4,7 @@
 
 #include "peers/command/command.hpp"
 #include "peers/command/files.hpp"
+#include "peers/peer.hpp"
 
 namespace longhaul::peers::command {
 
@@ -26,7 +27,7 @@ core::result<int> keygen(const std::string& out, const std::string& dir, bool as
         // As the daemon makes it; a folder that was there before is its owner's matter.
         if (made) std::filesystem::permissions(dir, std::filesystem::perms::owner_all, e);
         if (e) return core::fail(core::errc::io, "cannot make the folder {} private: {}", dir, e.message());
-        path = dir + "/" + identity_name;
+        path = dir + "/" + identity_file;
     }
     const auto made = create_identity(path);
     if (!made && (made.error().code == core::errc::io || made.error().code == core::errc::not_found)) {

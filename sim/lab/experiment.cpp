@@ -187,9 +187,10 @@ outcome experiment::conclude(core::duration took) {
 
 result<outcome> run_experiment(const scenario& s, const experiment_options& o) {
     for (const auto& f : s.faults) {
-        if (f.what == fault_kind::clock || f.what == fault_kind::disk || f.what == fault_kind::power) {
+        if (f.what == fault_kind::clock || f.what == fault_kind::disk || f.what == fault_kind::power ||
+            f.what == fault_kind::reset) {
             return fail(errc::unsupported,
-                        "the lab has this machine's clock, disk and power, and cannot do a {} fault: use longhaul sim",
+                        "the lab has this machine's kernel, disk and power, and cannot do a {} fault: use longhaul sim",
                         name_of(f.what));
         }
     }

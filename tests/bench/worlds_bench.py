@@ -32,7 +32,7 @@ BEGIN, END = "<!-- two worlds: begin -->", "<!-- two worlds: end -->"
 
 
 def play(world: str, name: str) -> dict:
-    scenario = ROOT / "tests" / "sim" / "scenarios" / f"{name}.toml"
+    scenario = ROOT / "sim" / "scenarios" / f"{name}.toml"
     done = subprocess.run([LONGHAUL, world, scenario, "--json"], capture_output=True, text=True, timeout=900)
     if not done.stdout:
         raise SystemExit(f"bench: longhaul {world} {name}: {done.stderr.strip()}")

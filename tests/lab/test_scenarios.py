@@ -9,7 +9,7 @@ import time
 import pytest
 from nodes import ROOT, clean_environment, find_binary
 
-SCENARIOS = ROOT / "tests" / "sim" / "scenarios"
+SCENARIOS = ROOT / "sim" / "scenarios"
 
 
 class TooBusy(Exception):

@@ -341,3 +341,30 @@ def test_another_node_at_an_advertised_address_is_not_taken_for_the_peer(world):
     assert founder.wait().code == 0
     assert {e["merged"] for e in founder.events("round_committed")} == {3}
     check_equal_roots(founder, *joiners)
+
+
+def test_a_founder_whose_log_is_damaged_comes_back_as_another_node(world):
+    founder = world.found()
+    ticket = founder.ready()["ticket"]
+    others = [world.join(name, ticket) for name in ("one", "two")]
+    wait_for(lambda: any(e["count"] == 3 for e in founder.events("voters")), "three who order records")
+    wait_for((founder.folder / "run" / "addresses").exists, "the others' addresses on its disk")
+    founder.kill()
+    state = founder.folder / "raft" / "state"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    again = world.found()
+    wait_for(lambda: len(again.events("started")) == 2, "its return")
+    first, second = again.events("started")
+    (change,) = again.events("became_another")
+    assert (change["before"], change["key"]) == (first["key"], second["key"])
+    assert "damaged" in change["reason"]
+    wait_for(lambda: any(e["own_merged"] and e["t"] > second["t"] for e in again.events("round_committed")), "a merge")
+    # It stays what it is, and the log that was refused is there to be looked at.
+    assert (founder.folder / "former" / first["key"] / "raft" / "state").read_bytes() == bytes(content)
+    again.kill()
+    back = world.found()
+    wait_for(lambda: len(back.events("started")) == 3, "its second return")
+    assert back.events("started")[-1]["key"] == second["key"]
+    check_equal_roots(back, *others)

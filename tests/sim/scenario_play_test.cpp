@@ -1,5 +1,7 @@
 /// The committed scenarios in virtual time; tests/lab runs the same files with real daemons.
 
+#include <set>
+
 #include "sim/play.hpp"
 #include "sim/swarm.hpp"
 #include "tests/source_dir.hpp"
@@ -11,7 +13,7 @@ using namespace std::chrono_literals;
 namespace {
 
 sim::scenario load(const std::string& name) {
-    auto s = sim::load_scenario(tests::source_dir() + "/tests/sim/scenarios/" + name + ".toml");
+    auto s = sim::load_scenario(tests::source_dir() + "/sim/scenarios/" + name + ".toml");
     if (!s) FAIL(s.error().message);
     return std::move(*s);
 }
@@ -40,6 +42,30 @@ TEST_CASE("kills, a partition, a late joiner and one that leaves, as a scenario 
     CHECK(o.trace_hash == again.trace_hash);
     CHECK(sim::to_json(o) == sim::to_json(again));
     CHECK(o.trace_hash != sim::play(s, 4).trace_hash);
+}
+
+TEST_CASE("a voter whose disk is damaged or gone comes back as another node, the founder too", "[sim]") {
+    const auto s = load("forgotten");
+    for (const std::uint64_t seed : {1, 2, 3}) {
+        std::map<std::string, std::vector<std::string>> keys;  // of each start
+        std::map<std::string, int> changed;
+        const auto o = sim::play(s, seed, sim::simulated_trainer, [&](const auto& peer, core::duration, const auto& e) {
+            if (e.name == "started") keys[peer].push_back(*sim::field<std::string>(e, "key"));
+            if (e.name == "became_another") ++changed[peer];
+        });
+        INFO(sim::describe(o));
+        CHECK(o.ok);
+        CHECK(changed == std::map<std::string, int>{{"p-1", 1}, {"p-2", 1}});
+        // And what they became they are after one more start.
+        for (const auto* peer : {"p-1", "p-2"}) {
+            const auto& of = keys[peer];
+            REQUIRE(of.size() >= 3);
+            CHECK(std::set(of.begin(), of.end()).size() == 2);
+            CHECK(of.front() != of.back());
+            CHECK(of[of.size() - 2] == of.back());
+        }
+        if (seed == 1) CHECK(sim::play(s, seed).trace_hash == o.trace_hash);
+    }
 }
 
 TEST_CASE("many join at the same time, and all are admitted", "[sim]") {
