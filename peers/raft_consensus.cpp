@@ -37,10 +37,9 @@ raft_consensus::raft_consensus(raft_consensus_options o)
 
 raft_consensus::~raft_consensus() = default;
 
-/// Each branch has a folder of its own: who leaves one keeps the vote that it has there.
 void raft_consensus::use_disk_of(std::uint64_t branch) {
     branch_ = branch;
-    disk_ = std::make_unique<raft::disk_log>(o_.storage, branch == 0 ? "raft" : fmt::format("raft-{:x}", branch));
+    disk_ = std::make_unique<raft::disk_log>(o_.storage, raft::folder_of(branch));
 }
 
 core::task<core::result<bool>> raft_consensus::open() {

@@ -13,6 +13,8 @@ std::string log_name(std::uint64_t number) { return fmt::format("log-{:012}", nu
 
 }  // namespace
 
+std::string folder_of(std::uint64_t branch) { return branch == 0 ? "raft" : fmt::format("raft-{:x}", branch); }
+
 std::string disk_log::log_path(std::uint64_t number) const { return folder_ + "/" + log_name(number); }
 
 core::task<core::result<void>> disk_log::create(voter_id self, core::digest generation, durable_state content) {

@@ -14,6 +14,9 @@ struct disk_limits {
     std::uint64_t log_bytes = max_frame_bytes;  ///< then the state is written anew, with an empty log behind it
 };
 
+/// The folder of a branch's log: each has its own, so that who leaves one keeps the vote that it has there.
+std::string folder_of(std::uint64_t branch);
+
 class disk_log {
 public:
     explicit disk_log(core::storage& storage, std::string folder, disk_limits limits = {})

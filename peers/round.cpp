@@ -641,6 +641,12 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     const auto stuck_at =
         std::clamp(last_moved() + limit / 2, attempt_started_ + limit, attempt_started_ + most_stretch * limit);
     if (all_answered || now >= stuck_at) {
+        // Members may wait for the aggregate before. If those who held it are gone, they wait in vain.
+        const auto holds_last = [&](peer_number m) {
+            const auto p = peers_.find(m);
+            return p != peers_.end() && p->second.generation == l.generation() && p->second.applied >= l.committed();
+        };
+        d.stranded = std::ranges::none_of(alive, holds_last);
         unblock(open, all_answered, now, d);
     } else {
         wake_no_later(d, stuck_at);

@@ -30,7 +30,7 @@ struct round_decision {
     std::optional<core::time_point> wake_at;
     std::string problem;                       ///< why no round begins or goes on, for people; empty: it does
     std::optional<optim::plan_decision> plan;  ///< of the round that begins, if a controller chose it
-    bool stranded = false;                     ///< nobody who is here can be a member of a round
+    bool stranded = false;                     ///< nobody who is here can be a member of a round, or go on with it
 };
 
 /// How long a round took, and what had been predicted.

@@ -1,5 +1,6 @@
 #include "sim/checkers.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -17,9 +18,21 @@ struct committed {
     std::set<std::string> own_merged;  // nodes that say so
 };
 
+/// What a node held in one life, from its first event to its last.
+struct life {
+    virtual_time begun{}, ended{};
+    std::string key;
+    struct state {
+        virtual_time since{};
+        std::uint64_t generation = 0, round = 0;
+    };
+    std::vector<state> held;
+};
+
 class checker {
 public:
     void read(const node_history& node);
+    void search_for_lost(const node_history& node);
     void conclude();
     findings out;
 
@@ -27,6 +40,7 @@ private:
     void committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied);
     void weigh(const node_history& node, const core::event& e, std::optional<double>& sent);
     void count_tokens();
+    void live_on(const node_history& node, const seen_event& s);
     void break_rule(const char* rule, std::string sentence) {
         out.first.try_emplace(rule, sentence);
         out.broken.push_back(fmt::format("{}: {}", rule, sentence));
@@ -40,7 +54,47 @@ private:
     };
     std::vector<kept> states_;                        // that were checkpointed or downloaded
     std::map<std::uint64_t, std::uint64_t> trained_;  // tokens, by the round for which they were
+    std::vector<std::pair<std::string, life>> lives_;
 };
+
+/// Between a death and the next `started` a node may say more, of how it starts: that is no part of either life.
+void checker::live_on(const node_history& node, const seen_event& s) {
+    if (s.event.name == "started") {
+        lives_.push_back({node.name, {s.at, s.at, field<std::string>(s.event, "key").value_or(""), {}}});
+    }
+    if (lives_.empty() || lives_.back().first != node.name) return;
+    auto& now = lives_.back().second;
+    now.ended = s.at;
+    if (s.event.name != "round_committed" && s.event.name != "catch_up") return;
+    now.held.push_back({s.at, field<std::uint64_t>(s.event, "generation").value_or(0),
+                        field<std::uint64_t>(s.event, "round").value_or(0)});
+}
+
+/// I9: who coordinates takes back committed rounds only when nobody who is there has them.
+void checker::search_for_lost(const node_history& node) {
+    // A report of links now and then shows that a node lives on.
+    constexpr auto news = std::chrono::seconds(5);
+    std::set<std::string> linked;
+    for (const auto& [at, e] : *node.events) {
+        const auto peer = field<std::string>(e, "peer").value_or("");
+        if (e.name == "started") linked.clear();
+        if (e.name == "peer_up") linked.insert(peer);
+        if (e.name == "peer_down" || e.name == "peer_silent") linked.erase(peer);
+        if (e.name != "generation" || field<std::uint64_t>(e, "lost_rounds").value_or(0) == 0) continue;
+        const auto generation = field<std::uint64_t>(e, "generation").value_or(0) - 1;
+        const auto round = field<std::uint64_t>(e, "round").value_or(0);
+        for (const auto& [name, l] : lives_) {
+            if (name == node.name || !linked.contains(l.key) || l.begun > at - news || l.ended < at + news) continue;
+            const auto newer = [&](const life::state& s) {
+                return s.since <= at - news && s.generation == generation && s.round > round;
+            };
+            if (std::ranges::none_of(l.held, newer)) continue;
+            break_rule("I9", fmt::format("{} goes back to round {}, and {}, which is linked with it, holds more",
+                                         node.name, round, name));
+            return;
+        }
+    }
+}
 
 void checker::committed_on(const node_history& node, const core::event& e, std::optional<std::uint64_t>& applied) {
     ++out.commits_seen;
@@ -92,7 +146,9 @@ void checker::weigh(const node_history& node, const core::event& e, std::optiona
 void checker::read(const node_history& node) {
     std::optional<std::uint64_t> applied;
     std::optional<double> sent;
-    for (const auto& [at, e] : *node.events) {
+    for (const auto& seen : *node.events) {
+        const auto& e = seen.event;
+        live_on(node, seen);
         if (e.name == "started") applied.reset();
         if (e.name == "started" || e.name == "catch_up" || e.name == "generation") sent.reset();
         if (e.name == "round_committed") weigh(node, e, sent);
@@ -155,6 +211,7 @@ void checker::conclude() {
 findings check_invariants(std::span<const node_history> nodes) {
     checker c;
     for (const auto& n : nodes) c.read(n);
+    for (const auto& n : nodes) c.search_for_lost(n);
     c.conclude();
     return std::move(c.out);
 }
@@ -166,8 +223,8 @@ findings check_invariants(const world& w) {
 }
 
 std::span<const std::string_view> checked_invariants() {
-    static constexpr std::array<std::string_view, 10> all{"I1", "I2", "I3",  "I4",  "I5",
-                                                          "I6", "I8", "I10", "I13", "honesty"};
+    static constexpr std::array<std::string_view, 11> all{"I1", "I2", "I3",  "I4",  "I5",     "I6",
+                                                          "I8", "I9", "I10", "I13", "honesty"};
     return all;
 }
 

@@ -32,6 +32,7 @@ struct node_history {
 ///   I4 and they merged equally many payloads; I6 and equally many tokens, never more than were trained;
 ///   I5 no more peers say that their payload was merged than were merged;
 ///   I13 what a node produced it sent, holds, or counts lost; and it sent no mass in a round that did not merge it;
+///   I9 committed rounds are taken back only when nobody who is linked with who does it has them;
 ///   I8 what a node checkpoints, I10 what it downloads, has the root that was committed;
 ///   honesty: nobody finds that another one breaks the rules of the protocol, where all run the same code.
 findings check_invariants(std::span<const node_history> nodes);

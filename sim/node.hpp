@@ -80,6 +80,7 @@ public:
     void set_drift(std::int64_t parts_per_million);
     std::int64_t drift() const { return drift_; }
     class disk& disk() { return disk_; }
+    const class disk& disk() const { return disk_; }
 
     // Seeing.
 

@@ -5,6 +5,7 @@
 
 #include "net/ticket.hpp"
 #include "peers/peer.hpp"
+#include "sim/durable_log.hpp"
 #include "sim/recovery.hpp"
 #include "sim/victims.hpp"
 
@@ -70,7 +71,9 @@ private:
     std::size_t faults_left_ = 0;                                  ///< that have not ended
     std::uint64_t struck_ = 0;
     recovery recovery_;
-    world world_;  // last: its tasks refer to all of the above
+    durable_logs logs_;
+    std::optional<std::string> without_quorum_;  ///< the first commit that was
+    world world_;                                // last: its tasks refer to all of the above
 };
 
 core::task<core::result<void>> performance::live(net::environment& env, std::uint32_t peer) {
@@ -153,6 +156,8 @@ void performance::watch(std::uint32_t peer, const core::event& e) {
     recovery_.saw(peer, e);
     if (e.name != "round_committed") return;
     const auto round = field<std::uint64_t>(e, "round").value_or(0);
+    const auto broken = logs_.applied(world_.nodes(), field<std::uint64_t>(e, "generation").value_or(0), round);
+    if (broken && !without_quorum_) without_quorum_ = broken;
     std::erase_if(at_rounds_, [&](const fault* f) {
         if (f->round > round) return false;
         world_.at(world_.now(), [this, f] { begin(*f); });
@@ -306,6 +311,8 @@ outcome performance::conclude() {
         ends.push_back(std::move(end));
     }
     auto out = judge(scenario_, ends, world_.now(), recovery_);
+    out.invariants["I7"] = without_quorum_.value_or("ok");
+    out.ok = out.ok && !without_quorum_;
     out.faults = struck_;
     out.seed = world_.seed();
     out.trace_hash = world_.trace_hash().hex();

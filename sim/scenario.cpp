@@ -272,6 +272,7 @@ result<void> parser::add_fault(const config_values& table) {
     b.bind("at", f.at, "since the founder was started");
     b.bind("round", round, "instead of `at`: when that round was committed", 1, 1'000'000'000);
     b.bind("for", f.lasting, "then it is undone");
+    b.bind("voters", f.voters, "only while at least so many order records", 0, 7);
     b.bind("factor", f.factor, "rate: of the lines' rates", 0, 1000);
     b.bind("offset", offset, "clock: of the wall clock");
     b.bind("drift", f.drift, "clock: parts per million", -100'000, 100'000);

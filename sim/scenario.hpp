@@ -38,6 +38,7 @@ struct fault {
     bool coordinator = false;           ///< whoever coordinates when it begins, instead of `peers`
     std::vector<std::uint32_t> peers;   ///< whom it befalls; one_way: from these
     std::vector<std::uint32_t> others;  ///< partition: from all the others, or these; one_way: to these
+    std::int64_t voters = 0;            ///< only while at least so many order records
     double factor = 0;                  ///< rate: of the access lines' rates
     core::duration offset{};            ///< clock: of the wall clock, negative too
     std::int64_t drift = 0;             ///< clock: parts per million that the monotonic one gains

@@ -205,11 +205,13 @@ void drawer::flap() {
     }
 }
 
-/// Nobody reads a disk before the next start.
+/// Nobody reads a disk before the next start. It is one voter of three or more: where a majority has forgotten, a
+/// person has to say `longhaul recover`.
 void drawer::forget() {
     const auto who = name(random_.below(peers_ - late_));
     const auto at = between(span_ / 4, span_);
-    line("[[fault]]\nat = \"{} s\"\ndisk = \"{}\"\nerror = \"{}\"", at, who, one_of("rot", "rot", "lost"));
+    const auto* how = one_of("rot", "rot", "lost");
+    line("[[fault]]\nat = \"{} s\"\ndisk = \"{}\"\nerror = \"{}\"\nvoters = 3", at, who, how);
     line("[[fault]]\nat = \"{} s\"\nfor = \"{} s\"\npower = \"{}\"", at, between(1, 60), who);
 }
 

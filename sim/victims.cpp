@@ -21,10 +21,25 @@ std::optional<std::uint32_t> who_coordinates(std::span<const std::deque<seen_eve
     return who;
 }
 
+std::int64_t count_voters(std::span<const std::deque<seen_event>* const> events) {
+    std::uint64_t count = 1;
+    virtual_time since{};
+    for (const auto* of_one : events) {
+        const auto said = std::ranges::find_if(*of_one | std::views::reverse,
+                                               [](const seen_event& s) { return s.event.name == "voters"; });
+        if (said == of_one->rend() || said->at < since) continue;
+        count = field<std::uint64_t>(said->event, "count").value_or(count);
+        since = said->at;
+    }
+    return static_cast<std::int64_t>(count);
+}
+
 fault victims::strike(const fault& f, std::span<const std::deque<seen_event>* const> events) {
-    if (!f.coordinator) return f;
+    const bool too_few = f.voters > 0 && count_voters(events) < f.voters;
+    if (!f.coordinator && !too_few) return f;
     auto& now = at_the_time_[&f] = f;
-    const auto who = who_coordinates(events);
+    now.peers.clear();
+    const auto who = too_few ? std::nullopt : who_coordinates(events);
     if (!who) return now;
     now.peers = {*who};
     if (f.what == fault_kind::partition) now.others = all_but(now.peers, static_cast<std::uint32_t>(events.size()));

@@ -14,15 +14,18 @@ namespace longhaul::sim {
 /// first.
 std::optional<std::uint32_t> who_coordinates(std::span<const std::deque<seen_event>* const> events);
 
+/// How many order records, by who heard of it last.
+std::int64_t count_voters(std::span<const std::deque<seen_event>* const> events);
+
 class victims {
 public:
-    /// The fault, with its victims, that begins now.
+    /// The fault, with its victims, that begins now. Nobody, while fewer order records than it says.
     fault strike(const fault& f, std::span<const std::deque<seen_event>* const> events);
     /// The same one, when it ends.
     fault struck(const fault& f) const;
 
 private:
-    std::map<const fault*, fault> at_the_time_;  ///< of those that befell a coordinator
+    std::map<const fault*, fault> at_the_time_;  ///< of those whose victims the file does not name
 };
 
 }  // namespace longhaul::sim

@@ -126,3 +126,38 @@ TEST_CASE("a coordinator that starts with a round open waits for its members to 
         CHECK(t.step<round_record>().members == numbers{2});
     }
 }
+
+TEST_CASE("a round whose members lack the commit before, and nobody has it any more, is stranded") {
+    table t(3);
+    t.whole_round(10s);
+    t.open();
+    t.coordinator.gone(1);
+    t.coordinator.gone(3);
+    CHECK(t.step<round_record>().members == numbers{2});
+    t.ready(2);
+    t.step<commit_record>();
+    // The others are back, and wait for the aggregate as members of the next round.
+    for (const peer_number who : {1U, 3U}) t.coordinator.caught_up(who, 1, 1);
+    CHECK(t.open().members == numbers{1, 2, 3});
+    t.coordinator.gone(2);
+    const auto stranded = [&t] {
+        for (int steps = 0; steps < 20; ++steps) {
+            const auto d = t.decide();
+            if (d.stranded) return true;
+            if (d.propose) {
+                REQUIRE(t.led.apply(*d.propose));
+                t.coordinator.log_advanced(t.led, t.now);
+            } else if (d.wake_at) {
+                t.now = *d.wake_at;
+            } else {
+                return false;
+            }
+        }
+        return false;
+    };
+    CHECK(stranded());
+    CHECK(t.led.open()->members == numbers{1, 3});
+    // One of them has got it after all.
+    t.coordinator.caught_up(3, 1, 2);
+    CHECK_FALSE(t.decide().stranded);
+}

@@ -243,6 +243,31 @@ TEST_CASE("kill -9 of the receiver: the sender's next bytes are answered by a re
     CHECK(k.error);  // seen while it was unwound, by this test alone
 }
 
+TEST_CASE("connections that are reset on the way end at both ends, and others go on") {
+    sender s{byte_vector(10'000'000), {}, {}}, t{byte_vector(10'000'000), {}, {}};
+    sink k;
+    sim::world w(1);
+    auto& a = w.add_node("a", {.up = {8e6}});
+    auto& b = w.add_node("b");
+    auto& c = w.add_node("c", {.up = {8e6}});
+    b.start([&](environment& env) { return swallow(env, w, k); });
+    a.start([&](environment& env) { return send_all(env, w, s); });
+    w.at(2s, [&] { w.network().reset_connections(0); });
+    w.run_until(1min);
+    REQUIRE(s.ended);
+    CHECK(s.outcome.error().code == errc::closed);
+    CHECK(*s.ended == 2s);
+    CHECK(k.error);
+    CHECK(w.network().open_connections() == 0);
+    // The line is whole.
+    b.restart();
+    c.start([&](environment& env) { return send_all(env, w, t); });
+    w.run_until(62s);
+    w.network().reset_connections(0);
+    w.run_until(3min);
+    CHECK(t.outcome);
+}
+
 TEST_CASE("a reset ends what a closed stream still had to send") {
     sink k;
     sim::world w(1);

@@ -89,6 +89,18 @@ offset = "-5 min"
 at = "4 s"
 for = "1 s"
 power = "coordinator"
+[[fault]]
+at = "5 s"
+partition = ["node-2"]
+from = ["home"]
+[[fault]]
+at = "6 s"
+reset = "home"
+[[fault]]
+at = "7 s"
+disk = "home"
+error = "rot"
+voters = 3
 [expect]
 rounds = 10
 within = "3 min"
@@ -118,7 +130,7 @@ TEST_CASE("a scenario says who is where, on which lines, and what goes wrong") {
     CHECK(s.net.path(2, 0).jitter == 2ms);  // of [links], which [[link]] did not change
     CHECK(s.peers[0].restart_after == 0s);
     CHECK(s.peers[1].restart_after == 5s);
-    REQUIRE(s.faults.size() == 7);
+    REQUIRE(s.faults.size() == 10);
     CHECK(s.faults[0].peers == std::vector<std::uint32_t>{2});
     CHECK(s.faults[0].lasting == 5s);
     CHECK(s.faults[1].round == 3);
@@ -129,6 +141,10 @@ TEST_CASE("a scenario says who is where, on which lines, and what goes wrong") {
     CHECK(s.faults[6].what == sim::fault_kind::power);
     CHECK(s.faults[6].coordinator);
     CHECK(s.faults[6].peers.empty());
+    CHECK(s.faults[7].peers == std::vector<std::uint32_t>{2});
+    CHECK(s.faults[7].others == std::vector<std::uint32_t>{0});
+    CHECK(s.faults[8].what == sim::fault_kind::reset);
+    CHECK(s.faults[9].voters == 3);
     CHECK(s.expect.within == 3min);
     CHECK(s.expect.recovers_within == 30s);
 }
@@ -175,6 +191,10 @@ TEST_CASE("a refusal names the place, and the nearest thing that exists") {
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nkil = \"anna\"\n"), Contains("\"kill\""));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nrate = \"anna\"\n"), Contains("factor"));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nkill = \"anna\"\nfactor = 2\n"), Contains("belongs to"));
+    CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\nkill = \"anna\"\nfrom = \"b\"\n"), Contains("belongs to"));
+    CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\npartition = \"coordinator\"\nfrom = \"b\"\n"),
+               Contains("names its peers"));
+    CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\ndisk = \"anna\"\nerror = \"rott\"\n"), Contains("\"rot\""));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\njoin = \"anna\"\n"), Contains("founds"));
     CHECK_THAT(refusal(peers + "[[fault]]\nat = \"1 s\"\njoin = \"coordinator\"\n"), Contains("names its peers"));
     CHECK_THAT(refusal(peers + "[[peer]]\nname = \"coordinator\"\n"), Contains("another name"));

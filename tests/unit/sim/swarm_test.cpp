@@ -10,7 +10,7 @@ using namespace longhaul;
 TEST_CASE("every seed draws a scenario that can be read, whose faults end, and always the same one") {
     std::set<std::string> drawn;
     std::set<sim::fault_kind> kinds;
-    std::set<std::string> codecs, modes;
+    std::set<std::string> codecs, modes, errors;
     bool coordinator = false, late = false, site = false;
     for (std::uint64_t seed = 1; seed <= 1000; ++seed) {
         const auto text = sim::draw_scenario(seed);
@@ -29,14 +29,17 @@ TEST_CASE("every seed draws a scenario that can be read, whose faults end, and a
             coordinator |= f.coordinator;
             late |= f.what == sim::fault_kind::join;
             const bool momentary = f.what == sim::fault_kind::restart || f.what == sim::fault_kind::join ||
-                                   (f.what == sim::fault_kind::disk && f.error == "fsync");
+                                   f.what == sim::fault_kind::reset ||
+                                   (f.what == sim::fault_kind::disk && f.error != "full");
+            errors.insert(f.error);
             CHECK((momentary || f.lasting > core::duration{}));
             CHECK(f.at + f.lasting < s->expect.within);
         }
     }
-    CHECK(kinds.size() == 11);
+    CHECK(kinds.size() == 12);
     CHECK(codecs.size() == 12);
     CHECK(modes.size() == 3);
+    CHECK(errors == std::set<std::string>{"", "fsync", "full", "lost", "rot"});
     CHECK((coordinator && late && site));
 }
 

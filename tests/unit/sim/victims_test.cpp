@@ -45,4 +45,15 @@ TEST_CASE("a fault befalls whoever coordinated last, and ends for the same one")
     named.peers = {2};
     CHECK(victims.strike(named, events).peers == named.peers);
     CHECK(victims.struck(named).peers == named.peers);
+
+    // Only while enough order records that one may be spared.
+    named.voters = 3;
+    CHECK(victims.strike(named, events).peers.empty());
+    for (const std::uint64_t count : {1, 3}) {
+        core::event e("voters");
+        e.with("count", count);
+        a.push_back({std::chrono::seconds(9 + count), e});
+    }
+    CHECK(sim::count_voters(events) == 3);
+    CHECK(victims.strike(named, events).peers == named.peers);
 }

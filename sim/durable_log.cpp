@@ -1,0 +1,99 @@
+#include "sim/durable_log.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/hash.hpp"
+#include "peers/ledger.hpp"
+
+namespace longhaul::sim {
+
+namespace raft = peers::raft;
+
+namespace {
+
+/// The index of the COMMIT of that round, or of a snapshot behind it.
+std::optional<std::uint64_t> find_commit(const raft::durable_state& disk, std::uint64_t generation,
+                                         std::uint64_t round) {
+    for (auto i = disk.entries.size(); i > 0; --i) {
+        const auto& e = disk.entries[i - 1];
+        if (e.kind != raft::entry_kind::record) continue;
+        const auto r = peers::parse_record(e.data);
+        const auto* commit = r ? std::get_if<peers::commit_record>(&*r) : nullptr;
+        if (commit != nullptr && commit->round == round) return disk.base.index + i;
+    }
+    const auto ledger = peers::ledger::from_snapshot(disk.base.data);
+    if (!ledger || ledger->generation() < generation) return std::nullopt;
+    const bool behind = ledger->generation() > generation || ledger->committed() >= round;
+    return behind ? std::optional(disk.base.index) : std::nullopt;
+}
+
+/// The configuration as of an entry, and all that this disk knows to have come later: by which of them the entry was
+/// committed is not on it.
+std::vector<raft::configuration> configurations_from(const raft::durable_state& disk, std::uint64_t index) {
+    std::vector<raft::configuration> out{disk.base.members};
+    for (std::size_t i = 0; i < disk.entries.size(); ++i) {
+        if (disk.entries[i].kind != raft::entry_kind::membership) continue;
+        if (disk.base.index + i + 1 <= index) out.clear();
+        out.push_back(disk.entries[i].members);
+    }
+    return out;
+}
+
+}  // namespace
+
+const durable_logs::reading* durable_logs::read(const node& n, const std::string& folder) {
+    const auto& files = n.disk().files();
+    const auto state = files.find(folder + "/state");
+    if (state == files.end()) return nullptr;
+    auto& r = readings_[{n.name(), folder}];
+    if (const auto hash = core::hash(state->second); r.state != hash) {
+        auto parsed = raft::parse_disk_state(state->second);
+        if (!parsed) return nullptr;
+        r = {hash, parsed->number, 0, 0, parsed->self, std::move(parsed->content)};
+    }
+    const auto log = files.find(fmt::format("{}/log-{:012}", folder, r.number));
+    if (log == files.end() || log->second.size() < r.log_bytes) return nullptr;
+    for (;;) {
+        auto next = raft::next_frame(r.state, r.frames, core::const_bytes(log->second).subspan(r.log_bytes));
+        if (!next) return nullptr;
+        if (!*next) return &r;
+        for (const auto& w : (*next)->writes) {
+            if (!raft::apply(r.content, w)) return nullptr;
+        }
+        ++r.frames;
+        r.log_bytes += (*next)->bytes;
+    }
+}
+
+std::optional<std::string> durable_logs::applied(std::span<const std::unique_ptr<node>> nodes, std::uint64_t generation,
+                                                 std::uint64_t round) {
+    if (!seen_.emplace(generation, round).second) return std::nullopt;
+    const auto branch = peers::branch_of(generation);
+    const auto folder = peers::raft::folder_of(branch);
+    std::map<raft::voter_id, bool> has;
+    std::vector<raft::configuration> possible;
+    for (const auto& n : nodes) {
+        const auto* disk = read(*n, folder);
+        if (disk == nullptr) continue;
+        const auto index = find_commit(disk->content, generation, round);
+        has[disk->self] = index.has_value();
+        if (!index) continue;
+        const auto more = configurations_from(disk->content, *index);
+        possible.insert(possible.end(), more.begin(), more.end());
+    }
+    std::size_t most = 0;
+    for (const auto& c : possible) {
+        const auto holding = static_cast<std::size_t>(std::ranges::count_if(c.voters, [&](const auto& v) {
+            const auto known = has.find(v);
+            return known == has.end() || known->second;
+        }));
+        if (holding >= c.quorum()) return std::nullopt;
+        most = std::max(most, holding);
+    }
+    return fmt::format("round {} of generation {:x} was applied, and its commit is on the disks of {} voters", round,
+                       generation, most);
+}
+
+}  // namespace longhaul::sim
