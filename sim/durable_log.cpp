@@ -48,22 +48,31 @@ const durable_logs::reading* durable_logs::read(const node& n, const std::string
     const auto state = files.find(folder + "/state");
     if (state == files.end()) return nullptr;
     auto& r = readings_[{n.name(), folder}];
-    if (const auto hash = core::hash(state->second); r.state != hash) {
+    const auto hash = core::hash(state->second);
+    auto log = files.find(fmt::format("{}/log-{:012}", folder, r.number));
+    const bool goes_on = r.state == hash && log != files.end() && log->second.size() >= r.log_bytes &&
+                         std::equal(r.last_bytes.rbegin(), r.last_bytes.rend(),
+                                    log->second.rend() - static_cast<std::ptrdiff_t>(r.log_bytes));
+    if (!goes_on) {
         auto parsed = raft::parse_disk_state(state->second);
         if (!parsed) return nullptr;
-        r = {hash, parsed->number, 0, 0, parsed->self, std::move(parsed->content)};
+        r = {hash, parsed->number, 0, 0, {}, parsed->self, std::move(parsed->content)};
+        log = files.find(fmt::format("{}/log-{:012}", folder, r.number));
+        if (log == files.end()) return nullptr;
     }
-    const auto log = files.find(fmt::format("{}/log-{:012}", folder, r.number));
-    if (log == files.end() || log->second.size() < r.log_bytes) return nullptr;
     for (;;) {
-        auto next = raft::next_frame(r.state, r.frames, core::const_bytes(log->second).subspan(r.log_bytes));
+        const auto rest = core::const_bytes(log->second).subspan(r.log_bytes);
+        auto next = raft::next_frame(r.state, r.frames, rest);
         if (!next) return nullptr;
         if (!*next) return &r;
         for (const auto& w : (*next)->writes) {
             if (!raft::apply(r.content, w)) return nullptr;
         }
+        const auto frame = rest.first((*next)->bytes);
+        const auto kept = frame.last(std::min<std::size_t>(frame.size(), 32));
+        r.last_bytes.assign(kept.begin(), kept.end());
         ++r.frames;
-        r.log_bytes += (*next)->bytes;
+        r.log_bytes += frame.size();
     }
 }
 
@@ -89,7 +98,9 @@ std::optional<std::string> durable_logs::applied(std::span<const std::unique_ptr
             const auto known = has.find(v);
             return known == has.end() || known->second;
         }));
-        if (holding >= c.quorum()) return std::nullopt;
+        // The removal of a voter counts as soon as who leads has thought of it: it may be on no disk yet. Of an even
+        // number half is a majority then.
+        if (holding >= (c.voters.size() + 1) / 2) return std::nullopt;
         most = std::max(most, holding);
     }
     return fmt::format("round {} of generation {:x} was applied, and its commit is on the disks of {} voters", round,

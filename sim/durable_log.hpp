@@ -28,6 +28,7 @@ private:
         core::digest state;
         std::uint64_t number = 0, frames = 0;
         std::size_t log_bytes = 0;
+        core::byte_vector last_bytes;  ///< of the log so far: another log may have begun behind the same state
         peers::raft::voter_id self;
         peers::raft::durable_state content;
     };

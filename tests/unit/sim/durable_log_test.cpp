@@ -62,6 +62,10 @@ TEST_CASE("I7 is looked for on the disks: a commit that a majority does not hold
     t.write(2, true);
     sim::durable_logs others;
     CHECK_FALSE(others.applied(t.w.nodes(), 1, 1));
+
+    // Another log behind the same state: what was read before counts no more.
+    t.write(2, false);
+    CHECK(others.applied(t.w.nodes(), 2, 1));
 }
 
 TEST_CASE("a voter whose disk was lost after it had answered is no proof") {
