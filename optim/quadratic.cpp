@@ -25,12 +25,11 @@ public:
           batch_(static_cast<std::uint64_t>(options.inner.batch)),
           noise_(1.0 / std::sqrt(static_cast<double>(batch_))),
           step_time_(step_time) {
+        for (auto* all : {&x_, &gradient_, &curvature_, &centre_}) all->resize(problem_.dimension());
         for (std::uint64_t j = 0; j < problem_.dimension(); ++j) {
-            x_.push_back(problem_.start(j));
-            curvature_.push_back(static_cast<double>(problem_.curvature(j)));
+            x_[j] = problem_.start(j);
+            curvature_[j] = problem_.curvature(j);
         }
-        gradient_.resize(x_.size());
-        centre_.resize(x_.size());
         assign(0, 0, 0);
     }
 
@@ -43,7 +42,7 @@ public:
     std::string data_description() const override { return "the analytic quadratic"; }
     void assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t position) override {
         shard_ = shard % problem_.shards();
-        for (std::uint64_t j = 0; j < centre_.size(); ++j) centre_[j] = static_cast<double>(problem_.centre(shard_, j));
+        for (std::uint64_t j = 0; j < centre_.size(); ++j) centre_[j] = problem_.centre(shard_, j);
         seed_ = seed;
         position_ = position;
     }
@@ -60,10 +59,11 @@ public:
             core::combine_key(core::combine_key(core::combine_key(seed_, noise_stream), shard_), position_);
         double loss = 0;
         for (std::uint64_t j = 0; j < x_.size(); ++j) {
-            const double d = static_cast<double>(x_[j]) - centre_[j];
-            loss += 0.5 * curvature_[j] * d * d;
+            const double d = static_cast<double>(x_[j]) - static_cast<double>(centre_[j]);
+            const auto curvature = static_cast<double>(curvature_[j]);
+            loss += 0.5 * curvature * d * d;
             gradient_[j] =
-                static_cast<float>(curvature_[j] * d + noise_ * static_cast<double>(core::random_normal(key, j)));
+                static_cast<float>(curvature * d + noise_ * static_cast<double>(core::random_normal(key, j)));
         }
         if (!std::isfinite(loss))
             return core::fail(core::errc::limit, "the loss at step {} is not finite: lower inner.lr ({})", at.position,
@@ -104,15 +104,14 @@ private:
     std::uint64_t batch_;
     double noise_;
     core::duration step_time_;
-    std::vector<float> x_, gradient_;
-    std::vector<double> curvature_, centre_;
+    std::vector<float> x_, gradient_, curvature_, centre_;
     std::uint64_t shard_ = 0, seed_ = 0, position_ = 0;
 };
 
 }  // namespace
 
 quadratic_problem::quadratic_problem(std::uint64_t seed, std::uint64_t dimension, std::uint64_t shards)
-    : seed_(seed), dimension_(dimension), shards_(shards), mean_(dimension), variance_(dimension) {
+    : seed_(seed), dimension_(dimension), shards_(shards), mean_(dimension) {
     const auto n = static_cast<double>(shards);
     for (std::uint64_t j = 0; j < dimension; ++j) {
         double sum = 0;
@@ -123,7 +122,7 @@ quadratic_problem::quadratic_problem(std::uint64_t seed, std::uint64_t dimension
             const double d = static_cast<double>(centre(i, j)) - mean_[j];
             squares += d * d;
         }
-        variance_[j] = squares / n;
+        least_loss_ += 0.5 * static_cast<double>(curvature(j)) * squares / n;
     }
 }
 
@@ -145,9 +144,9 @@ double quadratic_problem::loss(std::span<const float> x) const {
     double sum = 0;
     for (std::uint64_t j = 0; j < dimension_; ++j) {
         const double d = static_cast<double>(x[j]) - mean_[j];
-        sum += 0.5 * static_cast<double>(curvature(j)) * (d * d + variance_[j]);
+        sum += 0.5 * static_cast<double>(curvature(j)) * d * d;
     }
-    return sum;
+    return sum + least_loss_;
 }
 
 double quadratic_problem::shard_loss(std::uint64_t shard, std::span<const float> x) const {

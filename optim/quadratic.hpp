@@ -22,14 +22,15 @@ public:
     double optimum(std::uint64_t j) const { return mean_[j]; }
     /// Initial x_j.
     float start(std::uint64_t j) const;
-    /// The run's loss at x: ½ Σ a_j ((x_j − c̄_j)² + Var_i c_ij).
+    /// The run's loss at x: ½ Σ a_j (x_j − c̄_j)² + ½ Σ a_j Var_i c_ij.
     double loss(std::span<const float> x) const;
     /// Shard i's loss at x.
     double shard_loss(std::uint64_t shard, std::span<const float> x) const;
 
 private:
     std::uint64_t seed_, dimension_, shards_;
-    std::vector<double> mean_, variance_;
+    std::vector<double> mean_;
+    double least_loss_ = 0;  ///< at the optimum: what the shards differ by
 };
 
 }  // namespace longhaul::optim

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "core/clock.hpp"
 #include "core/tensor.hpp"
@@ -35,6 +36,10 @@ struct trainer_options {
     /// Asked with the model's layout before anything of its size is allocated; its error ends the making. May be empty.
     std::function<core::result<void>(const core::tensor_manifest&)> fits;
 };
+
+/// How many buffers of the model's size a trainer of this kind of model keeps: parameters, gradients and the inner
+/// optimizer's two; the quadratic its curvature, centre and optimum as well. Activations come on top.
+constexpr std::uint64_t trainer_buffers(std::string_view model_kind) { return model_kind == "quadratic" ? 8 : 4; }
 
 class trainer {
 public:

@@ -136,7 +136,21 @@ task<result<checkpoint>> load(core::storage& files, core::workers& on, const che
 
 }  // namespace
 
-task<result<void>> save_checkpoint(core::storage& files, core::workers& workers, const checkpoint& c, unsigned keep) {
+checkpoint_view::checkpoint_view(const checkpoint& c)
+    : run(c.run),
+      generation(c.generation),
+      round(c.round),
+      step(c.step),
+      tokens(c.tokens),
+      manifest(&c.manifest),
+      anchor(c.anchor),
+      momentum(c.momentum),
+      residual(c.residual),
+      said(c.said),
+      inner(c.inner),
+      extra_json(c.extra_json) {}
+
+task<result<void>> save_checkpoint(core::storage& files, core::workers& workers, checkpoint_view c, unsigned keep) {
     auto found = co_await list_checkpoints(files);
     LONGHAUL_CO_TRY(found);
     for (const auto& leftover : found->unfinished) {

@@ -13,6 +13,8 @@
 /// another name, synced, read back and verified before it gets its own.
 
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "core/storage.hpp"
 #include "core/tensor.hpp"
@@ -32,12 +34,25 @@ struct checkpoint {
     std::string extra_json = "";  ///< the caller's, opaque UTF-8, at most max_checkpoint_extra bytes
 };
 
+/// A checkpoint whose buffers are somebody else's, who keeps them until it is saved.
+struct checkpoint_view {
+    checkpoint_view() = default;
+    checkpoint_view(const checkpoint& c);
+
+    core::digest run;
+    std::uint64_t generation = 0, round = 0, step = 0, tokens = 0;
+    const core::tensor_manifest* manifest = nullptr;
+    std::span<const float> anchor, momentum, residual, said;
+    core::const_bytes inner;
+    std::string_view extra_json;
+};
+
 inline constexpr std::size_t max_checkpoint_extra = 1 << 20;
 
 /// Writes a checkpoint, replaces one of the same round, then removes all but the newest `keep` (at least 1), and later
 /// ones of the same run: they belong to a past that this run has left. On any error (errc::no_space, errc::io) the
 /// checkpoints that exist stay as they are. One call at a time; all references must live until it returns.
-core::task<core::result<void>> save_checkpoint(core::storage& files, core::workers& workers, const checkpoint& c,
+core::task<core::result<void>> save_checkpoint(core::storage& files, core::workers& workers, checkpoint_view c,
                                                unsigned keep = 3);
 
 struct loaded_checkpoint {

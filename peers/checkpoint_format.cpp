@@ -20,7 +20,7 @@ constexpr std::uint64_t state_format = 1;
 constexpr std::string_view folder_prefix = "round-";
 
 core::result<checkpoint_file> tensors_file(std::string name, const core::tensor_manifest& manifest,
-                                           const core::flat_buffer& values, std::string_view content) {
+                                           std::span<const float> values, std::string_view content) {
     LONGHAUL_ENSURE(values.size() == manifest.elements(), "a buffer of a checkpoint belongs to another model");
     checkpoint_file out;
     out.name = std::move(name);
@@ -68,24 +68,24 @@ core::result<core::flat_buffer> tensor_values(const core::tensor_manifest& manif
 
 }  // namespace
 
-core::result<std::vector<checkpoint_file>> lay_out(const checkpoint& c) {
+core::result<std::vector<checkpoint_file>> lay_out(const checkpoint_view& c) {
     if (c.extra_json.size() > max_checkpoint_extra)
         return fail(errc::limit, "the extra text of a checkpoint has {} bytes, more than {}", c.extra_json.size(),
                     max_checkpoint_extra);
     if (!is_utf8(c.extra_json)) return fail(errc::limit, "the extra text of a checkpoint is not UTF-8");
     std::vector<checkpoint_file> out;
-    LONGHAUL_TRY_ASSIGN(auto model, tensors_file(checkpoint_model_file, c.manifest, c.anchor, "anchor"));
+    LONGHAUL_TRY_ASSIGN(auto model, tensors_file(checkpoint_model_file, *c.manifest, c.anchor, "anchor"));
     out.push_back(std::move(model));
     if (!c.momentum.empty()) {
-        LONGHAUL_TRY_ASSIGN(auto outer, tensors_file(checkpoint_outer_file, c.manifest, c.momentum, "momentum"));
+        LONGHAUL_TRY_ASSIGN(auto outer, tensors_file(checkpoint_outer_file, *c.manifest, c.momentum, "momentum"));
         out.push_back(std::move(outer));
     }
     if (!c.residual.empty()) {
-        LONGHAUL_TRY_ASSIGN(auto residual, tensors_file(checkpoint_residual_file, c.manifest, c.residual, "residual"));
+        LONGHAUL_TRY_ASSIGN(auto residual, tensors_file(checkpoint_residual_file, *c.manifest, c.residual, "residual"));
         out.push_back(std::move(residual));
     }
     if (!c.said.empty()) {
-        LONGHAUL_TRY_ASSIGN(auto said, tensors_file(checkpoint_said_file, c.manifest, c.said, "said"));
+        LONGHAUL_TRY_ASSIGN(auto said, tensors_file(checkpoint_said_file, *c.manifest, c.said, "said"));
         out.push_back(std::move(said));
     }
     if (!c.inner.empty()) {
@@ -100,7 +100,7 @@ core::result<std::vector<checkpoint_file>> lay_out(const checkpoint& c) {
                          {"round", c.round},
                          {"step", c.step},
                          {"tokens", c.tokens},
-                         {"extra", c.extra_json},
+                         {"extra", std::string(c.extra_json)},
                          {"files", nlohmann::json::object()}};
     for (auto& file : out) {
         file.hash = core::hasher().update(file.head).update(file.body).finish();

@@ -27,7 +27,7 @@ struct checkpoint_file {
 };
 
 /// The files of a checkpoint, state.json last. errc::limit when a header or the extra text is too large.
-core::result<std::vector<checkpoint_file>> lay_out(const checkpoint& c);
+core::result<std::vector<checkpoint_file>> lay_out(const checkpoint_view& c);
 
 /// What state.json says.
 struct checkpoint_state {

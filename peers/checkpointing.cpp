@@ -16,21 +16,26 @@ constexpr std::uint64_t max_checkpoint_bytes = std::uint64_t{1} << 42;
 
 core::task<core::result<void>> save(node& n) {
     const auto state = n.state;
-    checkpoint c;
+    // These may change before all is written; a state never does.
+    const auto carried = n.mass.carry().values;
+    const auto said = carried.empty() ? core::flat_buffer() : n.mass.said();
+    std::string extra;
+    checkpoint_view c;
     c.run = n.run->run_id;
     c.generation = state->generation;
     c.round = state->round;
     c.step = state->position;
     c.tokens = state->tokens;
-    c.manifest = n.tensors();
+    c.manifest = &n.tensors();
     c.anchor = state->anchor;
     c.momentum = state->momentum;
-    c.residual = n.mass.carry().values;
-    if (!c.residual.empty()) {
-        c.said = n.mass.said();
-        c.extra_json = fmt::format(
+    c.residual = carried;
+    c.said = said;
+    if (!carried.empty()) {
+        extra = fmt::format(
             R"({{"carry_of":"{}","carry_tokens":{},"carry_steps":{},"carry_generation":{},"carry_applied":{}}})",
             n.self().hex(), n.mass.carry().tokens, n.mass.carry().steps, state->generation, state->round);
+        c.extra_json = extra;
     }
     const auto begun = n.env.clock.now();
     auto saved =

@@ -4,6 +4,7 @@
 
 #include "compress/codec.hpp"
 #include "core/units.hpp"
+#include "optim/trainer.hpp"
 #include "peers/exchange.hpp"
 
 namespace longhaul::peers {
@@ -11,9 +12,9 @@ namespace longhaul::peers {
 core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors, const run_config& config,
                                             std::uint64_t limit) {
     // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry or
-    // residual; the retained aggregates, the one being made and the one before; and the trainer's parameters, gradients
-    // and two moments. Then the own payloads of the open round and of the one before.
-    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 4;
+    // residual; the retained aggregates, the one being made and the one before; a checkpoint's file that is read back;
+    // and what the trainer keeps. Then the own payloads of the open round and of the one before.
+    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 1 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     // What feedback keeps beside a residual: momentum, or what was said and the residual's next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 2 : 0;

@@ -368,3 +368,50 @@ def test_a_founder_whose_log_is_damaged_comes_back_as_another_node(world):
     wait_for(lambda: len(back.events("started")) == 3, "its second return")
     assert back.events("started")[-1]["key"] == second["key"]
     check_equal_roots(back, *others)
+
+LARGE = """
+name = "large"
+[model]
+kind = "quadratic"
+width = 4000000
+[inner]
+optimizer = "sgd"
+lr = 0.05
+weight_decay = 0.0
+steps = 3
+warmup = 0
+[peers]
+silence_limit = "30 s"
+grace = "30 s"
+[exchange]
+mode = "{mode}"
+codec = "{codec}"
+[eval]
+every = 0
+[checkpoint]
+every = 2
+[stop]
+rounds = 1000000
+"""
+
+
+@pytest.mark.parametrize(("mode", "codec", "limit"), [("gather", "f32", 430), ("shard", "bf16", 380)])
+def test_memory_stays_within_what_a_node_was_given(world, mode, codec, limit):
+    """I11, by the kernel's count: buffers of the model's size (15 MiB) are declared, and come to no more than that."""
+    (world.folder / "run.toml").write_text(LARGE.format(mode=mode, codec=codec))
+    memory = ("--memory", f"{limit} MiB")
+    founder = world.start("founder", "run", world.folder / "run.toml", "--listen", "127.0.0.1:0", *memory)
+    ticket = founder.ready()["ticket"]
+    victim, late = world.join("victim", ticket, *memory), world.join("late", ticket, *memory)
+    wait_for(lambda: any(e["members"] == 3 and e["merged"] == 3 for e in founder.events("round_committed")), "three")
+    victim.kill()
+    again = world.join("victim", ticket, *memory)
+    merged = lambda: any(e["own_merged"] for e in again.events("round_committed")[-3:])
+    wait_for(lambda: len(again.events("started")) == 2 and merged(), "being merged again")
+    founder.wait_for_round(newest(founder) + 3)
+    for node in (founder, again, late):
+        status = pathlib.Path(f"/proc/{node.process.pid}/status").read_text()
+        most = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        # What does not grow with the model: the program, its threads' stacks, its sockets' buffers.
+        assert most < limit + 40, f"{node.name} took {most:.0f} MiB"
+        assert node.events("started")[-1]["memory"] <= limit * 2**20
