@@ -105,9 +105,15 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     }
     // Which may be longer than the one that was told.
     if (!r.addresses.empty()) r.addresses = admissible_addresses(std::move(r.addresses), peer->link->remote().observed);
-    // Only who dials shows its token: a member that we dialled has shown it before, or was let in without one.
+    // At the door only who dials shows its token.
     if (const auto* known = n.led().find(who)) r.token_hash = known->admitted.token_hash;
-    if (const auto& token = peer->link->remote().token) r.token_hash = core::hash(token->bytes);
+    if (request.token) r.token_hash = core::hash(request.token->bytes);
+    if (n.run->manifest.invite() && r.token_hash != *n.run->manifest.token_hash) {
+        peer->admitting = false;
+        reply.reason = "the ticket's token is not one of this run: ask for a new ticket";
+        n.send(who, reply);
+        co_return core::ok();
+    }
     auto decided = co_await log_admission(n, r, reply);
     peer->admitting = false;
     if (!decided) {

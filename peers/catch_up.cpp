@@ -159,12 +159,17 @@ core::task<core::result<void>> take_state(node& n) {
     auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
     if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
     const auto begun = n.env.clock.now();
-    const auto would_do = [&n, enough](const state_index& s) -> core::result<void> {
+    const auto would_do = [&n, generation, enough](const state_index& s) -> core::result<void> {
         const auto newest = n.led().committed();
         // A donor may be a moment ahead of the log here, or its word of a moment before it began anew.
         if (s.round < enough || s.round > newest) {
             return fail(errc::not_found, "the state of round {} is of no use between {} and {}", s.round, enough,
                         newest);
+        }
+        // Either end may hear of a new generation during the download.
+        if (s.generation != generation || generation != n.led().generation()) {
+            return fail(errc::not_found, "the state of round {} is of generation {:x}, and the log in {:x}", s.round,
+                        s.generation, n.led().generation());
         }
         if (!matches_log(n.led(), s)) {
             return fail(errc::protocol, "the state of round {} does not match the log", s.round);

@@ -628,6 +628,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         join_request request;
         request.name = n.options.name;
         request.addresses = n.advertised();
+        if (n.run->manifest.invite()) request.token = n.secrets.token;
         n.redirects.clear();
         n.asked_to_join = key;
         n.send(key, request);

@@ -61,6 +61,9 @@ core::result<message> from(const wire::JoinRequest& p) {
     join_request m;
     LONGHAUL_TRY_ASSIGN(m.name, line_from(p.name(), max_name, "a peer's name"));
     LONGHAUL_TRY_ASSIGN(m.addresses, endpoints_from(p.addresses()));
+    if (!p.token().empty()) {
+        LONGHAUL_TRY_ASSIGN(m.token, digest_from(p.token(), "a token"));
+    }
     return m;
 }
 core::result<message> from(const wire::JoinReply& p) {
@@ -181,6 +184,7 @@ core::byte_vector serialize(const message& m) {
                    [&](const join_request& x) {
                        p.mutable_join_request()->set_name(x.name);
                        put_endpoints(x.addresses, p.mutable_join_request()->mutable_addresses());
+                       if (x.token) p.mutable_join_request()->set_token(text_of(*x.token));
                    },
                    [&](const join_reply& x) {
                        auto* j = p.mutable_join_reply();

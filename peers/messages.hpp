@@ -24,6 +24,7 @@ struct manifest_reply {
 struct join_request {
     std::string name;
     std::vector<net::endpoint> addresses;
+    std::optional<core::digest> token;  ///< of a run by invitation: whoever dialled, who asks shows it
 };
 /// Not admitted with a coordinator's address: ask there.
 struct join_reply {

@@ -125,6 +125,7 @@ public:
     server(options o, durable_state from, core::time_point now);
 
     /// Nothing has changed when it returns an error. errc::protocol: the sender broke the rules, cut it off.
+    /// errc::forgotten: this node's own disk is an older copy of what it was; it must not vote any more.
     /// errc::quorum_lost: this node does not lead, or not any more. errc::limit: too much is proposed, or the change
     /// has to wait. errc::usage: the change makes no sense.
     core::result<actions> step(core::time_point now, event e);

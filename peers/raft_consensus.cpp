@@ -529,7 +529,14 @@ core::result<void> raft_consensus::receive(const net::peer_key& from, const lead
 }
 
 core::result<void> raft_consensus::receive(const net::peer_key& from, raft::message m) {
-    if (server_) return step(raft::received{from, std::move(m)});
+    if (server_) {
+        auto taken = step(raft::received{from, std::move(m)});
+        if (taken || taken.error().code != errc::forgotten) return taken;
+        // No fault of the sender's.
+        broken_ = taken.error();
+        to_write_.notify();
+        return core::ok();
+    }
     const bool brings_the_log =
         std::holds_alternative<raft::append_request>(m.body) || std::holds_alternative<raft::snapshot_request>(m.body);
     // Which log it is, a node that knows none yet cannot say: it will be sent again.

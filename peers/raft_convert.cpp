@@ -38,7 +38,7 @@ core::result<raft::append_request> from(const wire::AppendRequest& p) {
     if (p.entries_size() > static_cast<int>(raft::max_append_entries)) {
         return fail(errc::limit, "{} log entries in one message", p.entries_size());
     }
-    raft::append_request a{p.prev_index(), p.prev_term(), p.commit(), {}};
+    raft::append_request a{p.prev_index(), p.prev_term(), p.commit(), {}, p.acknowledged()};
     for (const auto& e : p.entries()) {
         LONGHAUL_TRY_ASSIGN(auto entry, from(e));
         a.entries.push_back(std::move(entry));
@@ -122,6 +122,7 @@ wire::Raft to_proto(const raft::message& m) {
                        a->set_prev_index(x.prev_index);
                        a->set_prev_term(x.prev_term);
                        a->set_commit(x.commit);
+                       a->set_acknowledged(x.acknowledged);
                        for (const auto& e : x.entries) *a->add_entries() = to_proto(e);
                    },
                    [&](const raft::append_response& x) {

@@ -48,6 +48,10 @@ core::result<void> check(const entry& e) {
 core::result<void> check(const append_request& a, std::uint64_t term) {
     LONGHAUL_TRY(number(a.prev_index, "index"));
     LONGHAUL_TRY(number(a.commit, "commit index"));
+    if (a.acknowledged > a.prev_index) {
+        return fail(errc::protocol, "log entry {} was not acknowledged by one that may lack entry {}", a.acknowledged,
+                    a.prev_index + 1);
+    }
     if (a.entries.size() > max_append_entries) {
         return fail(errc::protocol, "{} log entries in one message exceed {}", a.entries.size(), max_append_entries);
     }

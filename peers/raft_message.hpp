@@ -79,10 +79,12 @@ struct vote_response {
     bool pre = false, granted = false;
     bool operator==(const vote_response&) const = default;
 };
-/// Entries behind (prev_index, prev_term); without any a heartbeat.
+/// Entries behind (prev_index, prev_term); without any a heartbeat. `acknowledged`: up to here the receiver has said in
+/// this term that it holds the log.
 struct append_request {
     std::uint64_t prev_index = 0, prev_term = 0, commit = 0;
     std::vector<entry> entries;
+    std::uint64_t acknowledged = 0;
     bool operator==(const append_request&) const = default;
 };
 /// accepted: everything up to `index` is on this follower's disk as the leader has it. Otherwise: the entry before

@@ -33,8 +33,7 @@ public:
     /// when all entries together are too much: they should have been compacted.
     core::task<core::result<void>> write(std::vector<disk_write> writes);
 
-    /// Grows with each opening, each snapshot and each log that is full. Who has seen a greater one of this voter knows
-    /// that its disk is an older copy.
+    /// Grows with each opening, each snapshot and each log that is full.
     std::uint64_t number() const { return state_.number; }
 
 private:

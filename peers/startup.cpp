@@ -386,6 +386,9 @@ void leader_changed(node& n) {
 core::task<core::result<void>> start_network(node& n, const core::digest& run) {
     auto counted = co_await count_incarnation(n);
     LONGHAUL_CO_TRY(counted);
+    core::event e("starting");
+    e.with("incarnation", n.incarnation).with("key", n.self().hex());
+    n.emit(std::move(e));
     net::mesh_options o;
     o.run = run;
     o.psk = n.secrets.psk;

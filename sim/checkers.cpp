@@ -57,9 +57,8 @@ private:
     std::vector<std::pair<std::string, life>> lives_;
 };
 
-/// Between a death and the next `started` a node may say more, of how it starts: that is no part of either life.
 void checker::live_on(const node_history& node, const seen_event& s) {
-    if (s.event.name == "started") {
+    if (s.event.name == "starting") {
         lives_.push_back({node.name, {s.at, s.at, field<std::string>(s.event, "key").value_or(""), {}}});
     }
     if (lives_.empty() || lives_.back().first != node.name) return;
@@ -77,7 +76,7 @@ void checker::search_for_lost(const node_history& node) {
     std::set<std::string> linked;
     for (const auto& [at, e] : *node.events) {
         const auto peer = field<std::string>(e, "peer").value_or("");
-        if (e.name == "started") linked.clear();
+        if (e.name == "starting") linked.clear();
         if (e.name == "peer_up") linked.insert(peer);
         if (e.name == "peer_down" || e.name == "peer_silent") linked.erase(peer);
         if (e.name != "generation" || field<std::uint64_t>(e, "lost_rounds").value_or(0) == 0) continue;

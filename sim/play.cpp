@@ -51,6 +51,7 @@ private:
     void act(const fault& f, bool undo);
     void cut(const fault& f, bool undo);
     void stop(std::uint32_t peer, bool undo);
+    void go_back(std::uint32_t peer, bool undo);
     bool somebody_lives() const;
     bool over() const;
     std::vector<const std::deque<seen_event>*> events() const;
@@ -66,9 +67,10 @@ private:
     std::set<const fault*> at_rounds_;
     std::size_t starts_due_ = 0;  ///< timed steps that will start somebody
     victims victims_;
-    std::map<std::pair<std::uint32_t, std::uint32_t>, int> cuts_;  ///< from, to: by how many faults
-    std::map<std::uint32_t, int> stops_;                           ///< likewise
-    std::size_t faults_left_ = 0;                                  ///< that have not ended
+    std::map<std::pair<std::uint32_t, std::uint32_t>, int> cuts_;               ///< from, to: by how many faults
+    std::map<std::uint32_t, int> stops_;                                        ///< likewise
+    std::map<std::uint32_t, std::map<std::string, core::byte_vector>> copies_;  ///< of disks, to go back to
+    std::size_t faults_left_ = 0;                                               ///< that have not ended
     std::uint64_t struck_ = 0;
     recovery recovery_;
     durable_logs logs_;
@@ -213,6 +215,18 @@ void performance::stop(std::uint32_t peer, bool undo) {
     times > 0 ? at(peer).pause() : at(peer).resume();
 }
 
+/// The machine is put back to a copy, as virtual machines are.
+void performance::go_back(std::uint32_t peer, bool undo) {
+    if (!undo) {
+        copies_[peer] = at(peer).disk().copy();
+        return;
+    }
+    if (taken_out_.contains(peer)) return;  // by another fault, which starts it again
+    if (at(peer).running()) take_out(peer, fault_kind::power);
+    at(peer).disk().put_back(std::move(copies_[peer]));
+    start(peer);
+}
+
 void performance::act(const fault& f, bool undo) {
     if (f.what == fault_kind::partition || f.what == fault_kind::one_way) {
         cut(f, undo);
@@ -256,7 +270,7 @@ void performance::act(const fault& f, bool undo) {
                 n.set_wall_offset(undo ? core::duration{} : f.offset);
                 n.set_drift(undo ? 0 : f.drift);
                 break;
-            case fault_kind::disk: spoil(n.disk(), f.error, undo); break;
+            case fault_kind::disk: f.error == "older" ? go_back(peer, undo) : spoil(n.disk(), f.error, undo); break;
             case fault_kind::partition:
             case fault_kind::one_way: break;
         }

@@ -276,7 +276,7 @@ result<void> parser::add_fault(const config_values& table) {
     b.bind("factor", f.factor, "rate: of the lines' rates", 0, 1000);
     b.bind("offset", offset, "clock: of the wall clock");
     b.bind("drift", f.drift, "clock: parts per million", -100'000, 100'000);
-    b.bind_choice("error", f.error, {"full", "fsync", "rot", "lost"}, "disk: what is wrong with it");
+    b.bind_choice("error", f.error, {"full", "fsync", "rot", "lost", "older"}, "disk: what is wrong with it");
     std::vector<std::string> from;
     b.bind("from", from, "partition: only from these, whom the others go on to reach");
     std::string kinds;
@@ -304,7 +304,10 @@ result<void> parser::add_fault(const config_values& table) {
     const auto needs = [&](fault_kind kind, const char* key) { return f.what == kind && table.find(key) == nullptr; };
     if (needs(fault_kind::rate, "factor")) return fail(errc::config, "{}: a rate fault needs a factor", where);
     if (needs(fault_kind::disk, "error"))
-        return fail(errc::config, "{}: a disk fault needs an error: \"full\", \"fsync\", \"rot\" or \"lost\"", where);
+        return fail(errc::config,
+                    "{}: a disk fault needs an error: \"full\", \"fsync\", \"rot\", \"lost\" or \"older\"", where);
+    if (f.error == "older" && f.lasting == core::duration{})
+        return fail(errc::config, "{}: an older disk needs `for`: how old it is when it comes back", where);
     if (needs(fault_kind::clock, "offset") && needs(fault_kind::clock, "drift"))
         return fail(errc::config, "{}: a clock fault needs an offset or a drift", where);
     for (const auto& [key, kind] : {std::pair("factor", fault_kind::rate), std::pair("error", fault_kind::disk),

@@ -42,7 +42,7 @@ struct fault {
     double factor = 0;                  ///< rate: of the access lines' rates
     core::duration offset{};            ///< clock: of the wall clock, negative too
     std::int64_t drift = 0;             ///< clock: parts per million that the monotonic one gains
-    std::string error;                  ///< disk: "full", "fsync", "rot", "lost"
+    std::string error;                  ///< disk: "full", "fsync", "rot", "lost", "older"
 };
 
 /// The peers from 0 to `count` - 1 that are not among `some`, which ascend.

@@ -37,6 +37,9 @@ public:
     void flip_bit(const std::string& path, std::uint64_t bit);
     /// Flips any bit of any file whose path begins so, if there is one.
     void rot(std::string_view prefix);
+    /// A copy of all files, and back to it.
+    std::map<std::string, core::byte_vector> copy() const { return files_; }
+    void put_back(std::map<std::string, core::byte_vector> files) { files_ = std::move(files); }
     /// Loses all files whose paths begin so.
     void lose(std::string_view prefix) {
         std::erase_if(files_, [prefix](const auto& f) { return f.first.starts_with(prefix); });

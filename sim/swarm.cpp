@@ -40,6 +40,7 @@ private:
     void fault();
     void bridge(std::uint64_t milliseconds);
     void flap();
+    void blackout(std::uint64_t milliseconds);
     void forget();
     /// Who it befalls: whoever coordinates, or anybody.
     std::string victim() { return chance(30) ? "coordinator" : name(random_.below(peers_)); }
@@ -140,14 +141,15 @@ void drawer::fault() {
     const auto kind = random_.below(100);
     if (kind < 4) return bridge(lasting);
     if (kind < 8) return flap();
+    if (kind < 11) return blackout(lasting);
     line("[[fault]]");
     line("at = \"{} ms\"", random_.below(span_ * 1000));
     // Whoever joins late does not exist until then: a restart would start it before.
-    if (kind < 14) {
+    if (kind < 15) {
         line("restart = \"{}\"", name(random_.below(peers_ - late_)));
         return;
     }
-    if (kind < 17) {
+    if (kind < 18) {
         line("reset = \"{}\"", victim());
         return;
     }
@@ -203,6 +205,13 @@ void drawer::flap() {
         line("[[fault]]\nat = \"{} ms\"\nfor = \"{} ms\"\npartition = \"{}\"", at, off, who);
         at += off + one_of(50u, 500u, 4'000u);
     }
+}
+
+/// Everybody who is there loses power at the same instant.
+void drawer::blackout(std::uint64_t milliseconds) {
+    std::string all;
+    for (std::uint64_t i = 0; i < peers_ - late_; ++i) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", name(i));
+    line("[[fault]]\nat = \"{} ms\"\nfor = \"{} ms\"\npower = [{}]", random_.below(span_ * 1000), milliseconds, all);
 }
 
 /// Nobody reads a disk before the next start. It is one voter of three or more: where a majority has forgotten, a

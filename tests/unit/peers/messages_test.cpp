@@ -51,7 +51,7 @@ std::vector<message> all_messages() {
     return {greeting{3, 41, true, digest_of(1), true, std::uint64_t{1} << 52, 77},
             manifest_request{},
             manifest_reply{core::byte_vector(10, std::byte{7})},
-            join_request{"näme", {{"example.org", 7400}, {"::1", 65535}}},
+            join_request{"näme", {{"example.org", 7400}, {"::1", 65535}}, digest_of(77)},
             join_reply{true, "welcome", {{"10.0.0.1", 1}}, digest_of(2)},
             log_request{77},
             log_entries{5, {serialize(record(admit_of(1))), core::byte_vector{}, serialize(record(admit_of(2)))}},
@@ -152,6 +152,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(g.tokens == 77);
     const auto j = reparsed(std::get<join_request>(all[3]));
     CHECK(j.name == "näme");
+    CHECK(j.token == digest_of(77));
     CHECK(j.addresses == std::vector<net::endpoint>{{"example.org", 7400}, {"::1", 65535}});
     const auto reply = reparsed(std::get<join_reply>(all[4]));
     CHECK(reply.admitted);
@@ -231,12 +232,12 @@ TEST_CASE("messages and records have a largest size") {
 }
 
 TEST_CASE("texts are bounded lines of printable UTF-8") {
-    CHECK_FALSE(refused(join_request{std::string(max_name, 'x'), {}}));
-    CHECK(refused(join_request{std::string(max_name + 1, 'x'), {}}));
+    CHECK_FALSE(refused(join_request{std::string(max_name, 'x'), {}, {}}));
+    CHECK(refused(join_request{std::string(max_name + 1, 'x'), {}, {}}));
     for (const auto* bad :
          {"a\nb", "a\x1b[2J", "a\x7f", "a\t", "\xff\xfe", "\xc0\xaf", "\xed\xa0\x80", "a\xc2\x9b", "a\xe2\x80\xae"}) {
         INFO(bad);
-        CHECK(refused(join_request{bad, {}}));
+        CHECK(refused(join_request{bad, {}, {}}));
         CHECK(refused(leaving_message{bad}));
         CHECK(refused(join_reply{false, bad, {}, {}}));
         CHECK(refused(fetch_refused{{fetch_kind::aggregate_index, 1, 1}, bad}));
@@ -253,7 +254,7 @@ TEST_CASE("texts are bounded lines of printable UTF-8") {
         r.plan.codec = bad;
         CHECK(refused(record(r)));
     }
-    CHECK(refused(join_request{std::string("a\0b", 3), {}}));
+    CHECK(refused(join_request{std::string("a\0b", 3), {}, {}}));
     CHECK(refused(leaving_message{std::string(max_reason + 1, 'x')}));
     CHECK_FALSE(refused(leaving_message{std::string(max_reason, 'x')}));
     CHECK(refused(record(depart_record{1, std::string(100'000, 'x'), false})));

@@ -16,8 +16,8 @@ core::event committed(std::uint64_t round, const std::string& root, std::uint64_
     return e;
 }
 
-core::event started(const std::string& key) {
-    core::event e("started");
+core::event starting(const std::string& key) {
+    core::event e("starting");
     e.with("key", key);
     return e;
 }
@@ -42,7 +42,7 @@ using rules = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("what must not differ between nodes is found where it does") {
-    const events a{{1s, started("a")}, {2s, committed(1, "x")}, {3s, committed(2, "y")}};
+    const events a{{1s, starting("a")}, {2s, committed(1, "x")}, {3s, committed(2, "y")}};
     CHECK(broken({&a, &a}).empty());
     events b = a;
     b[2].event = committed(2, "z");
@@ -65,8 +65,8 @@ TEST_CASE("what must not differ between nodes is found where it does") {
 TEST_CASE("I9: a round is taken back only when nobody who is there has it") {
     core::event back("generation");
     back.with("generation", std::uint64_t{2}).with("round", std::uint64_t{1}).with("lost_rounds", std::uint64_t{1});
-    const events coordinator{{1s, started("a")}, {2s, committed(1, "x")}, {3s, of_peer("peer_up", "b")}, {60s, back}};
-    events holder{{1s, started("b")}, {2s, committed(1, "x")}, {9s, committed(2, "y")}, {70s, core::event("link")}};
+    const events coordinator{{1s, starting("a")}, {2s, committed(1, "x")}, {3s, of_peer("peer_up", "b")}, {60s, back}};
+    events holder{{1s, starting("b")}, {2s, committed(1, "x")}, {9s, committed(2, "y")}, {70s, core::event("link")}};
     CHECK(broken({&coordinator, &holder}) == rules{"I9"});
     // It does not reach who takes the round back.
     auto alone = coordinator;
@@ -74,7 +74,7 @@ TEST_CASE("I9: a round is taken back only when nobody who is there has it") {
     CHECK(broken({&alone, &holder}).empty());
     // It had died, and came back with less.
     auto died = holder;
-    died.insert(died.end() - 1, {20s, started("b")});
+    died.insert(died.end() - 1, {20s, starting("b")});
     CHECK(broken({&coordinator, &died}).empty());
     // It died, and nobody knew.
     holder.pop_back();
