@@ -89,7 +89,15 @@ bool may_give_state(node& n, std::uint64_t bytes) {
 }
 
 void forget_kept_states(node& n) {
-    std::erase_if(n.kept_states, [now = n.env.clock.now()](const auto& entry) { return entry.second.until < now; });
+    const auto now = n.env.clock.now();
+    std::erase_if(n.kept_states, [&n, now](const auto& entry) {
+        const auto& [key, kept] = entry;
+        // Who has it, or more, does not come back for the rest; and others may want the room.
+        const auto peer = n.find(key);
+        const bool has =
+            peer && peer->caught_up && peer->generation == kept.state->generation && peer->applied >= kept.state->round;
+        return has || kept.until < now;
+    });
 }
 
 void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {

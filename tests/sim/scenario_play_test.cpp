@@ -101,7 +101,8 @@ TEST_CASE("a site's line is shared, and every payload crosses it once", "[sim]")
 }
 
 TEST_CASE("drawn scenarios recover, and the same seed gives the same trace", "[sim]") {
-    for (const std::uint64_t seed : {1, 2, 3, 4, 5, 6}) {
+    // In 179 several come back at a time to one with a thin line; in 305 a donor is of the generation before.
+    for (const std::uint64_t seed : {1, 2, 3, 4, 179, 305}) {
         const auto text = sim::draw_scenario(seed);
         INFO(text);
         const auto s = sim::parse_scenario(text, "drawn", {});
