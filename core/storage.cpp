@@ -27,4 +27,10 @@ result<void> check_storage_path(std::string_view path) {
     return ok();
 }
 
+task<result<void>> put_bytes(storage& to, std::string path, byte_vector bytes) {
+    std::vector<const_bytes> pieces;
+    pieces.emplace_back(bytes);
+    co_return co_await to.put(std::move(path), std::move(pieces));
+}
+
 }  // namespace longhaul::core

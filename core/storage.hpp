@@ -38,4 +38,7 @@ public:
     virtual task<result<void>> rename(std::string from, std::string to) = 0;
 };
 
+/// `put` of bytes that nobody else keeps.
+task<result<void>> put_bytes(storage& to, std::string path, byte_vector bytes);
+
 }  // namespace longhaul::core

@@ -113,10 +113,10 @@ core::task<core::result<void>> restore(node& n) {
         mass.steps = static_cast<std::uint32_t>(steps);
         LONGHAUL_CO_TRY_ASSIGN(const auto generation, core::json_u64(*extra, "carry_generation"));
         LONGHAUL_CO_TRY_ASSIGN(const auto applied, core::json_u64(*extra, "carry_applied"));
-        LONGHAUL_CO_TRY_ASSIGN(const auto author, core::json_string(*extra, "carry_of"));
+        const auto author = core::json_string(*extra, "carry_of");
         n.mass.restore(std::move(mass));
         // Only the log knows what became of a node's last payload, and it knows the node by its key.
-        if (author != n.self().hex()) {
+        if (!author || *author != n.self().hex()) {
             discard_mass(n, "a checkpoint carried it, of the node that this one was before");
         } else if (generation != n.state->generation || applied != n.state->round) {
             discard_mass(n, "a checkpoint carried it, and it is of another state");

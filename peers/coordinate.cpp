@@ -245,7 +245,8 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     g.state_root = best->root;
     g.reason = fmt::format("round {} is the newest state left of {} committed", best->round, n.led().committed());
     core::event e("generation");
-    e.with("generation", g.generation).with("round", g.round).with("lost_rounds", n.led().committed() - g.round);
+    e.with("generation", g.generation).with("parent", n.led().generation()).with("round", g.round);
+    e.with("lost_rounds", n.led().committed() - g.round);
     e.with("reason", g.reason);
     n.emit(std::move(e));
     n.state = best;

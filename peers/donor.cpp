@@ -1,4 +1,5 @@
 #include "compress/planes.hpp"
+#include "peers/memory.hpp"
 #include "peers/node.hpp"
 
 namespace longhaul::peers {
@@ -10,8 +11,6 @@ namespace {
 
 /// Transfers that one peer may have running from us at the same time.
 constexpr std::size_t max_serving = 8;
-/// States of rounds gone by that are kept for joiners: each takes the memory of one state.
-constexpr std::size_t max_kept_states = 2;
 /// For a joiner that asks for nothing: its line may be cut, and it comes back for the rest.
 constexpr auto kept_for = 60s;
 /// Of what a member lacks to take part in the round that is open.

@@ -35,9 +35,7 @@ core::task<core::result<void>> note_former(core::storage& storage, const net::pe
     core::byte_writer out;
     for (const auto& k : *keys) out.raw(k.bytes);
     out.raw(key.bytes);
-    std::vector<core::const_bytes> pieces;
-    pieces.emplace_back(out.bytes());
-    co_return co_await storage.put(std::string(former_file), std::move(pieces));
+    co_return co_await core::put_bytes(storage, std::string(former_file), out.take());
 }
 
 }  // namespace
@@ -54,12 +52,11 @@ core::task<core::result<net::identity>> become_another(node& n, const core::erro
     }
     auto noted = co_await note_former(n.env.storage, n.self());
     LONGHAUL_CO_TRY(noted);
+    const auto former = "former/" + n.self().hex();
+    auto old = co_await core::put_bytes(n.env.storage, former + "/" + identity_file, n.options.self.serialize());
+    LONGHAUL_CO_TRY(old);
     auto fresh = net::identity::generate(n.env.entropy);
-    auto bytes = fresh.serialize();
-    std::vector<core::const_bytes> pieces;
-    pieces.emplace_back(bytes);
-    auto kept = co_await n.env.storage.put(std::string(identity_file), std::move(pieces));
-    std::ranges::fill(bytes, std::byte{0});
+    auto kept = co_await core::put_bytes(n.env.storage, identity_file, fresh.serialize());
     LONGHAUL_CO_TRY(kept);
     // Only now: without its log, and with the identity that had it, this node would vote as if it never had.
     auto names = co_await n.env.storage.list("");
@@ -67,7 +64,7 @@ core::task<core::result<net::identity>> become_another(node& n, const core::erro
     for (auto name : *names) {
         if (!name.starts_with("raft") && name != "branch") continue;
         if (name.ends_with('/')) name.pop_back();
-        auto moved = co_await n.env.storage.rename(name, fmt::format("former/{}/{}", n.self().hex(), name));
+        auto moved = co_await n.env.storage.rename(name, former + "/" + name);
         LONGHAUL_CO_TRY(moved);
     }
     core::event e("became_another");
@@ -77,18 +74,20 @@ core::task<core::result<net::identity>> become_another(node& n, const core::erro
     co_return fresh;
 }
 
-core::task<core::result<void>> rejoin_if_founder_before(node& n) {
-    if (!n.options.found || !n.run || n.run->manifest.founder == n.self()) co_return core::ok();
+core::task<core::result<bool>> was_founder(node& n) {
+    if (!n.options.found || !n.run || n.run->manifest.founder == n.self()) co_return false;
     auto former = co_await load_former(n.env.storage);
     LONGHAUL_CO_TRY(former);
-    if (std::ranges::count(*former, n.run->manifest.founder) == 0) co_return core::ok();
+    co_return std::ranges::count(*former, n.run->manifest.founder) > 0;
+}
+
+void rejoin_own_run(node& n) {
     joining as;
     as.ticket.addresses = n.known_addresses;
     as.ticket.name = n.config().name;
     as.ticket.key = net::ticket_key{n.run->run_id, n.secrets.psk, n.secrets.token};
     n.options.join = std::move(as);
     n.options.found.reset();
-    co_return core::ok();
 }
 
 }  // namespace longhaul::peers

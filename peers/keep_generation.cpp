@@ -147,7 +147,7 @@ core::task<core::result<void>> branch_off(node& n, ledger old, std::string why) 
     // Meanwhile somebody may coordinate again, or a last commit was applied: everything is looked at anew.
     if (n.log->led() || n.state != begins_with) co_return core::ok();
     core::event e("generation");
-    e.with("generation", generation).with("round", begins_with->round);
+    e.with("generation", generation).with("parent", old.generation()).with("round", begins_with->round);
     e.with("lost_rounds", old.committed() - std::min(old.committed(), begins_with->round));
     e.with("reason", std::move(why));
     n.emit(std::move(e));

@@ -454,6 +454,9 @@ core::task<core::result<void>> serve_link(node& n, std::shared_ptr<net::link> li
         n.report(ended.error(), fmt::format("the link with {}", key.brief()));
     }
     if (current) {
+        core::event lost("link_lost");
+        lost.with("peer", key.hex()).with("reason", ended ? std::string("done") : ended.error().message);
+        n.emit(std::move(lost));
         n.to_dial.notify();
         tell_lines(n);
         if (n.log) n.log->link_down(key);

@@ -11,13 +11,17 @@ namespace longhaul::peers {
 
 core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors, const run_config& config,
                                             std::uint64_t limit) {
-    // Two states of anchor and momentum while one is made from the other; the pseudo-gradient and the carry or
-    // residual; the retained aggregates, the one being made and the one before; a checkpoint's file that is read back;
-    // and what the trainer keeps. Then the own payloads of the open round and of the one before.
-    const std::uint64_t words = 4 + 2 + (exchange::retained + 2) + 1 + optim::trainer_buffers(config.model.kind);
+    // Two states of anchor and momentum while one is made from the other, one that a checkpoint is written of, and
+    // those that are kept for joiners; the pseudo-gradient and the carry or residual; the retained aggregates, the one
+    // being made and the one before; a checkpoint's copy of what is carried, and its file that is read back; and what
+    // the trainer keeps. Then the own payloads of the open round and of the one before.
+    const std::uint64_t states = 3 + max_kept_states;
+    const std::uint64_t words =
+        2 * states + 2 + (exchange::retained + 2) + 2 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
-    // What feedback keeps beside a residual: momentum, or what was said and the residual's next value.
-    const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 2 : 0;
+    // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
+    // next value.
+    const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 3 : 0;
     const auto others = static_cast<std::uint64_t>(std::max<std::int64_t>(2, config.peers.min)) - 1;
     std::uint64_t fixed = 0, whole = 0, least = 0;
     // Whichever codec a round has.

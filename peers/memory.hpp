@@ -7,6 +7,9 @@
 
 namespace longhaul::peers {
 
+/// States of rounds gone by that a node keeps for those who download them.
+inline constexpr std::size_t max_kept_states = 2;
+
 struct declared_memory {
     std::uint64_t total = 0;  ///< bytes of all buffers that grow with the model
     std::uint64_t room = 0;   ///< left for what others send in exchanges, and the sums; 0: as much as it takes

@@ -198,8 +198,9 @@ bool knows_others(const node& n);
 /// The identity with which this machine goes on: kept, and all that the one before alone was for set aside. `why` its
 /// disk was refused. errc::config when it knows nobody with whom to go on.
 core::task<core::result<net::identity>> become_another(node& n, const core::error& why);
-/// A founder that has become another node joins the run that it founded.
-core::task<core::result<void>> rejoin_if_founder_before(node& n);
+/// Whether this node founded its run as the one that it was before. Then it joins that run.
+core::task<core::result<bool>> was_founder(node& n);
+void rejoin_own_run(node& n);
 
 // startup.cpp
 /// From nothing to a listening, admitted node with a trainer and, if it can be had, a state.

@@ -228,13 +228,18 @@ peer::peer(net::environment& env, peer_options options) : impl_(std::make_shared
 peer::~peer() = default;
 
 core::task<core::result<void>> peer::run() {
-    for (;;) {
+    // A disk that forgets all the time is a broken one: its node does not draw identities as fast as it can.
+    for (core::duration pause = 1s;; pause = std::min<core::duration>(2 * pause, 5min)) {
         const auto held = impl_;
         auto& n = held->n;
         auto ended = co_await run_one(n);
-        if (ended || ended.error().code != errc::forgotten || n.leaving) co_return ended;
+        if (ended || ended.error().code != errc::forgotten) co_return ended;
         auto another = co_await become_another(n, ended.error());
         LONGHAUL_CO_TRY(another);
+        const auto asked = [&n] { return n.leaving; };
+        auto waited = co_await core::wait_until(n.changed, asked, n.env.clock, n.env.clock.now() + pause);
+        if (waited) co_return core::ok();
+        if (waited.error().code != errc::timeout) co_return waited;
         auto options = n.options;
         options.self = *another;
         impl_ = std::make_shared<impl>(n.env, std::move(options));

@@ -22,10 +22,7 @@ constexpr std::string_view branch_file = "branch";
 
 core::task<core::result<void>> name_branch(core::storage& storage, std::uint64_t branch) {
     core::byte_writer out;
-    out.u64(branch);
-    std::vector<core::const_bytes> pieces;
-    pieces.emplace_back(out.bytes());
-    co_return co_await storage.put(std::string(branch_file), std::move(pieces));
+    co_return co_await core::put_bytes(storage, std::string(branch_file), out.u64(branch).take());
 }
 
 }  // namespace

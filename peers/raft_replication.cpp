@@ -23,7 +23,9 @@ core::result<void> server::contradicts(const voter_id& from, const message& m) c
     if (m.term < ballot_.term) return core::ok();
     if (const auto* a = std::get_if<append_request>(&m.body)) {
         LONGHAUL_TRY(other_leader());
-        if (a->acknowledged > log_.last_index()) {
+        // Only a voter's word counts, as far as this log knows who they are.
+        const bool trusted = members().voters.empty() || members().votes(from);
+        if (trusted && a->acknowledged > log_.last_index()) {
             return fail(errc::forgotten,
                         "this node's log ends at entry {}, and it has told the leader {} that it holds entry {}: its "
                         "disk is an older copy",
@@ -138,7 +140,9 @@ void server::send_entries(const voter_id& to, progress& p) {
 std::uint64_t server::last_to_send() const {
     const auto changed = log_.members_index();
     if (changed <= std::max(stable_, log_.base().index)) return log_.last_index();
-    return log_.members_at(changed - 1).decides_alone(options_.self) ? changed - 1 : log_.last_index();
+    const auto& before = log_.members_at(changed - 1);
+    const bool alone = before.decides_alone(options_.self) && before.voters != members().voters;
+    return alone ? changed - 1 : log_.last_index();
 }
 
 void server::send_entries() {
@@ -244,6 +248,11 @@ core::result<configuration> server::changed(core::time_point now, const change& 
     const bool several = c.what == change::kind::promote && members().decides_alone(options_.self);
     if (c.who.empty() || (c.who.size() > 1 && !several)) {
         return fail(errc::usage, "a change of {} peers at once is not one that keeps a quorum", c.who.size());
+    }
+    // The new voters could commit without this one what they have and its own disk has not yet; and when it forgot
+    // that, it would decide alone on something else.
+    if (c.who.size() > 1 && stable_ < log_.last_index()) {
+        return fail(errc::limit, "the entries before the change are not on this node's disk yet");
     }
     auto next = members();
     for (const auto& who : c.who) LONGHAUL_TRY(change_one(now, next, c.what, who));

@@ -33,9 +33,6 @@ public:
     /// when all entries together are too much: they should have been compacted.
     core::task<core::result<void>> write(std::vector<disk_write> writes);
 
-    /// Grows with each opening, each snapshot and each log that is full.
-    std::uint64_t number() const { return state_.number; }
-
 private:
     core::task<core::result<void>> renew();
     core::task<core::result<void>> replay(core::digest hash);

@@ -16,12 +16,6 @@ namespace {
 
 constexpr std::uint64_t max_small_file = 1 << 20;
 
-core::task<core::result<void>> put_bytes(core::storage& storage, std::string path, core::byte_vector bytes) {
-    std::vector<core::const_bytes> pieces;
-    pieces.emplace_back(bytes);
-    co_return co_await storage.put(std::move(path), std::move(pieces));
-}
-
 /// A file of this node's own that does not read back.
 tl::unexpected<core::error> damaged(std::string_view file, const core::error& e, std::string_view way_out) {
     return fail(errc::config, "the file '{}' of this state directory is damaged ({}): {}", file, e.message, way_out);
@@ -39,7 +33,7 @@ core::task<core::result<void>> count_incarnation(node& n) {
     }
     core::byte_writer out;
     out.u64(n.incarnation);
-    co_return co_await put_bytes(n.env.storage, "incarnation", out.take());
+    co_return co_await core::put_bytes(n.env.storage, "incarnation", out.take());
 }
 
 core::byte_vector to_bytes(const run_secrets& s) {
@@ -63,9 +57,9 @@ core::result<run_secrets> secrets_from(core::const_bytes bytes) {
 }
 
 core::task<core::result<void>> save_run(node& n) {
-    auto saved = co_await put_bytes(n.env.storage, "run/secrets", to_bytes(n.secrets));
+    auto saved = co_await core::put_bytes(n.env.storage, "run/secrets", to_bytes(n.secrets));
     LONGHAUL_CO_TRY(saved);
-    co_return co_await put_bytes(n.env.storage, "run/manifest", n.run->bytes);
+    co_return co_await core::put_bytes(n.env.storage, "run/manifest", n.run->bytes);
 }
 
 /// The run that this state directory already takes part in, if any.
@@ -171,14 +165,16 @@ void begin_log(node& n, std::unique_ptr<consensus> log) {
 }
 
 /// Whoever founds where there is a run already goes on with that one.
-core::result<void> check_same_run(const node& n) {
+core::result<void> check_own_run(const node& n) {
+    if (!n.options.found || !n.run || n.run->manifest.founder == n.self()) return core::ok();
+    return fail(errc::config,
+                "this state directory belongs to run '{}', which another node founded: use 'longhaul join', or another "
+                "--state-dir",
+                n.config().name);
+}
+
+core::result<void> check_same_settings(const node& n) {
     if (!n.options.found || !n.run) return core::ok();
-    if (n.run->manifest.founder != n.self()) {
-        return fail(errc::config,
-                    "this state directory belongs to run '{}', which another node founded: use 'longhaul join', or "
-                    "another --state-dir",
-                    n.config().name);
-    }
     if (const auto difference = first_difference(n.options.found->config, n.config()); !difference.empty()) {
         return fail(errc::config,
                     "this state directory holds run '{}' with other settings ({}): a run's settings never change; use "
@@ -219,8 +215,8 @@ core::task<core::result<void>> prepare_founder(node& n) {
     if (!n.resumed) {
         auto checkpoints = co_await n.env.storage.list("checkpoints/");
         LONGHAUL_CO_TRY(checkpoints);
-        if (!checkpoints->empty()) {
-            co_return fail(errc::forgotten, "this state directory has checkpoints of run '{}', and its log is gone",
+        if (!checkpoints->empty() || !n.known_addresses.empty()) {
+            co_return fail(errc::forgotten, "this state directory is of run '{}', and its log is gone",
                            n.config().name);
         }
         auto founded = co_await log->found();
@@ -594,9 +590,11 @@ core::task<core::result<void>> start(node& n) {
     if (n.options.found) LONGHAUL_CO_TRY(validate(n.options.found->config));
     auto loaded = co_await load_run(n);
     LONGHAUL_CO_TRY(loaded);
-    auto rejoins = co_await rejoin_if_founder_before(n);
-    LONGHAUL_CO_TRY(rejoins);
-    LONGHAUL_CO_TRY(check_same_run(n));
+    auto founded_before = co_await was_founder(n);
+    LONGHAUL_CO_TRY(founded_before);
+    if (!*founded_before) LONGHAUL_CO_TRY(check_own_run(n));
+    LONGHAUL_CO_TRY(check_same_settings(n));
+    if (*founded_before) rejoin_own_run(n);
     if (n.options.found) co_return co_await start_founder(n);
     co_return co_await start_joiner(n);
 }

@@ -78,14 +78,14 @@ void checker::search_for_lost(const node_history& node) {
         const auto peer = field<std::string>(e, "peer").value_or("");
         if (e.name == "starting") linked.clear();
         if (e.name == "peer_up") linked.insert(peer);
-        if (e.name == "peer_down" || e.name == "peer_silent") linked.erase(peer);
+        if (e.name == "link_lost" || e.name == "peer_silent") linked.erase(peer);
         if (e.name != "generation" || field<std::uint64_t>(e, "lost_rounds").value_or(0) == 0) continue;
-        const auto generation = field<std::uint64_t>(e, "generation").value_or(0) - 1;
+        const auto parent = field<std::uint64_t>(e, "parent").value_or(0);
         const auto round = field<std::uint64_t>(e, "round").value_or(0);
         for (const auto& [name, l] : lives_) {
             if (name == node.name || !linked.contains(l.key) || l.begun > at - news || l.ended < at + news) continue;
             const auto newer = [&](const life::state& s) {
-                return s.since <= at - news && s.generation == generation && s.round > round;
+                return s.since <= at - news && s.generation == parent && s.round > round;
             };
             if (std::ranges::none_of(l.held, newer)) continue;
             break_rule("I9", fmt::format("{} goes back to round {}, and {}, which is linked with it, holds more",

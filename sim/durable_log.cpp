@@ -13,22 +13,6 @@ namespace raft = peers::raft;
 
 namespace {
 
-/// The index of the COMMIT of that round, or of a snapshot behind it.
-std::optional<std::uint64_t> find_commit(const raft::durable_state& disk, std::uint64_t generation,
-                                         std::uint64_t round) {
-    for (auto i = disk.entries.size(); i > 0; --i) {
-        const auto& e = disk.entries[i - 1];
-        if (e.kind != raft::entry_kind::record) continue;
-        const auto r = peers::parse_record(e.data);
-        const auto* commit = r ? std::get_if<peers::commit_record>(&*r) : nullptr;
-        if (commit != nullptr && commit->round == round) return disk.base.index + i;
-    }
-    const auto ledger = peers::ledger::from_snapshot(disk.base.data);
-    if (!ledger || ledger->generation() < generation) return std::nullopt;
-    const bool behind = ledger->generation() > generation || ledger->committed() >= round;
-    return behind ? std::optional(disk.base.index) : std::nullopt;
-}
-
 /// The configuration as of an entry, and all that this disk knows to have come later: by which of them the entry was
 /// committed is not on it.
 std::vector<raft::configuration> configurations_from(const raft::durable_state& disk, std::uint64_t index) {
@@ -43,6 +27,44 @@ std::vector<raft::configuration> configurations_from(const raft::durable_state& 
 
 }  // namespace
 
+/// Where each generation begins, among the entries from `first` on; 0: there are none.
+void durable_logs::note_generations(reading& r, std::uint64_t first) {
+    if (first == 0) return;
+    r.begins.erase(r.begins.lower_bound(first), r.begins.end());
+    const auto base = r.content.base.index;
+    for (auto i = std::max(first, base + 1); i <= base + r.content.entries.size(); ++i) {
+        const auto& e = r.content.entries[i - base - 1];
+        if (e.kind != raft::entry_kind::record) continue;
+        const auto record = peers::parse_record(e.data);
+        if (const auto* g = record ? std::get_if<peers::generation_record>(&*record) : nullptr) {
+            r.begins[i] = g->generation;
+        }
+    }
+}
+
+/// The index of the COMMIT of that round in that generation, or of a snapshot behind it.
+std::optional<std::uint64_t> durable_logs::find_commit(const reading& r, std::uint64_t generation,
+                                                       std::uint64_t round) {
+    const auto base = r.content.base.index;
+    // What a snapshot or a later generation is behind of, was committed or taken back before: either is no news here.
+    auto last = base + r.content.entries.size(), first = base + 1;
+    for (const auto& [index, begun] : r.begins) {
+        if (begun <= generation) first = std::max(first, index + 1);
+        if (begun > generation) last = std::min(last, index - 1);
+    }
+    for (auto i = last; i >= first; --i) {
+        const auto& e = r.content.entries[i - base - 1];
+        if (e.kind != raft::entry_kind::record) continue;
+        const auto record = peers::parse_record(e.data);
+        const auto* commit = record ? std::get_if<peers::commit_record>(&*record) : nullptr;
+        if (commit != nullptr && commit->round == round) return i;
+    }
+    const auto ledger = peers::ledger::from_snapshot(r.content.base.data);
+    if (!ledger || ledger->generation() < generation) return std::nullopt;
+    const bool behind = ledger->generation() > generation || ledger->committed() >= round;
+    return behind ? std::optional(base) : std::nullopt;
+}
+
 const durable_logs::reading* durable_logs::read(const node& n, const std::string& folder) {
     const auto& files = n.disk().files();
     const auto state = files.find(folder + "/state");
@@ -56,7 +78,8 @@ const durable_logs::reading* durable_logs::read(const node& n, const std::string
     if (!goes_on) {
         auto parsed = raft::parse_disk_state(state->second);
         if (!parsed) return nullptr;
-        r = {hash, parsed->number, 0, 0, {}, parsed->self, std::move(parsed->content)};
+        r = {hash, parsed->number, 0, 0, {}, parsed->self, std::move(parsed->content), {}};
+        note_generations(r, 1);
         log = files.find(fmt::format("{}/log-{:012}", folder, r.number));
         if (log == files.end()) return nullptr;
     }
@@ -67,6 +90,7 @@ const durable_logs::reading* durable_logs::read(const node& n, const std::string
         if (!*next) return &r;
         for (const auto& w : (*next)->writes) {
             if (!raft::apply(r.content, w)) return nullptr;
+            note_generations(r, w.first);
         }
         const auto frame = rest.first((*next)->bytes);
         const auto kept = frame.last(std::min<std::size_t>(frame.size(), 32));
@@ -86,7 +110,7 @@ std::optional<std::string> durable_logs::applied(std::span<const std::unique_ptr
     for (const auto& n : nodes) {
         const auto* disk = read(*n, folder);
         if (disk == nullptr) continue;
-        const auto index = find_commit(disk->content, generation, round);
+        const auto index = find_commit(*disk, generation, round);
         has[disk->self] = index.has_value();
         if (!index) continue;
         const auto more = configurations_from(disk->content, *index);

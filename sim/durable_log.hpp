@@ -18,7 +18,8 @@ class durable_logs {
 public:
     /// Somebody has just applied a round. A sentence when it is the first who did, and the round's COMMIT is not on the
     /// disks of a majority of the voters. A voter whose disk cannot be read counts as if it had it: it did, or nobody
-    /// would have waited for its answer.
+    /// would have waited for its answer. (A bit that rots in the last frame makes it look torn: such a disk can be
+    /// read.)
     std::optional<std::string> applied(std::span<const std::unique_ptr<node>> nodes, std::uint64_t generation,
                                        std::uint64_t round);
 
@@ -31,7 +32,10 @@ private:
         core::byte_vector last_bytes;  ///< of the log so far: another log may have begun behind the same state
         peers::raft::voter_id self;
         peers::raft::durable_state content;
+        std::map<std::uint64_t, std::uint64_t> begins;  ///< index of a record that begins a generation -> which
     };
+    static void note_generations(reading& r, std::uint64_t first);
+    static std::optional<std::uint64_t> find_commit(const reading& r, std::uint64_t generation, std::uint64_t round);
     const reading* read(const node& n, const std::string& folder);
 
     std::map<std::pair<std::string, std::string>, reading> readings_;  ///< by node and folder

@@ -521,7 +521,7 @@ TEST_CASE("an owner with little memory takes part with a window, and a death rep
         c.exchange.codec = "f32";
         small_run r(seed);
         // Room for the sums and a window a sender, and not for a quarter of all payloads.
-        r.s.memory["n1"] = 100 * elements + 1'700'000;
+        r.s.memory["n1"] = 128 * elements + 1'700'000;
         r.start(c, 4, usual_line);
         REQUIRE(r.until_round(3));
         std::string reason;

@@ -225,6 +225,27 @@ TEST_CASE("from one voter to three at once: on the leader's disk before anybody 
     CHECK(c.at(3).applied == c.at(2).applied);
 }
 
+TEST_CASE("three vote only when all before is on the disk of the one that decided alone") {
+    // The standbys hold the record, the leader's disk does not: as voters they could commit it without the leader,
+    // which would forget it and decide alone on something else.
+    cluster c(1);
+    c.elect(1);
+    for (unsigned n : {2U, 3U}) {
+        c.add(n);
+        REQUIRE(c.change(1, kind::add_learner, n));
+        c.run();
+    }
+    c.at(1).slow_disk = true;
+    c.propose(1, "early");
+    c.run();
+    const auto both = change{kind::promote, ids_of({2, 3})};
+    CHECK(refusal(c.step(1, both)) == core::errc::limit);
+    CHECK(c[1].commit() < c[1].log().last_index());
+    c.sync_all(1);
+    CHECK(c[1].commit() == c[1].log().last_index());
+    CHECK(c.step(1, both));
+}
+
 TEST_CASE("several at once only become voters, and only of one who decides alone") {
     cluster one(1);
     one.elect(1);

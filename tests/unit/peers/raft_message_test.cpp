@@ -155,11 +155,24 @@ TEST_CASE("a follower whose disk is an older copy learns it from what it had ack
     CHECK(told.error().code == core::errc::forgotten);
     CHECK(look(c[2]) == before);
     CHECK(c[1].role() == role::leader);
-    // One that was told nothing of it yet is asked for no more than it has.
+    // One that was told nothing of it refuses what does not follow on its log, and is not asked again and again for
+    // what it had acknowledged.
     auto m = to_it->what;
+    c.wire.clear();
     std::get<append_request>(m.body).acknowledged = 0;
-    CHECK(c.step(2, received{id_of(1), m}));
-    // And nobody acknowledged what comes behind the message.
+    REQUIRE(c.step(2, received{id_of(1), m}));
+    REQUIRE(c.wire.size() == 1);
+    const auto refusal = c.wire.front().what;
+    CHECK_FALSE(std::get<append_response>(refusal.body).accepted);
+    c.wire.clear();
+    REQUIRE(c.step(1, received{id_of(2), refusal}));
+    CHECK(c.wire.empty());
+    // Nobody but a voter is believed.
+    std::get<append_request>(m.body).acknowledged = 2;
+    m.term = 9;
+    CHECK(c.step(2, received{id_of(8), m}));
+    m.term = 10;
+    // Nobody acknowledged what comes behind the message.
     std::get<append_request>(m.body).acknowledged = 7;
     CHECK(c.step(2, received{id_of(1), m}).error().code == core::errc::protocol);
 }

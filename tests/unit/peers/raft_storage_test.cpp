@@ -277,7 +277,6 @@ TEST_CASE("a disk that is partly older is refused") {
         disk_log log(env.storage, "raft");
         auto found = co_await log.open(self, generation);
         LONGHAUL_CO_TRY(found);
-        CHECK(log.number() == 3);
         std::vector<disk_write> batch;
         batch.emplace_back().ballot = ballot{9, id_of(3)};
         auto done = co_await log.write(std::move(batch));
@@ -379,7 +378,6 @@ TEST_CASE("a log that is full is begun anew, and one write that is larger than a
             LONGHAUL_CO_TRY(done);
             CHECK(n.disk().files().at(log_file(n)).size() <= 4096);
         }
-        CHECK(log.number() >= 6);
         co_return core::ok();
     }));
     const auto found = reopened(w, n);

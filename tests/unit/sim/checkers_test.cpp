@@ -64,13 +64,14 @@ TEST_CASE("what must not differ between nodes is found where it does") {
 
 TEST_CASE("I9: a round is taken back only when nobody who is there has it") {
     core::event back("generation");
-    back.with("generation", std::uint64_t{2}).with("round", std::uint64_t{1}).with("lost_rounds", std::uint64_t{1});
+    back.with("generation", std::uint64_t{2}).with("parent", std::uint64_t{1});
+    back.with("round", std::uint64_t{1}).with("lost_rounds", std::uint64_t{1});
     const events coordinator{{1s, starting("a")}, {2s, committed(1, "x")}, {3s, of_peer("peer_up", "b")}, {60s, back}};
     events holder{{1s, starting("b")}, {2s, committed(1, "x")}, {9s, committed(2, "y")}, {70s, core::event("link")}};
     CHECK(broken({&coordinator, &holder}) == rules{"I9"});
     // It does not reach who takes the round back.
     auto alone = coordinator;
-    alone.insert(alone.end() - 1, {50s, of_peer("peer_down", "b")});
+    alone.insert(alone.end() - 1, {50s, of_peer("link_lost", "b")});
     CHECK(broken({&alone, &holder}).empty());
     // It had died, and came back with less.
     auto died = holder;
