@@ -53,7 +53,8 @@ core::task<core::result<net::identity>> become_another(node& n, const core::erro
     auto noted = co_await note_former(n.env.storage, n.self());
     LONGHAUL_CO_TRY(noted);
     const auto former = "former/" + n.self().hex();
-    auto old = co_await core::put_bytes(n.env.storage, former + "/" + identity_file, n.options.self.serialize());
+    auto old = co_await core::put_bytes(n.env.storage, fmt::format("{}/{}", former, identity_file),
+                                        n.options.self.serialize());
     LONGHAUL_CO_TRY(old);
     auto fresh = net::identity::generate(n.env.entropy);
     auto kept = co_await core::put_bytes(n.env.storage, identity_file, fresh.serialize());
@@ -64,7 +65,7 @@ core::task<core::result<net::identity>> become_another(node& n, const core::erro
     for (auto name : *names) {
         if (!name.starts_with("raft") && name != "branch") continue;
         if (name.ends_with('/')) name.pop_back();
-        auto moved = co_await n.env.storage.rename(name, former + "/" + name);
+        auto moved = co_await n.env.storage.rename(name, fmt::format("{}/{}", former, name));
         LONGHAUL_CO_TRY(moved);
     }
     core::event e("became_another");
