@@ -41,9 +41,7 @@ core::task<core::result<std::vector<net::endpoint>>> load_known_addresses(core::
 core::task<core::result<void>> save_known_addresses(core::storage& storage, std::vector<net::endpoint> addresses) {
     std::string text;
     for (const auto& a : addresses) text += a.text() + "\n";
-    std::vector<core::const_bytes> pieces;
-    pieces.emplace_back(core::as_bytes(text));
-    co_return co_await storage.put(path, std::move(pieces));
+    co_return co_await core::put_bytes(storage, path, core::byte_writer().raw(core::as_bytes(text)).take());
 }
 
 }  // namespace longhaul::peers

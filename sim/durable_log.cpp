@@ -46,7 +46,7 @@ void durable_logs::note_generations(reading& r, std::uint64_t first) {
 std::optional<std::uint64_t> durable_logs::find_commit(const reading& r, std::uint64_t generation,
                                                        std::uint64_t round) {
     const auto base = r.content.base.index;
-    // What a snapshot or a later generation is behind of, was committed or taken back before: either is no news here.
+    // The entries of that generation: behind the record that began it, and before those of later ones.
     auto last = base + r.content.entries.size(), first = base + 1;
     for (const auto& [index, begun] : r.begins) {
         if (begun <= generation) first = std::max(first, index + 1);

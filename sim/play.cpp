@@ -407,9 +407,7 @@ core::task<core::result<net::identity>> kept_identity(net::environment& env) {
     auto saved = co_await env.storage.read(peers::identity_file, 256);
     if (!saved) {
         const auto fresh = net::identity::generate(env.entropy).serialize();
-        std::vector<core::const_bytes> pieces;
-        pieces.emplace_back(fresh);
-        auto put = co_await env.storage.put(peers::identity_file, pieces);
+        auto put = co_await core::put_bytes(env.storage, peers::identity_file, fresh);
         LONGHAUL_CO_TRY(put);
         saved = fresh;
     }

@@ -9,10 +9,14 @@ namespace {
 
 using kind = change::kind;
 
-void grow(cluster& c, unsigned leader, unsigned who) {
+void follow(cluster& c, unsigned leader, unsigned who) {
     if (!c.nodes.contains(who)) c.add(who);
     REQUIRE(c.change(leader, kind::add_learner, who));
     c.run();
+}
+
+void grow(cluster& c, unsigned leader, unsigned who) {
+    follow(c, leader, who);
     REQUIRE(c.change(leader, kind::promote, who));
     c.run();
 }
@@ -178,11 +182,7 @@ TEST_CASE("removing a voter commits what waited for it (TestCommitAfterRemoveNod
 TEST_CASE("from one voter to three at once: on the leader's disk before anybody hears of it") {
     cluster c(1);
     c.elect(1);
-    for (unsigned n : {2U, 3U}) {
-        c.add(n);
-        REQUIRE(c.change(1, kind::add_learner, n));
-        c.run();
-    }
+    for (unsigned n : {2U, 3U}) follow(c, 1, n);
     const auto both = change{kind::promote, ids_of({2, 3})};
     c.at(1).slow_disk = true;
     REQUIRE(c.step(1, both));
@@ -230,11 +230,7 @@ TEST_CASE("three vote only when all before is on the disk of the one that decide
     // which would forget it and decide alone on something else.
     cluster c(1);
     c.elect(1);
-    for (unsigned n : {2U, 3U}) {
-        c.add(n);
-        REQUIRE(c.change(1, kind::add_learner, n));
-        c.run();
-    }
+    for (unsigned n : {2U, 3U}) follow(c, 1, n);
     c.at(1).slow_disk = true;
     c.propose(1, "early");
     c.run();
@@ -253,11 +249,7 @@ TEST_CASE("several at once only become voters, and only of one who decides alone
     CHECK(refusal(one.step(1, change{kind::promote, {}})) == core::errc::usage);
     cluster three(3);
     three.elect(1);
-    for (unsigned n : {4U, 5U}) {
-        three.add(n);
-        REQUIRE(three.change(1, kind::add_learner, n));
-        three.run();
-    }
+    for (unsigned n : {4U, 5U}) follow(three, 1, n);
     CHECK(refusal(three.step(1, change{kind::promote, ids_of({4, 5})})) == core::errc::usage);
     CHECK(refusal(three.step(1, change{kind::remove, ids_of({2, 3})})) == core::errc::usage);
     CHECK(three[1].members() == configuration{ids_of({1, 2, 3}), ids_of({4, 5})});
