@@ -69,10 +69,7 @@ TEST_CASE("a thin uplink sends its payload once, and a member with room passes i
         exchange_plan plan;
         if (relayed) plan.relays = {{4, 2, 1}, {4, 3, 1}};
         const auto t = terms_for(h.everybody(), "bf16", plan);
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         REQUIRE(w.run_while([&] { return !h.all_have(t); }, 1min));
         h.check(t);
         CHECK(h.complaints.empty());
@@ -130,10 +127,7 @@ TEST_CASE(
         auto t = terms_for(h.everybody(), codec, plan);
         const auto victim = static_cast<peer_number>(1 + random.below(count));
         const auto dies = 2s + core::from_seconds(random.unit() * 1.5);
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         w.at(dies, [&] { w[hall::name(victim)].kill(); });
         w.run_until(dies + core::from_seconds(random.unit()));
         auto next = t;
@@ -173,10 +167,7 @@ TEST_CASE("a broken link in mid-exchange: the stream comes again and the sum is 
                 p.shards = {{1, 4}, {2, 3}, {3, 3}};
                 return p;
             }());
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         const auto a = static_cast<peer_number>(1 + random.below(3));
         const auto b = a % 3 + 1;
         w.at(2s + core::from_seconds(random.unit() * 0.6), [&] {

@@ -43,10 +43,7 @@ TEST_CASE("an owner with little memory holds a window of chunks a sender, and th
         h.populate(w, usual_line);
         w.set_default_path({.delay = 20ms});
         const auto t = terms_for(h.everybody(), "f32", two_halves(window));
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         w.run_until(2s);
         REQUIRE(w.run_while(
             [&] {
@@ -110,10 +107,7 @@ TEST_CASE("links break while owners hold windows: what is summed is not sent aga
         auto t = terms_for(h.everybody(), "f32", two_halves(1 + static_cast<std::uint32_t>(random.below(3))));
         // A helper that loses its author's link takes back what it passes on.
         if (random.below(2) == 0) t.plan.relays = {{3, 1, 2}};
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         for (int cuts = 0; cuts < 3; ++cuts) {
             const auto a = static_cast<peer_number>(1 + random.below(3));
             const auto b = a % 3 + 1;
@@ -141,10 +135,7 @@ TEST_CASE("a member dies while owners hold windows: the survivors exchange every
         const auto t = terms_for(h.everybody(), "f32", two_halves(2));
         const auto victim = static_cast<peer_number>(1 + random.below(4));
         const auto dies = 2s + core::from_seconds(random.unit() * 3);
-        w.at(2s, [&] {
-            h.open(t);
-            for (const auto n : h.everybody()) h.contribute(n);
-        });
+        w.at(2s, [&] { h.exchange(t); });
         w.at(dies, [&] { w[hall::name(victim)].kill(); });
         w.run_until(dies + core::from_seconds(random.unit()));
         auto next = t;

@@ -133,6 +133,11 @@ struct hall {
     void contribute(peer_number who) {
         if (here.contains(who)) here[who]->begin();
     }
+    /// Everybody who is here takes part.
+    void exchange(const exchange_terms& t) {
+        open(t);
+        for (const auto n : everybody()) contribute(n);
+    }
     bool all_have(const exchange_terms& t) const {
         for (const auto m : t.members) {
             const auto it = here.find(m);
