@@ -43,12 +43,15 @@ core::task<core::result<void>> note_former(core::storage& storage, const net::pe
 bool knows_others(const node& n) { return n.options.join || !n.known_addresses.empty(); }
 
 core::task<core::result<net::identity>> become_another(node& n, const core::error& why) {
-    // A founder of an open run that were another could not be replaced: nobody else may order its records.
-    if (!n.run || !knows_others(n) || (n.options.found && !n.secrets.token)) {
-        co_return fail(errc::config,
-                       "{}: this node cannot vote with it any more, and knows no other member to go on with; restore "
-                       "the folder 'raft' from a copy, or begin a new run in another --state-dir",
-                       why.message);
+    // The founder of an open run could not be replaced: nobody else may order its records.
+    const bool irreplaceable = n.options.found && !n.secrets.token;
+    if (!n.run || !knows_others(n) || irreplaceable) {
+        co_return fail(
+            errc::config,
+            "{}: this node cannot vote with it any more, and {}; restore the folder 'raft' from a copy, or "
+            "begin a new run in another --state-dir",
+            why.message,
+            irreplaceable ? "nobody else may order the records of an open run" : "knows no other member to go on with");
     }
     auto noted = co_await note_former(n.env.storage, n.self());
     LONGHAUL_CO_TRY(noted);
