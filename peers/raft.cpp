@@ -14,7 +14,7 @@ namespace {
 bool rests_on_nothing(const decltype(message::body)& body) {
     if (const auto* v = std::get_if<vote_request>(&body)) return v->pre;
     return std::holds_alternative<append_request>(body) || std::holds_alternative<snapshot_request>(body) ||
-           std::holds_alternative<campaign_request>(body);
+           std::holds_alternative<campaign_request>(body) || std::holds_alternative<greeting>(body);
 }
 
 }  // namespace
@@ -29,6 +29,7 @@ core::result<void> apply(durable_state& disk, const disk_write& w) {
     if (w.first != 0 && (w.first <= before || w.first > (w.base ? before : end) + 1)) {
         return fail(errc::malformed, "log entry {} does not follow on entries {} to {}", w.first, before, end);
     }
+    ++disk.writes;
     if (w.ballot) disk.ballot = *w.ballot;
     if (w.base) {
         const auto dropped = w.first != 0 ? disk.entries.size() : w.base->index - disk.base.index;
@@ -49,8 +50,13 @@ server::server(options o, durable_state from, core::time_point now)
       log_(std::move(from.base), std::move(from.entries)),
       commit_(log_.base().index),
       applied_(commit_),
-      stable_(log_.last_index()) {
+      stable_(log_.last_index()),
+      written_before_(from.writes) {
     rest(now);
+    if (from.writes == 0) return;
+    unheard_.insert(members().voters.begin(), members().voters.end());
+    unheard_.erase(options_.self);
+    abstains_until_ = now + options_.election;
 }
 
 core::result<actions> server::step(core::time_point now, event e) {
@@ -97,9 +103,34 @@ core::result<void> server::handle(core::time_point now, received& r) {
         return fail(errc::protocol, "peer {} speaks of term {}, and this node is in term {}", r.from.brief(),
                     r.what.term, ballot_.term);
     }
-    LONGHAUL_TRY(contradicts(r.from, r.what));
+    LONGHAUL_TRY_ASSIGN(const bool heeded, heed(r.from, r.what));
+    if (!heeded) return core::ok();
+    // Its vote could be a second one, before it has heard of what its disk may have forgotten.
+    if (std::holds_alternative<vote_request>(r.what.body) && abstains(now)) return core::ok();
+    if (std::holds_alternative<greeting>(r.what.body)) return core::ok();
     if (obey(now, r.from, r.what)) std::visit([&](auto& body) { on(now, r.from, r.what, body); }, r.what.body);
     return core::ok();
+}
+
+/// Whose disk is an older copy has forgotten what it agreed to. Another's word on this node's own counts as far as the
+/// log knows who votes; what comes from a disk that this node knows to be older is answered by what it has forgotten.
+core::result<bool> server::heed(const voter_id& from, const message& m) {
+    const bool member = members().has(from);
+    if (!own_mark().follows_on(m.seen) && (member || members().voters.empty())) {
+        return fail(errc::forgotten,
+                    "this node's disk had taken {} writes of the run's log when it started, and voter {} had heard of "
+                    "{} before: it is an older copy",
+                    written_before_, from.brief(), m.seen.written);
+    }
+    if (const auto known = seen_.find(from); known != seen_.end() && !m.own.follows_on(known->second)) {
+        send(from, ballot_.term, greeting{});
+        return false;
+    }
+    LONGHAUL_TRY(contradicts(from, m));
+    if (member) seen_[from] = m.own;
+    std::erase_if(seen_, [this](const auto& s) { return !members().has(s.first); });
+    unheard_.erase(from);
+    return true;
 }
 
 core::result<void> server::handle(core::time_point now, durable d) {
@@ -193,10 +224,12 @@ core::result<void> server::handle(core::time_point now, const link_down& l) {
 }
 
 core::result<void> server::handle(core::time_point, const link_up& l) {
-    const auto f = followers_.find(l.peer);
-    if (f == followers_.end()) return core::ok();
-    f->second.link_up();
-    send_append(l.peer, f->second, true);
+    if (const auto f = followers_.find(l.peer); f != followers_.end()) {
+        f->second.link_up();
+        send_append(l.peer, f->second, true);
+    } else if (members().has(l.peer) && l.peer != options_.self) {
+        send(l.peer, ballot_.term, greeting{});
+    }
     return core::ok();
 }
 
@@ -220,6 +253,10 @@ void server::finish() {
         }
     }
     answers_.clear();
+    for (auto& o : out_.send) {
+        o.what.own = own_mark();
+        if (const auto known = seen_.find(o.to); known != seen_.end()) o.what.seen = known->second;
+    }
     apply_committed();
 }
 

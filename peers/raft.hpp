@@ -7,6 +7,7 @@
 /// and reports.
 
 #include <map>
+#include <set>
 
 #include "core/entropy.hpp"
 #include "peers/raft_log.hpp"
@@ -31,6 +32,7 @@ struct durable_state {
     raft::ballot ballot;
     snapshot base;  ///< index 0 with a configuration: founded; without one: nothing is known yet
     std::vector<entry> entries;
+    std::uint64_t writes = 0;  ///< that made it what it is
     bool operator==(const durable_state&) const = default;
 };
 
@@ -125,7 +127,8 @@ public:
     server(options o, durable_state from, core::time_point now);
 
     /// Nothing has changed when it returns an error. errc::protocol: the sender broke the rules, cut it off.
-    /// errc::forgotten: this node's own disk is an older copy of what it was; it must not vote any more.
+    /// errc::forgotten: another voter has heard of writes that this node's own disk lacks: it is an older copy of what
+    /// it was, and must not vote any more.
     /// errc::quorum_lost: this node does not lead, or not any more. errc::limit: too much is proposed, or the change
     /// has to wait. errc::usage: the change makes no sense.
     core::result<actions> step(core::time_point now, event e);
@@ -167,6 +170,9 @@ private:
     core::result<void> handle(core::time_point now, const link_down& l);
     core::result<void> handle(core::time_point now, const link_up& l);
     void finish();
+    disk_mark own_mark() const { return {written_before_, written_before_ + durable_}; }
+    core::result<bool> heed(const voter_id& from, const message& m);
+    bool abstains(core::time_point now) const { return now < abstains_until_ && !unheard_.empty(); }
     void apply_committed();
     void send(const voter_id& to, std::uint64_t term, decltype(message::body) body);
     void append_own(entry e);
@@ -184,6 +190,7 @@ private:
     void on(core::time_point now, const voter_id& from, const message& m, const vote_request& v);
     void on(core::time_point now, const voter_id& from, const message& m, const vote_response& v);
     void on(core::time_point now, const voter_id& from, const message& m, const campaign_request&);
+    void on(core::time_point, const voter_id&, const message&, const greeting&) {}  // its envelope has said all
 
     // raft_replication.cpp: entries and snapshots, as a leader and as a follower.
     core::result<void> contradicts(const voter_id& from, const message& m) const;
@@ -212,6 +219,12 @@ private:
     std::uint64_t commit_ = 0;
     std::uint64_t applied_ = 0;
     std::uint64_t stable_ = 0;  ///< entries up to here are on this node's disk
+
+    // Whose disk is an older copy, this node's or another's.
+    std::uint64_t written_before_ = 0;    ///< by the disk, when this life began
+    std::map<voter_id, disk_mark> seen_;  ///< what was last heard of others' disks
+    std::set<voter_id> unheard_;          ///< voters that may know of more writes than this node's disk holds
+    core::time_point abstains_until_{};
 
     raft::role role_ = role::follower;
     std::optional<voter_id> leader_;

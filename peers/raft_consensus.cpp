@@ -103,6 +103,7 @@ core::result<void> raft_consensus::begin(raft::durable_state disk) {
     const bool at_once = log.members().voters == std::vector{o_.self};
     server_.emplace(o, std::move(disk), at_once ? now - 2 * o.election : now);
     timer_changed_.notify();
+    for (const auto& peer : linked_) LONGHAUL_TRY(step(raft::link_up{peer}));
     return core::ok();
 }
 

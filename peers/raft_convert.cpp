@@ -22,6 +22,15 @@ wire::RaftEntry to_proto(const raft::entry& e) {
     return p;
 }
 
+wire::DiskMark to_proto(const raft::disk_mark& m) {
+    wire::DiskMark p;
+    p.set_before(m.before);
+    p.set_written(m.written);
+    return p;
+}
+
+raft::disk_mark from(const wire::DiskMark& p) { return {p.before(), p.written()}; }
+
 core::result<raft::entry> from(const wire::RaftEntry& p) {
     raft::entry e;
     e.term = p.term();
@@ -38,7 +47,7 @@ core::result<raft::append_request> from(const wire::AppendRequest& p) {
     if (p.entries_size() > static_cast<int>(raft::max_append_entries)) {
         return fail(errc::limit, "{} log entries in one message", p.entries_size());
     }
-    raft::append_request a{p.prev_index(), p.prev_term(), p.commit(), {}, p.acknowledged()};
+    raft::append_request a{p.prev_index(), p.prev_term(), p.commit(), {}};
     for (const auto& e : p.entries()) {
         LONGHAUL_TRY_ASSIGN(auto entry, from(e));
         a.entries.push_back(std::move(entry));
@@ -72,6 +81,7 @@ core::result<decltype(raft::message::body)> body_from(const wire::Raft& p) {
         }
         case wire::Raft::kSnapshot: return from(p.snapshot()).map(as_body);
         case wire::Raft::kCampaignRequest: return body(raft::campaign_request{});
+        case wire::Raft::kGreeting: return body(raft::greeting{});
         case wire::Raft::BODY_NOT_SET: break;
     }
     return fail(errc::malformed, "a voter's message of an unknown kind");
@@ -105,6 +115,8 @@ wire::Raft to_proto(const raft::message& m) {
     wire::Raft p;
     p.set_generation(text_of(m.generation));
     p.set_term(m.term);
+    *p.mutable_own() = to_proto(m.own);
+    if (m.seen != raft::disk_mark{}) *p.mutable_seen() = to_proto(m.seen);
     std::visit(overloaded{
                    [&](const raft::vote_request& x) {
                        auto* v = p.mutable_vote_request();
@@ -122,7 +134,6 @@ wire::Raft to_proto(const raft::message& m) {
                        a->set_prev_index(x.prev_index);
                        a->set_prev_term(x.prev_term);
                        a->set_commit(x.commit);
-                       a->set_acknowledged(x.acknowledged);
                        for (const auto& e : x.entries) *a->add_entries() = to_proto(e);
                    },
                    [&](const raft::append_response& x) {
@@ -140,6 +151,7 @@ wire::Raft to_proto(const raft::message& m) {
                        s->set_data(std::string(core::as_text(x.state.data)));
                    },
                    [&](const raft::campaign_request&) { p.mutable_campaign_request(); },
+                   [&](const raft::greeting&) { p.mutable_greeting(); },
                },
                m.body);
     return p;
@@ -149,6 +161,8 @@ core::result<raft::message> from(const wire::Raft& p) {
     raft::message m;
     LONGHAUL_TRY_ASSIGN(m.generation, digest_from(p.generation(), "a generation"));
     m.term = p.term();
+    m.own = from(p.own());
+    m.seen = from(p.seen());
     LONGHAUL_TRY_ASSIGN(m.body, body_from(p));
     LONGHAUL_TRY(raft::check(m));
     return m;

@@ -48,10 +48,6 @@ core::result<void> check(const entry& e) {
 core::result<void> check(const append_request& a, std::uint64_t term) {
     LONGHAUL_TRY(number(a.prev_index, "index"));
     LONGHAUL_TRY(number(a.commit, "commit index"));
-    if (a.acknowledged > a.prev_index) {
-        return fail(errc::protocol, "log entry {} was not acknowledged by one that may lack entry {}", a.acknowledged,
-                    a.prev_index + 1);
-    }
     if (a.entries.size() > max_append_entries) {
         return fail(errc::protocol, "{} log entries in one message exceed {}", a.entries.size(), max_append_entries);
     }
@@ -124,6 +120,11 @@ core::result<void> check(const configuration& c) {
 
 core::result<void> check(const message& m) {
     LONGHAUL_TRY(number(m.term, "term"));
+    for (const auto& mark : {m.own, m.seen}) {
+        LONGHAUL_TRY(number(mark.written, "count of writes"));
+        if (mark.before > mark.written) return fail(errc::protocol, "{} of {} writes", mark.before, mark.written);
+    }
+    if (std::holds_alternative<greeting>(m.body)) return core::ok();
     if (m.term == 0) return fail(errc::protocol, "a voter's message has no term");
     return std::visit(by_kind{
                           [&](const vote_request& v) -> core::result<void> {
@@ -143,6 +144,7 @@ core::result<void> check(const message& m) {
                           [](const append_response& a) { return check(a); },
                           [&](const snapshot_request& s) { return check(s, m.term); },
                           [](const campaign_request&) { return core::ok(); },
+                          [](const greeting&) { return core::ok(); },
                       },
                       m.body);
 }

@@ -79,12 +79,10 @@ struct vote_response {
     bool pre = false, granted = false;
     bool operator==(const vote_response&) const = default;
 };
-/// Entries behind (prev_index, prev_term); without any a heartbeat. `acknowledged`: up to here the receiver has said in
-/// this term that it holds the log.
+/// Entries behind (prev_index, prev_term); without any a heartbeat.
 struct append_request {
     std::uint64_t prev_index = 0, prev_term = 0, commit = 0;
     std::vector<entry> entries;
-    std::uint64_t acknowledged = 0;
     bool operator==(const append_request&) const = default;
 };
 /// accepted: everything up to `index` is on this follower's disk as the leader has it. Otherwise: the entry before
@@ -104,10 +102,30 @@ struct campaign_request {
     bool operator==(const campaign_request&) const = default;
 };
 
+/// How many writes a voter's disk has taken, and how many of them before its present life.
+struct disk_mark {
+    std::uint64_t before = 0, written = 0;
+    /// Whether a disk with this mark may once have had the other one: who has fewer writes than were heard of was put
+    /// back to an older disk, and has forgotten.
+    bool follows_on(const disk_mark& earlier) const {
+        return earlier.written <= (earlier.before == before ? written : before);
+    }
+    bool operator==(const disk_mark&) const = default;
+};
+
+/// When a link comes up: it says what a message's envelope says, and nothing else.
+struct greeting {
+    bool operator==(const greeting&) const = default;
+};
+
 struct message {
     core::digest generation;  ///< of the run: messages of another one are not for us
     std::uint64_t term = 0;
-    std::variant<vote_request, vote_response, append_request, append_response, snapshot_request, campaign_request> body;
+    std::variant<vote_request, vote_response, append_request, append_response, snapshot_request, campaign_request,
+                 greeting>
+        body;
+    disk_mark own;   ///< of the sender's disk
+    disk_mark seen;  ///< what the sender has last heard of the receiver's
     bool operator==(const message&) const = default;
 };
 

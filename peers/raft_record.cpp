@@ -11,7 +11,7 @@ using core::fail;
 
 namespace {
 
-constexpr std::uint32_t state_magic = 0x7266'6c01;  // "lfr", version 1
+constexpr std::uint32_t state_magic = 0x7266'6c02;  // "lfr", version 2
 constexpr std::size_t max_disk_entries = 1 << 20;
 constexpr std::size_t check_bytes = 8;
 
@@ -145,6 +145,7 @@ core::byte_vector serialize(const disk_state& s) {
     core::byte_writer out;
     out.u32(state_magic).raw(s.self.bytes).raw(s.generation.bytes).u64(s.number);
     const auto& c = s.content;
+    out.u64(c.writes);
     put(out, c.ballot);
     out.u64(c.base.index).u64(c.base.term);
     put(out, c.base.members);
@@ -167,6 +168,7 @@ core::result<disk_state> parse_disk_state(core::const_bytes bytes) {
     LONGHAUL_TRY(in.copy_to(s.generation.bytes));
     LONGHAUL_TRY(get(in, s.number));
     auto& c = s.content;
+    LONGHAUL_TRY(get(in, c.writes));
     LONGHAUL_TRY(get(in, c.ballot));
     LONGHAUL_TRY(get(in, c.base.index));
     LONGHAUL_TRY(get(in, c.base.term));

@@ -23,14 +23,6 @@ core::result<void> server::contradicts(const voter_id& from, const message& m) c
     if (m.term < ballot_.term) return core::ok();
     if (const auto* a = std::get_if<append_request>(&m.body)) {
         LONGHAUL_TRY(other_leader());
-        // Only a voter's word counts, as far as this log knows who they are.
-        const bool trusted = members().voters.empty() || members().votes(from);
-        if (trusted && a->acknowledged > log_.last_index()) {
-            return fail(errc::forgotten,
-                        "this node's log ends at entry {}, and it has told the leader {} that it holds entry {}: its "
-                        "disk is an older copy",
-                        log_.last_index(), from.brief(), a->acknowledged);
-        }
         LONGHAUL_TRY(other_history(a->prev_index, a->prev_term));
         auto index = a->prev_index;
         for (const auto& e : a->entries) LONGHAUL_TRY(other_history(++index, e.term));
@@ -124,7 +116,7 @@ void server::send_append(const voter_id& to, progress& p, bool with_entries) {
         send(to, ballot_.term, snapshot_request{log_.base()});
         return;
     }
-    append_request a{prev, *term, commit_, {}, p.match()};
+    append_request a{prev, *term, commit_, {}};
     if (with_entries && !p.paused()) a.entries = log_.from(p.next(), last_to_send());
     p.sent(prev + a.entries.size());
     p.tell(commit_);

@@ -456,10 +456,13 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const ledg
     }
     const bool self_is_member = has(open.members, self_);
     const auto voters = voting(l, open.members);
-    const auto needed = std::min((l.voters().voters.size() + 1) / 2, voters.size());
+    const auto copies = (l.voters().voters.size() + 1) / 2;
+    const auto needed = std::min(copies, voters.size());
     for (const auto& [what, holding] : groups) {
-        // One root from a majority of the members and from f + 1 voters, the coordinator itself among them.
+        // One root from a majority of the members and from f + 1 voters, the coordinator itself among them. Where fewer
+        // voters take part, other members hold the copies that are missing.
         if (2 * holding.size() <= open.members.size() || (self_is_member && !has(holding, self_))) continue;
+        if (holding.size() < std::min(copies, open.members.size())) continue;
         const auto holds_too = [&](peer_number v) { return has(holding, v); };
         if (static_cast<std::size_t>(std::ranges::count_if(voters, holds_too)) < needed) continue;
         agreement a;

@@ -33,7 +33,7 @@ raft::configuration members(fuzz_input& in) {
 raft::message message_from(fuzz_input& in) {
     raft::message m;
     m.term = number(in);
-    switch (in.byte() % 6) {
+    switch (in.byte() % 7) {
         case 0: m.body = raft::vote_request{number(in), number(in), (in.byte() & 1) != 0, (in.byte() & 1) != 0}; break;
         case 1: m.body = raft::vote_response{(in.byte() & 1) != 0, (in.byte() & 1) != 0}; break;
         case 2: {
@@ -51,8 +51,11 @@ raft::message message_from(fuzz_input& in) {
         }
         case 3: m.body = raft::append_response{(in.byte() & 1) != 0, number(in), number(in), number(in)}; break;
         case 4: m.body = raft::snapshot_request{{number(in), number(in), members(in), core::byte_vector(3)}}; break;
+        case 5: m.body = raft::greeting{}; break;
         default: m.body = raft::campaign_request{}; break;
     }
+    m.own = {number(in), number(in)};
+    m.seen = {number(in), number(in)};
     return m;
 }
 

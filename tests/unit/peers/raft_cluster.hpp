@@ -54,6 +54,7 @@ public:
     struct machine {
         std::optional<server> runs;
         durable_state disk;
+        std::uint64_t written_before = 0;
         std::deque<disk_write> unsynced;
         bool slow_disk = false;            ///< writes wait for `sync`
         std::vector<std::string> applied;  ///< records, and "barrier", "members", "snapshot DATA"
@@ -90,7 +91,13 @@ public:
         o.election = election;
         o.seed = n;
         o.max_uncommitted_bytes = max_uncommitted_bytes;
+        nodes.at(n).written_before = nodes.at(n).disk.writes;
         nodes.at(n).runs.emplace(o, nodes.at(n).disk, now);
+        // Who is there greets it; of its disk they say nothing here.
+        for (const auto& [other, m] : nodes) {
+            if (other == n || !m.runs || cut.contains({other, n})) continue;
+            REQUIRE(step(n, received{id_of(other), {{}, 0, greeting{}, {}, {}}}));
+        }
     }
 
     server& operator[](unsigned n) { return *nodes.at(n).runs; }
@@ -98,6 +105,11 @@ public:
 
     /// One event, and what it wants done; its messages wait on the wire.
     core::result<actions> step(unsigned n, event e) {
+        // Made by hand: as if its sender had said it now.
+        if (auto* r = std::get_if<received>(&e); r && r->what.own == disk_mark{}) {
+            const auto by = nodes.find(number_of(r->from));
+            if (by != nodes.end()) r->what.own = {by->second.written_before, by->second.disk.writes};
+        }
         auto a = nodes.at(n).runs->step(now, std::move(e));
         if (!a) return a;
         auto out = *a;

@@ -138,43 +138,120 @@ TEST_CASE("an answer from whom the log does not know is no copy") {
     CHECK(c[1].commit() == 1);
 }
 
-TEST_CASE("a follower whose disk is an older copy learns it from what it had acknowledged") {
+namespace {
+
+/// What `to` makes of the greeting of `from`, and of nothing else.
+core::result<actions> greet(cluster& c, unsigned from, unsigned to) {
+    REQUIRE(c.step(from, link_up{id_of(to)}));
+    const auto greeting_to_it = [&](const packet& p) {
+        return p.from == from && p.to == to && std::holds_alternative<greeting>(p.what.body);
+    };
+    const auto found = std::ranges::find_if(c.wire, greeting_to_it);
+    REQUIRE(found != c.wire.end());
+    const auto p = *found;
+    c.wire.erase(found);
+    return c.step(to, received{id_of(from), p.what});
+}
+
+}  // namespace
+
+TEST_CASE("a voter whose disk is an older copy learns it from who has heard of its writes") {
     cluster c(3);
     c.elect(1);
+    const auto older = c.at(2).disk;
     c.propose(1, "a");
     c.run();
-    durable_state older;
-    older.base.members = voters({1, 2, 3});
     c.add(2, older);
     const auto before = look(c[2]);
-    c.beat(1);
-    const auto to_it = std::ranges::find_if(c.wire, [](const packet& p) { return p.to == 2; });
-    REQUIRE(to_it != c.wire.end());
-    const auto told = c.step(2, received{id_of(1), to_it->what});
-    REQUIRE_FALSE(told);
-    CHECK(told.error().code == core::errc::forgotten);
-    CHECK(look(c[2]) == before);
-    CHECK(c[1].role() == role::leader);
-    // One that was told nothing of it refuses what does not follow on its log, and is not asked again and again for
-    // what it had acknowledged.
-    auto m = to_it->what;
-    c.wire.clear();
-    std::get<append_request>(m.body).acknowledged = 0;
-    REQUIRE(c.step(2, received{id_of(1), m}));
+    SECTION("the leader") {
+        c.beat(1);
+        const auto to_it = std::ranges::find_if(c.wire, [](const packet& p) { return p.to == 2; });
+        REQUIRE(to_it != c.wire.end());
+        const auto told = c.step(2, received{id_of(1), to_it->what});
+        REQUIRE_FALSE(told);
+        CHECK(told.error().code == core::errc::forgotten);
+        CHECK(c[1].role() == role::leader);
+        CHECK(look(c[2]) == before);
+        // Nobody but a voter is believed.
+        CHECK(c.step(2, received{id_of(8), to_it->what}));
+    }
+    SECTION("its own words, which are not believed, are answered by it") {
+        // It had acknowledged "a"; what it says now would take that back.
+        CHECK(greet(c, 2, 1));
+        REQUIRE(c.wire.size() == 1);
+        CHECK(std::holds_alternative<greeting>(c.wire.front().what.body));
+        const auto told = c.step(2, received{id_of(1), c.wire.front().what});
+        REQUIRE_FALSE(told);
+        CHECK(told.error().code == core::errc::forgotten);
+        c.wire.clear();
+        const auto match = c[1].followers().at(id_of(2)).match();
+        c.deliver({2, 1, {{}, 1, append_response{false, 2, 1, 1}, {older.writes, older.writes}, {}}});
+        CHECK(c[1].followers().at(id_of(2)).match() == match);
+        CHECK(look(c[2]) == before);
+    }
+}
+
+TEST_CASE("a leader that was put back to an older disk does not vote for one that lacks what it had committed") {
+    cluster c(3);
+    c.elect(1);
+    c.run();
+    const auto older = c.at(1).disk;
+    c.isolate(3);
+    c.propose(1, "x");
+    c.run();
+    REQUIRE(c[2].commit() == c[1].commit());
+    // 1 is back, without "x"; 2 has it, and is away for a moment; 3 never had it, and asks.
+    c.heal();
+    c.isolate(2);
+    c.add(1, older);
+    const auto vote = [&](bool pre) {
+        return say(9, vote_request{c[3].log().last_index(), c[3].log().last_term(), pre, false});
+    };
+    SECTION("until it has heard of all, or for as long as an election takes") {
+        c.deliver({3, 1, vote(true)});
+        c.deliver({3, 1, vote(false)});
+        CHECK(c.wire.empty());
+        CHECK(c[1].term() == 1);
+        c.heal();
+        const auto told = greet(c, 2, 1);
+        REQUIRE_FALSE(told);
+        CHECK(told.error().code == core::errc::forgotten);
+    }
+    SECTION("who is silent for longer is not waited for") {
+        c.now += election;
+        c.deliver({3, 1, vote(false)});
+        CHECK(c[1].vote() == id_of(3));
+    }
+}
+
+TEST_CASE("a voter that was only restarted votes as soon as it has heard of the others") {
+    cluster c(3);
+    c.elect(1);
+    c.propose(1, "x");
+    c.run();
+    c.isolate(1);
+    c.restart(2);
+    const auto asks = say(5, vote_request{c[3].log().last_index(), c[3].log().last_term(), false, false});
+    c.deliver({3, 2, asks});
+    CHECK(c[2].term() == 1);
+    REQUIRE(c.step(2, received{id_of(1), say(1, greeting{})}));
+    c.deliver({3, 2, asks});
+    CHECK(c[2].vote() == id_of(3));
+}
+
+TEST_CASE("what comes late from a disk that has gone on since is dropped, and costs nothing") {
+    cluster c(3);
+    c.elect(1);
+    c.propose(1, "x");
+    REQUIRE(c.wire.size() == 2);
+    const auto late = c.wire.back();
+    c.run();
+    c.propose(1, "y");
+    c.run();
+    c.deliver(late);
     REQUIRE(c.wire.size() == 1);
-    const auto refusal = c.wire.front().what;
-    CHECK_FALSE(std::get<append_response>(refusal.body).accepted);
-    c.wire.clear();
-    REQUIRE(c.step(1, received{id_of(2), refusal}));
-    CHECK(c.wire.empty());
-    // Nobody but a voter is believed.
-    std::get<append_request>(m.body).acknowledged = 2;
-    m.term = 9;
-    CHECK(c.step(2, received{id_of(8), m}));
-    m.term = 10;
-    // Nobody acknowledged what comes behind the message.
-    std::get<append_request>(m.body).acknowledged = 7;
-    CHECK(c.step(2, received{id_of(1), m}).error().code == core::errc::protocol);
+    c.run();  // the answer tells the sender of nothing that it lacks
+    CHECK(c[late.to].commit() == c[1].commit());
 }
 
 TEST_CASE("a disk takes only writes that follow on what it has") {

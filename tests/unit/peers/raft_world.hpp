@@ -98,6 +98,7 @@ private:
     std::map<std::pair<std::size_t, std::size_t>, core::duration> last_arrival_;
     bool healed_ = false;
     bool ordered_ = false;
+    bool trusting_ = false;
     double drop_ = 0, twice_ = 0, crash_ = 0, change_ = 0, partition_ = 0;
     std::uint64_t slow_disk_ = 5;
 
