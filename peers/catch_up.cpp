@@ -83,6 +83,38 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     co_return co_await download_aggregate(n, std::move(holders), generation, std::move(done.commit));
 }
 
+core::task<core::result<void>> fetch_one_ahead(node& n, committed_round done, std::size_t turn) {
+    const auto generation = n.led().generation();
+    const auto round = done.commit.round;
+    // Each of them from another donor, if there are several.
+    donors_question holders = [&n, generation, round, turn] {
+        auto all = donors(n, generation, round);
+        if (!all.empty()) std::ranges::rotate(all, all.begin() + static_cast<std::ptrdiff_t>(turn % all.size()));
+        return all;
+    };
+    auto found = co_await download_aggregate(n, std::move(holders), generation, std::move(done.commit));
+    LONGHAUL_CO_TRY(found);
+    n.held.retain(*found);
+    co_return core::ok();
+}
+
+/// Who is several rounds behind asks for all that it lacks at once: one after another, each would take the round trips
+/// of all, and short rounds go on meanwhile.
+core::task<core::result<void>> fetch_ahead(node& n) {
+    const auto& l = n.led();
+    const auto generation = l.generation();
+    core::scope fetching(n.env.executor);
+    std::size_t turn = 0;
+    const auto last = std::min(l.committed(), n.state->round + exchange::retained);
+    for (auto round = n.state->round + 1; round <= last; ++round) {
+        const auto* done = l.commit_of(round);
+        const bool here = n.held.find_aggregate(generation, round) || n.held.arriving(generation, round);
+        if (done == nullptr || here || done->commit.contributions.empty()) continue;
+        fetching.spawn_isolated("aggregate", fetch_one_ahead(n, *done, turn++));
+    }
+    co_return co_await fetching.join();
+}
+
 /// Applies the next committed round; errc::not_found when its aggregate cannot be had now.
 core::task<core::result<void>> apply_next(node& n, committed_round done) {
     const auto before = n.state;
@@ -268,7 +300,13 @@ core::task<core::result<void>> catch_up(node& n) {
     const auto& l = n.led();
     core::result<void> done = fail(errc::not_found, "nothing to apply");
     if (n.state && n.state->generation == l.generation() && n.state->round < l.committed()) {
-        if (const auto* next = l.commit_of(n.state->round + 1)) {
+        if (n.state->round + 1 < l.committed()) {
+            auto fetched = co_await fetch_ahead(n);
+            LONGHAUL_CO_TRY(fetched);
+        }
+        const bool current = n.state && n.state->generation == l.generation();
+        const auto* next = current ? l.commit_of(n.state->round + 1) : nullptr;
+        if (next != nullptr) {
             done = co_await apply_next(n, *next);
             if (done || done.error().code == errc::cancelled) co_return done;
             if (done.error().code == errc::run_mismatch) {

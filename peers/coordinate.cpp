@@ -338,11 +338,11 @@ void take_office(node& n) {
     const auto& l = n.led();
     n.coordinator->log_advanced(l, n.env.clock.now());
     if (l.open() && n.missed == std::pair(l.generation(), l.open()->round)) n.coordinator->restarted(n.number);
-    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+    if (n.state) n.coordinator->caught_up(n.number, n.state->generation, n.state->round, n.env.clock.now());
     for (const auto& [number, m] : l.members()) {
         const auto peer = n.find(m.admitted.key);
         if (peer && peer->caught_up && !is_elsewhere(n, *peer))
-            n.coordinator->caught_up(number, peer->generation, peer->applied);
+            n.coordinator->caught_up(number, peer->generation, peer->applied, n.env.clock.now());
         if (n.dead.contains(m.admitted.key)) n.coordinator->gone(number);
     }
     tell_lines(n);

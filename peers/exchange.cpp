@@ -425,7 +425,11 @@ rate_of_exchange exchange::received() const {
 }
 
 void exchange::retain(shared_aggregate a) {
-    aggregates_.push_back(std::move(a));
+    if (find_aggregate(a->generation, a->round)) return;
+    auto at = aggregates_.end();
+    const auto later = [&a](const auto& b) { return b->generation == a->generation && b->round > a->round; };
+    while (at != aggregates_.begin() && later(*std::prev(at))) --at;
+    aggregates_.insert(at, std::move(a));
     if (aggregates_.size() > retained) aggregates_.pop_front();
 }
 

@@ -128,6 +128,7 @@ public:
     /// Streams are arriving.
     bool receiving() const { return receiving_ > 0; }
 
+    /// Of a committed round; the newest are kept.
     void retain(shared_aggregate a);
     shared_aggregate find_aggregate(std::uint64_t generation, std::uint64_t round) const;
 

@@ -81,7 +81,7 @@ struct dispatcher {
         from->generation = g.generation;
         from->applied = g.applied;
         if (n.coordinator && g.caught_up && is_member(n, key) && !is_elsewhere(n, *from)) {
-            n.coordinator->caught_up(*number(), g.generation, g.applied);
+            n.coordinator->caught_up(*number(), g.generation, g.applied, n.env.clock.now());
         }
         n.changed.notify();
         return core::ok();
@@ -187,7 +187,7 @@ struct dispatcher {
         from->generation = m.generation;
         from->applied = m.round;
         if (const auto who = reports()) {
-            n.coordinator->caught_up(*who, m.generation, m.round);
+            n.coordinator->caught_up(*who, m.generation, m.round, n.env.clock.now());
             if (m.eval_round > 0) n.coordinator->evaluated(m.eval_round, m.eval_loss);
         }
         n.changed.notify();

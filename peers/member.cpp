@@ -354,7 +354,7 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 void tell_applied(node& n) {
     const auto report = applied_by(n);
     n.send_all(report);
-    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round);
+    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round, n.env.clock.now());
     n.changed.notify();
 }
 

@@ -19,6 +19,8 @@ constexpr int share_of_waiting = 10;
 constexpr core::duration longest_wait = std::chrono::seconds(30);
 /// Less is of no use to anybody: it is saved up.
 constexpr core::duration least_wait = std::chrono::seconds(1);
+/// Nobody waits for one that will be here for the round after next anyway.
+constexpr int rounds_without_it = 3;
 /// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
 /// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
 constexpr unsigned most_absences = 5;
@@ -69,8 +71,20 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
     return r;
 }
 
-void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied) {
-    peers_[who] = standing{generation, applied};
+void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied,
+                                  core::time_point now) {
+    const auto [it, fresh] = peers_.try_emplace(who);
+    auto& s = it->second;
+    if (fresh || s.generation != generation) {
+        s = {};
+    } else if (applied > s.applied) {
+        // It could not begin with the newest before that was committed.
+        const auto from = applied == committed_ ? std::max(s.since, committed_at_) : s.since;
+        s.step = std::max(s.step, now - from);
+    }
+    s.generation = generation;
+    s.applied = applied;
+    s.since = now;
 }
 
 void round_coordinator::gone(peer_number who) {
@@ -151,6 +165,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
             if (!fruitless && saw_begin_) note_absences(done->commit);
             to_wait_ = std::min(to_wait_ + (now - round_started_) / share_of_waiting, longest_wait);
+            committed_at_ = now;
             dissenters_.clear();
             // Who holds the aggregate, and the state that it belongs to, applies it without further traffic.
             for (const auto& [who, v] : views_) {
@@ -183,6 +198,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         if (l.open()) {
             note_plan(*l.open());
             first_contributors_ = l.open()->contributors;
+            for (auto& [who, s] : peers_) s.passed_over = has(l.open()->members, who) ? 0 : s.passed_over + 1;
         }
     }
     if (open_attempt != attempt_) {
@@ -267,10 +283,19 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
         // A newcomer that is still one aggregate behind would begin late, and everybody would wait for it. A member of
         // the round before has most of that aggregate, or is about to.
-        const bool here = peers_.at(m).applied >= l.committed();
+        const bool here = peers_.at(m).applied >= l.committed() || pays(m, members.size());
         return !(some_sit && sits_out(m)) && (here || last_members_.empty() || has(last_members_, m));
     });
     return out.empty() ? members : out;
+}
+
+bool round_coordinator::pays(peer_number who, std::size_t members) const {
+    const auto step = peers_.at(who).step;
+    if (step <= core::duration{} || history_.empty()) return false;
+    auto rounds = history_;
+    const auto median = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
+    std::ranges::nth_element(rounds, median);
+    return step * static_cast<int>(members - 1) < *median;
 }
 
 core::duration round_coordinator::worth_waiting() const {
@@ -282,7 +307,7 @@ bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer
         const auto& [who, s] = entry;
         const auto* m = l.find(who);
         const bool near = s.generation == l.generation() && s.applied + recent_commits >= l.committed();
-        return m != nullptr && m->present && near && !has(members, who);
+        return m != nullptr && m->present && near && !has(members, who) && s.passed_over >= rounds_without_it;
     });
 }
 

@@ -49,7 +49,7 @@ public:
         : rules_(std::move(rules)), self_(self), planner_(rules_.choices.exchange.at(rules_.choices.first.codec)) {}
 
     /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
-    void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied);
+    void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied, core::time_point now);
     /// A peer is dead or left: EOF and a failed redial, silence, or a goodbye.
     void gone(peer_number who);
     /// A peer started again: what it held and sent of the open round is lost, and it must not sign that round a second
@@ -87,6 +87,11 @@ private:
     struct standing {
         std::uint64_t generation = 0;
         std::uint64_t applied = 0;
+        core::time_point since{};  ///< when it said so
+        /// The longest that an aggregate took it since it came; the default: not known.
+        core::duration step{};
+        /// Rounds that have begun without it since it came.
+        int passed_over = 0;
     };
     struct member_view {
         std::set<peer_number> payloads;
@@ -114,8 +119,11 @@ private:
     std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
     /// With less time saved up than that, no round is held back: what passes before it opens is the log's time.
     core::duration worth_waiting() const;
-    /// Whether a peer is so few commits behind that it would be among the members in a moment: a run of short rounds
-    /// would outrun it for ever.
+    /// Whether a newcomer that is one aggregate behind begins so soon that the others lose less by waiting for its work
+    /// than the run gains by it.
+    bool pays(peer_number who, std::size_t members) const;
+    /// Whether a peer is so few commits behind that it would be among the members in a moment, and has been for some
+    /// rounds: a run of short rounds would outrun it for ever.
     bool somebody_returns(const ledger& l, const std::vector<peer_number>& members) const;
     round_decision open_next(const ledger& l, core::time_point now) const;
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
@@ -174,6 +182,7 @@ private:
     bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
     double predicted_steps_ = 0, predicted_exchange_ = 0;   ///< in seconds; 0: unknown
     core::time_point round_started_{}, attempt_started_{};  ///< while no round is open: since when
+    core::time_point committed_at_{};                       ///< the last round
     core::duration to_wait_{};                              ///< for those who return; a tenth of what the rounds took
     core::duration last_in_vain_{};                         ///< a wait of that length helped nobody
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way

@@ -499,7 +499,7 @@ core::task<core::result<void>> learn_log(node& n) {
 void begin_run(node& n) {
     n.state = first_state(n);
     start_checkpoint(n);
-    if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round);
+    if (n.coordinator) n.coordinator->caught_up(n.number, n.state->generation, n.state->round, n.env.clock.now());
 }
 
 admit_record own_admission(const node& n, peer_number number) {

@@ -40,8 +40,8 @@ TEST_CASE("a new generation starts with what its peers hold of it") {
     t.led.apply(g);
     t.coordinator.log_advanced(t.led, t.now);
     CHECK(t.waits());  // everybody holds a state of the generation before
-    t.coordinator.caught_up(1, 2, 1);
-    t.coordinator.caught_up(2, 2, 1);
+    t.coordinator.caught_up(1, 2, 1, t.now);
+    t.coordinator.caught_up(2, 2, 1, t.now);
     const auto r = t.open();
     CHECK(r.round == 2);
     CHECK(r.members == numbers{1, 2});
@@ -65,7 +65,7 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
                 case 2:
                 case 3:
                     t.coordinator.caught_up(who, t.led.generation(),
-                                            t.led.committed() - std::min(t.led.committed(), random.below(2)));
+                                            t.led.committed() - std::min(t.led.committed(), random.below(2)), t.now);
                     break;
                 case 4: t.now += core::duration(random.below(60'000'000'000)); break;
                 case 5: {
@@ -149,7 +149,7 @@ TEST_CASE("whatever happens, every proposal counts, and rounds are committed one
         t.led.apply(running);
         for (peer_number n = 1; n <= members; ++n) {
             t.led.apply(admit_of(n));
-            t.coordinator.caught_up(n, t.led.generation(), t.led.committed());
+            t.coordinator.caught_up(n, t.led.generation(), t.led.committed(), t.now);
         }
         t.coordinator.log_advanced(t.led, t.now);
         const auto before = t.led.committed();
@@ -228,7 +228,7 @@ TEST_CASE("whose payloads do not arrive sits out, longer each time, until one do
         CHECK(t.coordinator.sits_out(3) == (with.back() != r.round));
         for (const peer_number n : {1, 2, 3}) t.ready(n);
         t.step<commit_record>();
-        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed(), t.now);
     };
     for (int i = 0; i < 60; ++i) round(false);
     CHECK(with == std::vector<std::uint64_t>{1, 2, 4, 8, 16, 32, 48});
@@ -255,7 +255,7 @@ TEST_CASE("what the log takes to open a round is not taken from what is saved up
     // Each round gives a tenth of what it takes; the log takes twice that before the next one opens.
     int rounds = 0;
     for (; rounds < 20; ++rounds) {
-        t.coordinator.caught_up(3, 1, 0);  // it cannot keep up
+        t.coordinator.caught_up(3, 1, 0, t.now);  // it cannot keep up
         if (t.waits()) break;
         t.now += 200ms;
         CHECK(t.step<round_record>().members == numbers{1, 2});
@@ -263,8 +263,8 @@ TEST_CASE("what the log takes to open a round is not taken from what is saved up
         t.ready(1);
         t.ready(2);
         t.step<commit_record>();
-        t.coordinator.caught_up(1, 1, t.led.committed());
-        t.coordinator.caught_up(2, 1, t.led.committed());
+        t.coordinator.caught_up(1, 1, t.led.committed(), t.now);
+        t.coordinator.caught_up(2, 1, t.led.committed(), t.now);
     }
     CHECK(rounds == 8);
     CHECK(t.decide().wake_at > t.now + 900ms);

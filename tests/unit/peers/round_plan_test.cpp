@@ -54,13 +54,13 @@ TEST_CASE("a controller chooses H and the codec from what members report, and th
     REQUIRE(t.coordinator.outcome());
     CHECK(t.coordinator.outcome()->round == 3);
     CHECK(t.coordinator.outcome()->seconds == Approx(60));
-    for (const peer_number n : {1U, 2U, 3U}) t.coordinator.caught_up(n, 1, 3);
+    for (const peer_number n : {1U, 2U, 3U}) t.coordinator.caught_up(n, 1, 3, t.now);
     CHECK(t.led.position() == 120);
     // Another coordinator goes on with it: its plan is in the log.
     auto taken_over = t;
     taken_over.coordinator = round_coordinator(rules, self);
     taken_over.coordinator.log_advanced(taken_over.led, t.now);
-    for (const peer_number n : {1U, 2U, 3U}) taken_over.coordinator.caught_up(n, 1, 3);
+    for (const peer_number n : {1U, 2U, 3U}) taken_over.coordinator.caught_up(n, 1, 3, taken_over.now);
     const auto next = taken_over.open();
     CHECK(next.plan.inner_steps == 100);
     CHECK(next.plan.codec == "int4");

@@ -13,14 +13,14 @@ TEST_CASE("a restarted peer is dead for the open round and alive for the next") 
     t.now += 1s;
     t.delivered({1, 2, 3}, {1, 2, 3});
     t.coordinator.restarted(3);
-    t.coordinator.caught_up(3, 1, 0);
+    t.coordinator.caught_up(3, 1, 0, t.now);
     const auto r = t.step<round_record>();
     CHECK(r.members == numbers{1, 2});
     CHECK(r.contributors == numbers{1, 2, 3});  // its payload had arrived
     t.ready(1);
     t.ready(2);
     t.step<commit_record>();
-    t.coordinator.caught_up(3, 1, 1);
+    t.coordinator.caught_up(3, 1, 1, t.now);
     CHECK(t.open().members == numbers{1, 2, 3});
 }
 
@@ -77,8 +77,8 @@ TEST_CASE("a round that lost every member is committed empty by whoever came bac
     t.coordinator.restarted(1);
     t.coordinator.restarted(2);
     CHECK(t.waits());
-    t.coordinator.caught_up(1, 1, 0);
-    t.coordinator.caught_up(2, 1, 0);
+    t.coordinator.caught_up(1, 1, 0, t.now);
+    t.coordinator.caught_up(2, 1, 0, t.now);
     auto r = t.step<round_record>();
     CHECK(r.members == numbers{1, 2});
     CHECK(r.contributors.empty());
@@ -96,16 +96,16 @@ TEST_CASE("a coordinator that starts with a round open waits for its members to 
     t.coordinator = fresh;
     t.coordinator.log_advanced(t.led, t.now);
     t.coordinator.restarted(1);
-    t.coordinator.caught_up(1, 1, 0);
+    t.coordinator.caught_up(1, 1, 0, t.now);
     const auto until = t.now + round_coordinator::return_wait;
     CHECK(t.waits());
     CHECK(t.decide().wake_at == until);
     t.now += 1s;
-    t.coordinator.caught_up(2, 1, 0);
+    t.coordinator.caught_up(2, 1, 0, t.now);
     t.progress(2, {1, 2, 3});
     CHECK(t.waits());
     SECTION("all are back: only the coordinator itself has lost what it held") {
-        t.coordinator.caught_up(3, 1, 0);
+        t.coordinator.caught_up(3, 1, 0, t.now);
         t.progress(3, {1, 2, 3});
         const auto r = t.step<round_record>();
         CHECK(r.members == numbers{2, 3});
@@ -121,7 +121,7 @@ TEST_CASE("a coordinator that starts with a round open waits for its members to 
         CHECK(r.contributors == numbers{1, 2, 3});
     }
     SECTION("one came and went") {
-        t.coordinator.caught_up(3, 1, 0);
+        t.coordinator.caught_up(3, 1, 0, t.now);
         t.coordinator.gone(3);
         CHECK(t.step<round_record>().members == numbers{2});
     }
@@ -137,7 +137,7 @@ TEST_CASE("a round whose members lack the commit before, and nobody has it any m
     t.ready(2);
     t.step<commit_record>();
     // The others are back, and wait for the aggregate as members of the next round.
-    for (const peer_number who : {1U, 3U}) t.coordinator.caught_up(who, 1, 1);
+    for (const peer_number who : {1U, 3U}) t.coordinator.caught_up(who, 1, 1, t.now);
     CHECK(t.open().members == numbers{1, 2, 3});
     t.coordinator.gone(2);
     const auto stranded = [&t] {
@@ -158,6 +158,6 @@ TEST_CASE("a round whose members lack the commit before, and nobody has it any m
     CHECK(stranded());
     CHECK(t.led.open()->members == numbers{1, 3});
     // One of them has got it after all.
-    t.coordinator.caught_up(3, 1, 2);
+    t.coordinator.caught_up(3, 1, 2, t.now);
     CHECK_FALSE(t.decide().stranded);
 }

@@ -8,7 +8,7 @@ using namespace std::chrono_literals;
 TEST_CASE("a round opens with those who hold the last commit and the plan of the run") {
     table t(4);
     t.coordinator.gone(3);
-    t.coordinator.caught_up(4, 2, 0);  // of another generation
+    t.coordinator.caught_up(4, 2, 0, t.now);  // of another generation
     const auto r = t.open();
     CHECK(r.members == numbers{1, 2});
     CHECK(r.contributors == numbers{1, 2});
@@ -34,13 +34,13 @@ TEST_CASE("a peer two commits behind is not a member of the next round, and one 
     t.now += 3s;
     t.step<commit_record>();
     CHECK(t.open().members == numbers{1, 2});
-    t.coordinator.caught_up(3, 1, 1);
+    t.coordinator.caught_up(3, 1, 1, t.now);
     t.now += 10s;
     t.ready(1);
     t.ready(2);
     t.step<commit_record>();
     CHECK(t.open().members == numbers{1, 2});
-    t.coordinator.caught_up(3, 1, 3);
+    t.coordinator.caught_up(3, 1, 3, t.now);
     t.now += 10s;
     t.ready(1);
     t.ready(2);
@@ -49,46 +49,82 @@ TEST_CASE("a peer two commits behind is not a member of the next round, and one 
     const auto returned = t.open();
     CHECK(returned.members == numbers{1, 2, 3});
     CHECK(returned.contributors == numbers{1, 2});
-    t.coordinator.caught_up(3, 1, 4);
+    t.coordinator.caught_up(3, 1, 4, t.now);
     t.now += 10s;
     for (const peer_number n : {1U, 2U, 3U}) t.ready(n);
     t.step<commit_record>();
     CHECK(t.open().contributors == numbers{1, 2, 3});
 }
 
-TEST_CASE("short rounds wait for who is nearly back, with a tenth of their time and no more") {
+TEST_CASE("short rounds wait for who is nearly back for long, with a tenth of their time and no more") {
     table t(3);
     t.coordinator.gone(3);
     for (int i = 0; i < 20; ++i) t.whole_round(1s);
     CHECK(t.led.committed() == 20);
-    // Three commits behind, which it replays one by one.
-    t.coordinator.caught_up(3, 1, 17);
+    const auto round_of_two = [&t](core::duration length) {
+        CHECK(t.open().members == numbers{1, 2});
+        t.now += length;
+        for (const peer_number n : {1U, 2U}) t.ready(n);
+        t.step<commit_record>();
+    };
+    const auto three_without_it = [&] {
+        for (int i = 0; i < 3; ++i) {
+            t.coordinator.caught_up(3, 1, t.led.committed() - 3, t.now);
+            CHECK_FALSE(t.waits());  // it may come by itself
+            round_of_two(1s);
+        }
+    };
+    three_without_it();
+    // It replays them one by one, and does not catch up.
+    t.coordinator.caught_up(3, 1, 20, t.now);
     CHECK(t.waits());
     REQUIRE(t.decide().wake_at);
-    CHECK(*t.decide().wake_at == t.now + 2s);
+    CHECK(*t.decide().wake_at == t.now + 2300ms);
     CHECK(t.decide().problem.empty());
     t.now += 1s;
-    t.coordinator.caught_up(3, 1, 18);
+    t.coordinator.caught_up(3, 1, 21, t.now);
     CHECK(t.waits());
     // One behind will do.
-    t.coordinator.caught_up(3, 1, 19);
+    t.coordinator.caught_up(3, 1, 22, t.now);
     CHECK(t.open().members == numbers{1, 2, 3});
     for (const peer_number n : {1U, 2U}) t.ready(n);
     t.step<commit_record>();
-    // A second of the two is gone; who does not move on has all of the rest, once.
+    // A second of it is gone; who does not move on has all of the rest, once.
     t.coordinator.restarted(3);
-    t.coordinator.caught_up(3, 1, 18);
+    three_without_it();
+    t.coordinator.caught_up(3, 1, 18, t.now);
     CHECK(t.waits());
-    t.now += 1s;
-    CHECK(t.open().members == numbers{1, 2});
-    for (const peer_number n : {1U, 2U}) t.ready(n);
-    t.step<commit_record>();
+    t.now += 1700ms;
+    round_of_two(0s);
     CHECK_FALSE(t.waits());
     // Nobody waits for somebody who is far behind.
     t.coordinator.gone(3);
     for (int i = 0; i < 70; ++i) t.whole_round(1s);
-    t.coordinator.caught_up(3, 1, 18);
-    CHECK_FALSE(t.waits());
+    t.coordinator.caught_up(3, 1, 18, t.now);
+    for (int i = 0; i < 4; ++i) {
+        CHECK_FALSE(t.waits());
+        round_of_two(1s);
+    }
+}
+
+TEST_CASE("a newcomer that is one aggregate behind contributes when it begins soon enough") {
+    for (const auto lateness : {100ms, 900ms}) {
+        table t(3);
+        t.coordinator.gone(3);
+        for (int i = 0; i < 5; ++i) t.whole_round(1s);
+        t.open();
+        // What an aggregate takes it is known from the one before.
+        t.coordinator.caught_up(3, 1, 4, t.now);
+        t.now += lateness;
+        t.coordinator.caught_up(3, 1, 5, t.now);
+        t.now += 1s - lateness;
+        for (const peer_number n : {1U, 2U}) t.ready(n);
+        t.step<commit_record>();
+        // Two wait for as long, and one works for a second more.
+        const auto with_it = t.open();
+        CHECK(with_it.members == numbers{1, 2, 3});
+        CHECK(with_it.contributors == (lateness == 100ms ? numbers{1, 2, 3} : numbers{1, 2}));
+    }
 }
 
 TEST_CASE("when everybody who is here is one commit behind, they train all the same") {
@@ -98,7 +134,7 @@ TEST_CASE("when everybody who is here is one commit behind, they train all the s
     for (const peer_number n : {1U, 2U, 3U}) t.ready(n);
     t.step<commit_record>();
     for (const peer_number n : {1U, 2U, 3U}) t.coordinator.gone(n);
-    t.coordinator.caught_up(4, 1, 0);
+    t.coordinator.caught_up(4, 1, 0, t.now);
     const auto r = t.open();
     CHECK(r.members == numbers{4});
     CHECK(r.contributors == numbers{4});
@@ -110,11 +146,11 @@ TEST_CASE("the first round waits for as many members as the run wants and later 
     table t(3);
     t.coordinator = round_coordinator(rules, self);
     t.coordinator.log_advanced(t.led, t.now);
-    t.coordinator.caught_up(1, 1, 0);
-    t.coordinator.caught_up(2, 1, 0);
+    t.coordinator.caught_up(1, 1, 0, t.now);
+    t.coordinator.caught_up(2, 1, 0, t.now);
     CHECK(t.waits());
     CHECK(t.decide().problem == "the first round begins with 3 peers (peers.min); 2 of them are here");
-    t.coordinator.caught_up(3, 1, 0);
+    t.coordinator.caught_up(3, 1, 0, t.now);
     CHECK(t.decide().problem.empty());
     t.whole_round(1s);
     t.coordinator.gone(2);
@@ -362,7 +398,7 @@ TEST_CASE("a READY of an attempt that was replaced does not count as having appl
         t.ready(2);
         t.now += 10s;
         t.step<commit_record>();
-        t.coordinator.caught_up(3, 1, t.led.committed());
+        t.coordinator.caught_up(3, 1, t.led.committed(), t.now);
     }
     CHECK(t.open().members == numbers{1, 2, 3});
 }
@@ -492,7 +528,7 @@ TEST_CASE("a round that was open before its coordinator says nothing about how l
     t.led = before.led;
     t.coordinator = round_coordinator(table::rules(1000, 50s), self);
     t.coordinator.log_advanced(t.led, t.now);
-    for (peer_number n = 1; n <= 3; ++n) t.coordinator.caught_up(n, 1, 1);
+    for (peer_number n = 1; n <= 3; ++n) t.coordinator.caught_up(n, 1, 1, t.now);
     t.now += 1s;
     for (peer_number n = 1; n <= 3; ++n) t.ready(n);
     t.step<commit_record>();
@@ -516,7 +552,7 @@ TEST_CASE("a deadline that everybody missed was too short: the next ones are lon
         REQUIRE(empty.contributors.empty());
         for (const peer_number n : {1U, 2U}) t.ready(n);
         t.step<commit_record>();
-        for (const peer_number n : {1U, 2U}) t.coordinator.caught_up(n, 1, t.led.committed());
+        for (const peer_number n : {1U, 2U}) t.coordinator.caught_up(n, 1, t.led.committed(), t.now);
     }
     CHECK(limits == std::vector<core::duration>{17s, 34s, 68s, 136s});
     t.whole_round(100s);
@@ -630,7 +666,7 @@ TEST_CASE("rounds that stall because two members do not reach each other do not 
         for (const peer_number n : {1, 2, 3}) t.ready(n);
         t.step<commit_record>();
         lengths.push_back(std::chrono::duration_cast<std::chrono::seconds>(t.now - begun));
-        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+        for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed(), t.now);
     }
     // The first has the configured deadline. Of the others the deadline is one and a half times the 10 s in which
     // anything moved, and the grace: 17 s; they wait for half of it after the last movement.
@@ -664,7 +700,7 @@ TEST_CASE("nobody is late for the lack of a link: the payload goes another way a
     for (const peer_number n : {1, 2, 3}) t.ready(n);
     CHECK(t.step<commit_record>().contributions.size() == 3);
     // A link that comes and goes excuses nobody for ever.
-    for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed());
+    for (const peer_number n : {1, 2, 3}) t.coordinator.caught_up(n, 1, t.led.committed(), t.now);
     says(2, {1, 3});
     t.now += 1s;
     t.open();
@@ -698,7 +734,7 @@ TEST_CASE("a member that returns takes part from the next round") {
     t.now += 1s;
     t.coordinator.gone(3);
     t.step<round_record>();
-    t.coordinator.caught_up(3, 1, 0);
+    t.coordinator.caught_up(3, 1, 0, t.now);
     CHECK(t.waits());
     t.ready(3);  // it is no member any more
     t.ready(1);
@@ -712,7 +748,7 @@ TEST_CASE("a lost link that comes back at once costs nothing") {
     table t(2);
     t.open();
     t.coordinator.gone(2);
-    t.coordinator.caught_up(2, 1, 0);
+    t.coordinator.caught_up(2, 1, 0, t.now);
     t.now += 1s;
     t.ready(1);
     t.ready(2);

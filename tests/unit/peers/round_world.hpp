@@ -17,7 +17,7 @@ struct table {
         : table(members, rules(rounds, first_deadline)) {}
     table(peer_number members, round_rules r) : led(ledger_of(members)), coordinator(std::move(r), self) {
         coordinator.log_advanced(led, now);
-        for (peer_number n = 1; n <= members; ++n) coordinator.caught_up(n, 1, 0);
+        for (peer_number n = 1; n <= members; ++n) coordinator.caught_up(n, 1, 0, now);
     }
 
     static round_rules rules(std::uint64_t rounds, core::duration first_deadline) {
@@ -88,7 +88,7 @@ struct table {
         for (const auto m : led.open()->members) ready(m);
         step<commit_record>();
         for (const auto& [n, m] : led.members()) {
-            if (coordinator.knows(n)) coordinator.caught_up(n, led.generation(), led.committed());
+            if (coordinator.knows(n)) coordinator.caught_up(n, led.generation(), led.committed(), now);
         }
     }
 
