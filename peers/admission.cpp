@@ -138,7 +138,8 @@ core::task<core::result<void>> admit(node& n, net::peer_key who, join_request re
     e.with("peer", who.hex()).with("number", std::uint64_t{r.number}).with("name", r.name);
     n.emit(std::move(e));
     n.send(who, reply);
-    if (peer->caught_up && n.coordinator) n.coordinator->caught_up(r.number, peer->generation, peer->applied, n.env.clock.now());
+    if (peer->caught_up && n.coordinator)
+        n.coordinator->caught_up(r.number, peer->generation, peer->applied, n.env.clock.now());
     n.changed.notify();
     co_return core::ok();
 }

@@ -17,8 +17,6 @@ namespace {
 /// Without a byte for so long, an aggregate is rather fetched from somebody who has it.
 constexpr auto worth_waiting = 1s;
 
-bool is_in(std::span<const peer_number> sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
-
 std::pair<std::uint64_t, std::uint64_t> round_of(const exchange_terms& t) { return {t.generation, t.round}; }
 std::pair<std::uint64_t, std::uint64_t> round_of(const stream_name& s) { return {s.generation, s.round}; }
 
@@ -83,7 +81,7 @@ std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, con
     if (range_of(t.plan, name.shard, chunks_of(t, host_.tensors().elements())).count == 0) return {};
     const bool sharded = !t.plan.shards.empty();
     if (name.kind == stream_kind::contribution) {
-        if (name.attempt != 0 || !is_in(t.contributors, name.author)) return {};
+        if (name.attempt != 0 || !has(t.contributors, name.author)) return {};
         if (sharded) return {&t.plan.shards[name.shard].owner, 1};
         return t.members;
     }
@@ -95,7 +93,7 @@ std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, con
 std::optional<peer_number> exchange::sender_of(const exchange_terms& t, const stream_name& name) const {
     const auto wanted = receivers_of(t, name);
     if (!is_relayed(t.plan, name.author)) {
-        const bool mine = name.author != host_.self() && is_in(wanted, host_.self());
+        const bool mine = name.author != host_.self() && has(wanted, host_.self());
         return mine ? std::optional(name.author) : std::nullopt;
     }
     const auto tree = tree_of(t.plan, name.author, wanted);
@@ -245,7 +243,7 @@ void exchange::open(exchange_terms terms) {
 }
 
 void exchange::prepare() {
-    if (!is_in(terms_.contributors, host_.self())) return;
+    if (!has(terms_.contributors, host_.self())) return;
     stream_name name;
     name.generation = terms_.generation;
     name.round = terms_.round;
@@ -332,7 +330,7 @@ std::vector<peer_number> exchange::authors() const {
         bool any = false, all = true;
         for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
             const auto wanted = receivers_of(terms_, name);
-            if (!is_in(wanted, host_.self()) && c != host_.self()) continue;
+            if (!has(wanted, host_.self()) && c != host_.self()) continue;
             const auto s = find(name);
             any = true;
             all = all && (wanted.empty() || (s && s->complete));

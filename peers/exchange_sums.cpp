@@ -123,7 +123,7 @@ core::task<core::result<contribution>> exchange::contribute(range_encoder encode
 
 void exchange::start_attempt() {
     current_.reset();
-    if (!std::ranges::binary_search(terms_.members, host_.self())) return;
+    if (!has(terms_.members, host_.self())) return;
     auto a = std::make_shared<attempt_state>();
     a->terms = terms_;
     const auto codec = compress::find_codec(terms_.codec);

@@ -552,22 +552,28 @@ std::optional<net::peer_key> best_to_ask(const node& n, const std::set<net::peer
     };
     std::optional<net::peer_key> best;
     for (const auto& [key, p] : n.links) {
-        if (p->coordinator == net::peer_key{} || p->observer || !may_vote(n, key) || asked.contains(key)) continue;
+        if (p->coordinator == net::peer_key{} || p->observer || asked.contains(key)) continue;
+        // Whoever dialled us may be anybody: only who may coordinate has a say in this.
+        if (!n.run || !may_vote(n, key)) continue;
         if (!best || rank(key, *p) > rank(*best, *n.find(*best))) best = key;
     }
     return best;
 }
 
+}  // namespace
+
+bool somebody_hears_a_coordinator(const node& n) { return best_to_ask(n, {}).has_value(); }
+
+namespace {
+
 /// Somebody new who may admit this node: behind one of the addresses, which is then not among them any more, or else
 /// one that dialled this node.
 core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::endpoint>& addresses,
                                                      std::set<net::peer_key>& asked) {
-    if (n.moving) {
-        // It is linked with many, and they have said where they stand: whoever coordinates has the last word.
-        if (const auto key = best_to_ask(n, asked)) {
-            asked.insert(*key);
-            co_return asked_peer{*key, key->brief()};
-        }
+    // Who is linked has said where it stands: whoever coordinates has the last word.
+    if (const auto key = best_to_ask(n, asked)) {
+        asked.insert(*key);
+        co_return asked_peer{*key, key->brief()};
     }
     for (;;) {
         auto made = co_await n.mesh->dial(addresses);
@@ -638,7 +644,7 @@ core::task<core::result<void>> become_admitted(node& n) {
         // Who was asked may have nobody to ask itself; somebody who has may be linked by now.
         const auto another = [&n, &asked, key = key] {
             const auto peer = n.find(key);
-            return n.moving && peer && peer->coordinator == net::peer_key{} && best_to_ask(n, asked).has_value();
+            return peer && peer->coordinator == net::peer_key{} && best_to_ask(n, asked).has_value();
         };
         const auto decided = [&n, &lost, &another] {
             return n.admitted || n.fatal.has_value() || !n.redirects.empty() || lost() || another() ||

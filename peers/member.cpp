@@ -16,8 +16,6 @@ constexpr std::size_t max_open_offers = 256;  ///< of one peer
 /// What a member does next: a pure look at what it knows.
 enum class next_step { finish, catch_up, train, report, wait };
 
-bool in(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
-
 next_step decide(const node& n) {
     if (n.leaving || n.fatal) return next_step::finish;
     if (!n.log_known || n.recovering) return next_step::wait;
@@ -31,7 +29,7 @@ next_step decide(const node& n) {
     if (!l.open()) return next_step::wait;
     const auto& open = *l.open();
     const std::pair produced{l.generation(), open.round};
-    if (in(open.contributors, n.number) && n.produced_for != produced) return next_step::train;
+    if (has(open.contributors, n.number) && n.produced_for != produced) return next_step::train;
     const std::tuple wanted{l.generation(), open.round, open.attempt};
     if (n.ready_for != wanted && n.held.result(l.generation(), open.round, open.attempt)) return next_step::report;
     return next_step::wait;
@@ -41,7 +39,7 @@ next_step decide(const node& n) {
 bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round) {
     const auto& l = n.led();
     return !n.leaving && !n.fatal && l.generation() == generation && l.open() && l.open()->round == round &&
-           in(l.open()->contributors, n.number);
+           has(l.open()->contributors, n.number);
 }
 
 void send_progress(node& n) {

@@ -238,6 +238,8 @@ core::result<void> admit_link(const node& n, const net::remote_peer& who, bool t
 void cut_off(node& n, const net::peer_key& who, const core::error& lie, std::string_view doing_what);
 /// Joins: asks members, beginning with the ticket's addresses, until the coordinator has admitted this node.
 core::task<core::result<void>> become_admitted(node& n);
+/// Whether one of those who are linked, and may coordinate, hears a coordinator of a run log.
+bool somebody_hears_a_coordinator(const node& n);
 
 // reach.cpp
 /// Asks members whether they can connect to this node, as they come. Runs until cancelled.

@@ -8,8 +8,6 @@ namespace longhaul::peers {
 
 namespace {
 
-bool among(const std::vector<peer_number>& sorted, peer_number who) { return std::ranges::binary_search(sorted, who); }
-
 const line_report* link_with(const lines_message& m, peer_number who) {
     const auto it = std::ranges::lower_bound(m.links, who, {}, &line_report::peer);
     return it == m.links.end() || it->peer != who ? nullptr : &*it;
@@ -119,7 +117,7 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     work.chunks = std::max(1U, model_.chunks);
     work.bytes = static_cast<double>(model_.payload_bytes);
     work.may_shard = model_.may_shard;
-    for (const auto m : members) work.contributes.push_back(among(contributors, m));
+    for (const auto m : members) work.contributes.push_back(has(contributors, m));
     optim::exchange_forecast f;
     if (model_.mode == "auto") {
         f = optim::plan_exchange(net, work);
@@ -229,7 +227,7 @@ std::optional<exchange_planner::missing_link> exchange_planner::missing(const ro
         }
     };
     for (const auto c : r.contributors) {
-        if (!among(r.members, c)) continue;  // what it sent is where it should be
+        if (!has(r.members, c)) continue;  // what it sent is where it should be
         if (r.exchange.shards.empty()) look(c, r.members);
         for (const auto& s : r.exchange.shards) look(c, {s.owner});
     }

@@ -3,7 +3,6 @@
 /// Peers are named by their admission number: small, never reused, the same on every replica.
 
 #include <algorithm>
-#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
@@ -16,6 +15,11 @@
 namespace longhaul::peers {
 
 using peer_number = std::uint32_t;
+
+/// Whether `who` is among them.
+inline bool has(std::span<const peer_number> sorted, peer_number who) {
+    return std::ranges::binary_search(sorted, who);
+}
 inline constexpr std::size_t max_members = 1024;       ///< admitted peers in one run
 inline constexpr std::size_t max_reason = 400;         ///< bytes of a sentence
 inline constexpr std::size_t max_name = 64;            ///< bytes of a peer's name

@@ -117,6 +117,9 @@ private:
     void note_absences(const commit_record& done);
     /// Those of the next round's members that train for it.
     std::vector<peer_number> able(const std::vector<peer_number>& members, const ledger& l) const;
+    /// A tenth of what rounds take is saved up for waiting, and used.
+    void save_up_waiting(core::duration round);
+    void note_waiting(core::duration before_it_opened);
     /// With less time saved up than that, no round is held back: what passes before it opens is the log's time.
     core::duration worth_waiting() const;
     /// Whether a newcomer that is one aggregate behind begins so soon that the others lose less by waiting for its work

@@ -82,7 +82,7 @@ peer_status status_of(const node& n) {
         const auto link = n.find(m.admitted.key);
         const bool self = m.admitted.key == n.self();
         row.alive = self || link != nullptr;
-        row.participating = in_rounds && std::ranges::binary_search(n.last_members, number);
+        row.participating = in_rounds && has(n.last_members, number);
         row.merged = last != nullptr &&
                      std::ranges::any_of(last->commit.contributions, [&](const auto& c) { return c.number == number; });
         row.applied = self ? s.applied : (link ? link->applied : 0);

@@ -193,7 +193,7 @@ namespace {
 
 /// Owners and helpers are members of the round; nobody is its own helper.
 core::result<exchange_plan> exchange_from(const wire::Round& p, const round_record& r) {
-    const auto member = [&r](peer_number n) { return std::ranges::binary_search(r.members, n); };
+    const auto member = [&r](peer_number n) { return has(r.members, n); };
     if (p.shards_size() > static_cast<int>(max_members) || p.relays_size() > static_cast<int>(max_relays)) {
         return fail(errc::limit, "ROUND {} has {} shards and {} relays", r.round, p.shards_size(), p.relays_size());
     }

@@ -1,0 +1,215 @@
+/// How peers/round.hpp begins a round: with whom, by which plan, and whom it waits for.
+
+#include <algorithm>
+#include <cmath>
+
+#include "peers/round.hpp"
+
+namespace longhaul::peers {
+
+namespace {
+
+/// Of a run's time, one part in so many may pass in waiting for those who return; all of it at once at most for so
+/// long.
+constexpr int share_of_waiting = 10;
+constexpr core::duration longest_wait = std::chrono::seconds(30);
+/// Less is of no use to anybody: it is saved up.
+constexpr core::duration least_wait = std::chrono::seconds(1);
+/// Nobody waits for one that will be here for the round after next anyway.
+constexpr int rounds_without_it = 3;
+/// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
+/// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
+constexpr unsigned most_absences = 5;
+
+}  // namespace
+
+std::vector<peer_number> round_coordinator::candidates(const ledger& l) const {
+    std::vector<peer_number> out;
+    for (const auto& [who, s] : peers_) {
+        const auto* m = l.find(who);
+        // One round behind will do: a joiner hears of each commit a moment after it, and fetches that aggregate first.
+        const bool current = s.generation == l.generation() && s.applied + 1 >= l.committed();
+        if (m != nullptr && m->present && current) out.push_back(who);
+    }
+    return out;
+}
+
+void round_coordinator::note_absences(const commit_record& done) {
+    std::vector<peer_number> missed;
+    for (const auto who : first_contributors_) {
+        const bool merged =
+            std::ranges::find(done.contributions, who, &contribution::number) != done.contributions.end();
+        if (merged) {
+            absences_.erase(who);
+        } else {
+            missed.push_back(who);
+        }
+    }
+    // Where so many are missed, it is for one who takes nothing, not for those who send.
+    if (2 * missed.size() >= first_contributors_.size()) return;
+    for (const auto who : missed) {
+        auto& a = absences_[who];
+        a.rounds = std::min(a.rounds + 1, most_absences);
+        a.until = done.round + (std::uint64_t{1} << (a.rounds - 1));
+    }
+}
+
+bool round_coordinator::sits_out(peer_number who) const {
+    const auto a = absences_.find(who);
+    return a != absences_.end() && committed_ + 1 < a->second.until;
+}
+
+std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>& members, const ledger& l) const {
+    std::vector<peer_number> out;
+    // The many never wait for the few.
+    const auto sitting = std::ranges::count_if(members, [this](peer_number m) { return sits_out(m); });
+    const bool some_sit = 2 * static_cast<std::size_t>(sitting) < members.size();
+    std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
+        // A newcomer that is still one aggregate behind would begin late, and everybody would wait for it. A member of
+        // the round before has most of that aggregate, or is about to.
+        const bool here = peers_.at(m).applied >= l.committed() || pays(m, members.size());
+        return !(some_sit && sits_out(m)) && (here || last_members_.empty() || has(last_members_, m));
+    });
+    return out.empty() ? members : out;
+}
+
+bool round_coordinator::pays(peer_number who, std::size_t members) const {
+    const auto step = peers_.at(who).step;
+    if (step <= core::duration{} || history_.empty()) return false;
+    auto rounds = history_;
+    const auto median = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
+    std::ranges::nth_element(rounds, median);
+    return step * static_cast<int>(members - 1) < *median;
+}
+
+void round_coordinator::save_up_waiting(core::duration round) {
+    to_wait_ = std::min(to_wait_ + round / share_of_waiting, longest_wait);
+}
+
+void round_coordinator::note_waiting(core::duration before_it_opened) {
+    if (to_wait_ < worth_waiting()) return;
+    const auto waited = std::min(to_wait_, before_it_opened);
+    // In vain, perhaps: then more of it at once.
+    if (waited >= least_wait && waited == to_wait_) last_in_vain_ = waited;
+    to_wait_ -= waited;
+}
+
+core::duration round_coordinator::worth_waiting() const {
+    return std::clamp(2 * last_in_vain_, least_wait, longest_wait);
+}
+
+bool round_coordinator::somebody_returns(const ledger& l, const std::vector<peer_number>& members) const {
+    return std::ranges::any_of(peers_, [&](const auto& entry) {
+        const auto& [who, s] = entry;
+        const auto* m = l.find(who);
+        const bool near = s.generation == l.generation() && s.applied + recent_commits >= l.committed();
+        return m != nullptr && m->present && near && !has(members, who) && s.passed_over >= rounds_without_it;
+    });
+}
+
+round_decision round_coordinator::open_next(const ledger& l, core::time_point now) const {
+    round_record r;
+    r.members = candidates(l);
+    if (r.members.empty()) return {.stranded = true};
+    if (l.committed() == 0 && r.members.size() < rules_.min_members) {
+        round_decision d;
+        d.problem = fmt::format("the first round begins with {} peers (peers.min); {} of them are here",
+                                rules_.min_members, r.members.size());
+        return d;
+    }
+    r.contributors = able(r.members, l);
+    round_decision d;
+    const auto until = round_started_ + to_wait_;
+    if (to_wait_ >= worth_waiting() && now < until && somebody_returns(l, r.members)) {
+        d.wake_at = until;
+        return d;
+    }
+    r.round = l.committed() + 1;
+    r.attempt = 1;
+    r.position = l.position();
+    d.plan = choose_plan(r, l, now);
+    if (rules_.own_pace) r.own_steps = own_steps(r.contributors, r.plan.inner_steps);
+    r.eval_round = eval_round_;
+    r.eval_loss = eval_loss_;
+    d.propose = std::move(r);
+    return d;
+}
+
+std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record& r, const ledger& l,
+                                                                   core::time_point now) const {
+    std::map<std::string, exchange_planner::choice> ways;
+    const auto way_of = [&](const std::string& codec) -> const exchange_planner::choice& {
+        const auto known = ways.find(codec);
+        if (known != ways.end()) return known->second;
+        auto way = planner_.with(rules_.choices.exchange.at(codec)).plan(r.members, r.contributors, now, last_mode_);
+        return ways.emplace(codec, std::move(way)).first->second;
+    };
+    std::optional<optim::plan_decision> why;
+    r.plan = rules_.choices.first;
+    if (!rules_.choices.to_choose.empty()) {
+        std::vector<optim::plan_alternative> all;
+        for (const auto& p : rules_.choices.to_choose) all.push_back({p, way_of(p.codec).plan.predicted_seconds});
+        const auto pace = pace_.with(pace_of(r.contributors));
+        // Whoever coordinated before has left its plan in the log.
+        auto present = present_;
+        if (const auto* last = l.commit_of(l.committed()); !present && last != nullptr) present = last->plan;
+        why = optim::choose_plan(all, pace, optim::prior_quality, present.value_or(rules_.choices.first), kept_for_);
+        r.plan = why->chosen.plan;
+    }
+    r.plan.inner_steps = std::min(r.plan.inner_steps, rules_.total_steps - l.position());
+    const auto& way = way_of(r.plan.codec);
+    r.plan.mode = way.mode;
+    r.exchange = way.plan;
+    if (why) r.exchange.reason = (why->reason + "; " + r.exchange.reason).substr(0, max_reason);
+    return why;
+}
+
+void round_coordinator::note_plan(const round_record& opened) {
+    const auto& p = opened.plan;
+    kept_for_ = present_ && optim::same_setting(*present_, p) ? kept_for_ + 1 : 1;
+    present_ = p;
+    predicted_steps_ = static_cast<double>(p.inner_steps) * pace_of(opened.contributors);
+    predicted_exchange_ = opened.exchange.predicted_seconds;
+}
+
+void round_coordinator::note_outcome(core::duration took) {
+    if (predicted_steps_ <= 0 || predicted_exchange_ <= 0) return;
+    const auto pace = pace_.with(0);
+    outcome_ =
+        round_outcome{round_, predicted_steps_ + pace.round_seconds(0, predicted_exchange_), core::to_seconds(took)};
+    pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_);
+}
+
+std::vector<double> round_coordinator::step_seconds_of(const std::vector<peer_number>& contributors) const {
+    std::vector<double> seconds;
+    for (const auto who : contributors) {
+        const auto said = step_seconds_.find(who);
+        seconds.push_back(said == step_seconds_.end() ? 0 : said->second);
+    }
+    return seconds;
+}
+
+double round_coordinator::pace_of(const std::vector<peer_number>& contributors) const {
+    const auto seconds = step_seconds_of(contributors);
+    if (rules_.own_pace) return optim::middle_step_seconds(seconds);
+    return seconds.empty() ? 0 : std::ranges::max(seconds);
+}
+
+std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors,
+                                                     std::uint64_t H) const {
+    // What they did in a round of another length counts in proportion.
+    const auto last_H = present_ ? present_->inner_steps : H;
+    std::vector<std::uint64_t> before;
+    for (const auto who : contributors) {
+        const auto last = std::ranges::find(last_steps_, who, &peer_steps::peer);
+        before.push_back(last == last_steps_.end() ? 0 : last->steps * H / last_H);
+    }
+    const auto steps = optim::balanced_steps(H, step_seconds_of(contributors), before);
+    std::vector<peer_steps> out;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        if (steps[i] != H) out.push_back({contributors[i], static_cast<std::uint32_t>(steps[i])});
+    }
+    return out;
+}
+
+}  // namespace longhaul::peers
