@@ -3,6 +3,8 @@
 /// Peers are named by their admission number: small, never reused, the same on every replica.
 
 #include <algorithm>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>

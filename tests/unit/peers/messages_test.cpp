@@ -202,9 +202,17 @@ TEST_CASE("every kind of voter's message arrives as it was sent") {
         said(raft::append_response{false, 7, 6, 2}),
         said(raft::snapshot_request{{5, 2, some_voters(), core::byte_vector(2, std::byte{1})}}),
         said(raft::campaign_request{}),
+        said(raft::greeting{}),
     };
     CHECK(all.size() == std::variant_size_v<decltype(raft::message::body)>);
-    for (const auto& m : all) CHECK(reparsed(m) == m);
+    for (auto m : all) {
+        CHECK(reparsed(m) == m);
+        m.own = {3, 7};
+        m.seen = {5, 9};
+        CHECK(reparsed(m) == m);
+        m.own = {8, 7};
+        CHECK(refused(m));
+    }
 }
 
 TEST_CASE("every kind of record is logged as it was decided") {
