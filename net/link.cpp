@@ -63,6 +63,7 @@ link_impl::link_impl(environment& env, link_setup setup)
       to_write_(env.executor),
       sent_(env.executor),
       received_(env.executor),
+      rhythm_changed_(env.executor),
       outgoing_(env.executor),
       incoming_(env.executor),
       to_report_(env.executor),
@@ -169,7 +170,6 @@ task<result<void>> link_impl::end_after_goodbye() {
 
 task<result<void>> link_impl::beat() {
     const auto limit = setup_.silence_limit;
-    const auto rhythm = limit / 20;  // the layer above sees a silence long before the limit
     const auto held_up = limit / 3;
     core::time_point excused{};  // as if something had been heard then
     auto taken_at = env_.clock.now();
@@ -193,14 +193,20 @@ task<result<void>> link_impl::beat() {
             co_return down({errc::timeout, fmt::format("nothing was heard from {} for {:.1f} s", name(),
                                                        core::to_seconds(now - last_heard_))});
         }
+        // Often, the layer above sees a silence long before the limit.
+        const auto rhythm = limit / (beats_often_ ? 20 : 4);
         if (beat_ == 0 || now - beat_at_ >= rhythm) send_heartbeat();
         const auto wake_at = std::min(beat_at_ + rhythm, heard + limit);
-        auto slept = co_await env_.clock.sleep_until(wake_at);
-        LONGHAUL_CO_TRY(slept);
+        auto woken = co_await rhythm_changed_.wait(env_.clock, wake_at);
+        if (!woken && woken.error().code != errc::timeout) co_return woken;
         // This process itself was held up: what the other end said meanwhile is still to be read.
         const auto woken_at = env_.clock.now();
         if (woken_at - wake_at > held_up) excused = woken_at - limit + held_up;
     }
+}
+
+void link_impl::beat_often(bool often) {
+    if (std::exchange(beats_often_, often) != often) rhythm_changed_.notify();
 }
 
 void link_impl::send_heartbeat() {

@@ -132,6 +132,9 @@ public:
     virtual void withdraw_transfer(const std::string& tag) = 0;
     virtual void abandon_transfer(const std::string& tag) = 0;
 
+    /// Heartbeats of this end go as often as it takes to notice a short silence, or as seldom as the link allows: where
+    /// nobody would do anything about it.
+    virtual void beat_often(bool often) = 0;
     virtual link_stats stats() const = 0;
     /// Called on the I/O thread with each round trip of control that is measured. One handler.
     using round_trip_handler = std::function<void(core::duration)>;

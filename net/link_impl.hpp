@@ -67,6 +67,7 @@ public:
     void refuse_transfer(const std::string& tag, std::string why) override;
     void withdraw_transfer(const std::string& tag) override;
     void abandon_transfer(const std::string& tag) override;
+    void beat_often(bool often) override;
     link_stats stats() const override;
     void on_round_trip(round_trip_handler handler) override { round_trip_handler_ = std::move(handler); }
     wire_count wire() const override;
@@ -136,6 +137,8 @@ private:
 
     std::uint64_t beat_ = 0;
     core::time_point beat_at_{};
+    bool beats_often_ = true;
+    core::wakeup rhythm_changed_;
     std::deque<std::pair<std::uint64_t, core::time_point>> beats_;  ///< not echoed yet
     core::duration rtt_last_{};
     least_round_trip rtt_least_;

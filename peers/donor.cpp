@@ -77,6 +77,15 @@ shared_state keep_for(node& n, const net::peer_key& who, std::uint64_t generatio
     return found;
 }
 
+/// Also one that the run has just committed, and that is being applied here.
+shared_aggregate committed_aggregate(const node& n, const fetch_message& what) {
+    if (auto kept = n.held.find_aggregate(what.generation, what.round)) return kept;
+    if (!n.log_known || what.generation != n.led().generation()) return nullptr;
+    const auto* done = n.led().commit_of(what.round);
+    const bool ours = done != nullptr && n.candidate && n.candidate->root == done->commit.aggregate_root;
+    return ours ? n.candidate : nullptr;
+}
+
 }  // namespace
 
 bool may_give_state(node& n, std::uint64_t bytes) {
@@ -125,12 +134,12 @@ void serve_fetch(node& n, const shared_linked& to, const fetch_message& what) {
             return start(give_packed(n, to, what, std::move(chunks), net::transfer_priority::state));
         }
         case fetch_kind::aggregate_index: {
-            const auto a = n.held.find_aggregate(what.generation, what.round);
+            const auto a = committed_aggregate(n, what);
             if (!a) return refuse("that aggregate is not here any more");
             return start(give(to, tag, std::make_shared<const core::byte_vector>(serialize_leaves(*a)), late_without));
         }
         case fetch_kind::aggregate_chunks: {
-            const auto a = n.held.find_aggregate(what.generation, what.round);
+            const auto a = committed_aggregate(n, what);
             if (!a) return refuse("that aggregate is not here any more");
             if (what.first + std::uint64_t{what.count} > a->leaves.size()) return refuse("no such chunks");
             auto chunks = [a, what] { return packed_chunks(*a, what); };

@@ -347,13 +347,37 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
     co_return core::ok();
 }
 
+void tell(node& n, const std::function<bool(const net::peer_key&, const linked_peer&)>& whom) {
+    const auto report = applied_by(n);
+    for (const auto& [key, peer] : n.links) {
+        if (whom(key, *peer)) n.send(key, report);
+    }
+    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round, n.env.clock.now());
+    n.changed.notify();
+}
+
 }  // namespace
 
 void tell_applied(node& n) {
-    const auto report = applied_by(n);
-    n.send_all(report);
-    if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round, n.env.clock.now());
-    n.changed.notify();
+    tell(n, [](const auto&, const auto&) { return true; });
+}
+
+void tell_committed(node& n) {
+    tell(n, [&n](const net::peer_key& who, const linked_peer& peer) {
+        return n.led().voters().votes(who) || n.log->leader() == who || is_elsewhere(n, peer);
+    });
+}
+
+void note_committed(node& n) {
+    const auto& l = n.led();
+    if (l.voters().votes(n.self())) return;
+    for (const auto& [key, peer] : n.links) {
+        const auto* m = l.find(key);
+        const bool took_part = m != nullptr && has(n.last_members, m->admitted.number);
+        if (took_part && peer->caught_up && peer->generation == l.generation()) {
+            peer->applied = std::max(peer->applied, l.committed());
+        }
+    }
 }
 
 void repeat_standing(node& n) {
@@ -477,7 +501,8 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
 
     tell_lines(n);
     // First tell, then evaluate: the next round need not wait for a number.
-    tell_applied(n);
+    const bool was_member = n.state->round == n.led().committed() && has(n.last_members, n.number);
+    was_member ? tell_committed(n) : tell_applied(n);
     if (my_turn_to_evaluate(n, done)) {
         auto report = applied_by(n);
         auto evaluated = co_await evaluate(n, report);

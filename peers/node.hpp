@@ -259,6 +259,12 @@ void repeat_standing(node& n);
 core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
 /// Tells everybody which state this node holds now.
 void tell_applied(node& n);
+/// After a commit that this node was part of: only to who may coordinate, and to those in another log. The others can
+/// tell from the commit (`note_committed`), or each would hear of each in each round.
+void tell_committed(node& n);
+/// Those who took part in the round that was committed just now hold its state, or will in a moment. A node that may
+/// coordinate goes by what it is told.
+void note_committed(node& n);
 /// Gives up what is carried, if anything is, and says why in an event.
 void discard_mass(node& n, std::string reason);
 /// The same for a payload that nobody here will see settled.

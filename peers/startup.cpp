@@ -334,6 +334,7 @@ void log_advanced(node& n, const record* r) {
         n.emit(std::move(e));
     }
     if (r != nullptr) {
+        if (std::holds_alternative<commit_record>(*r)) note_committed(n);
         if (const auto* left = std::get_if<depart_record>(r); left != nullptr && left->number != n.number) {
             core::event e("left");
             e.with("number", std::uint64_t{left->number}).with("reason", left->reason);

@@ -21,6 +21,8 @@ public:
     /// For how long nothing came from `who`, of whom `received` bytes came so far, of whatever kind: a slow line is not
     /// a dead peer while its bytes come.
     core::duration silence_of(const net::peer_key& who, std::uint64_t received);
+    /// It need not say anything for now: its silence counts from later on.
+    void excuse(const net::peer_key& who) { heard_.erase(who); }
 
     /// How long a peer may say nothing: a share of the time after which its connections are given up, and the time that
     /// its answers take at worst; more in a round that has gone on for long already, since more would have to be sent

@@ -24,6 +24,13 @@ void fell_silent(node& n, const net::link& link) {
     n.changed.notify();
 }
 
+/// Of any two, one that orders records is needed to notice a silence: the others would only know what they are told by
+/// it anyway (DESIGN §5). Between them heartbeats are few, or their number would grow with that of all pairs.
+bool is_watched(const node& n, const net::peer_key& who) {
+    const auto& voters = n.led().voters();
+    return !n.log_known || voters.votes(n.self()) || voters.votes(who);
+}
+
 }  // namespace
 
 core::task<core::result<void>> watch_for_silence(node& n) {
@@ -44,6 +51,13 @@ core::task<core::result<void>> watch_for_silence(node& n) {
         std::vector<shared_linked> back, fallen;
         const auto limit = n.config().peers.silence_limit;
         for (const auto& [key, peer] : n.links) {
+            const bool watched = is_watched(n, key);
+            peer->link->beat_often(watched);
+            if (!watched) {
+                watch.excuse(key);
+                if (silent.erase(key) > 0) back.push_back(peer);
+                continue;
+            }
             const auto silence = watch.silence_of(key, peer->link->wire().received);
             if (silence < suspicion::patience(limit, 0s, 0s)) {
                 if (silent.erase(key) > 0) back.push_back(peer);

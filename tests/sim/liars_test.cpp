@@ -75,6 +75,7 @@ public:
     }
     void withdraw_transfer(const std::string& tag) override { real_->withdraw_transfer(tag); }
     void abandon_transfer(const std::string& tag) override { real_->abandon_transfer(tag); }
+    void beat_often(bool often) override { real_->beat_often(often); }
     net::link_stats stats() const override { return real_->stats(); }
     void on_round_trip(round_trip_handler handler) override { real_->on_round_trip(std::move(handler)); }
     net::wire_count wire() const override { return real_->wire(); }
