@@ -169,15 +169,14 @@ task<result<void>> link_impl::end_after_goodbye() {
 }
 
 task<result<void>> link_impl::beat() {
-    const auto limit = setup_.silence_limit;
-    const auto held_up = limit / 3;
     core::time_point excused{};  // as if something had been heard then
     auto taken_at = env_.clock.now();
     movement taken(control_.count.sent, taken_at), arrived(0, taken_at), delivered(0, taken_at);
-    const auto excusing = [limit](core::time_point control, core::time_point bulk) {
-        return std::max(control, std::min(bulk, control + (excused_by_bulk - 1) * limit));
+    const auto excusing = [this](core::time_point control, core::time_point bulk) {
+        return std::max(control, std::min(bulk, control + (excused_by_bulk - 1) * setup_.silence_limit));
     };
     for (;;) {
+        const auto limit = setup_.silence_limit, held_up = limit / 3;
         const auto now = env_.clock.now();
         const auto arrived_at = arrived.look(stripes_.wire().received, now);
         const auto delivered_at = delivered.look(stripes_.delivered_bytes(), now);
@@ -203,6 +202,12 @@ task<result<void>> link_impl::beat() {
         const auto woken_at = env_.clock.now();
         if (woken_at - wake_at > held_up) excused = woken_at - limit + held_up;
     }
+}
+
+void link_impl::set_silence_limit(core::duration limit) {
+    setup_.silence_limit = limit;
+    stripes_.set_silence_limit(limit);
+    rhythm_changed_.notify();
 }
 
 void link_impl::beat_often(bool often) {

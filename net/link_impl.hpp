@@ -68,6 +68,7 @@ public:
     void withdraw_transfer(const std::string& tag) override;
     void abandon_transfer(const std::string& tag) override;
     void beat_often(bool often) override;
+    void set_silence_limit(core::duration limit);
     link_stats stats() const override;
     void on_round_trip(round_trip_handler handler) override { round_trip_handler_ = std::move(handler); }
     wire_count wire() const override;

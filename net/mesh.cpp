@@ -493,6 +493,11 @@ task<result<std::shared_ptr<link>>> mesh::dial(endpoint to) {
 
 std::shared_ptr<link> mesh::find(const peer_key& key) const { return impl_->find(key); }
 
+void mesh::set_silence_limit(core::duration limit) {
+    impl_->options.silence_limit = limit;
+    for (const auto& [key, l] : impl_->links) l->set_silence_limit(limit);
+}
+
 std::vector<std::shared_ptr<link>> mesh::links() const {
     std::vector<std::shared_ptr<link>> up;
     for (const auto& [key, l] : impl_->links) {

@@ -65,6 +65,8 @@ public:
     mesh(environment& env, const identity& self, mesh_options options, admission admit, up_handler on_up);
     ~mesh();
 
+    /// Of all links, those that are up included: who joins a run learns its limit over the first of them.
+    void set_silence_limit(core::duration limit);
     /// Starts to listen; the bound endpoint (port 0 resolved). errc::address_in_use.
     core::result<endpoint> listen(endpoint at);
     /// Serves connections and links until cancelled or `close`. Run once, in a scope.

@@ -63,6 +63,7 @@ public:
     core::task<core::result<void>> run();
     /// Ends all of them; `run` returns soon.
     void close();
+    void set_silence_limit(core::duration limit) { options_.silence_limit = limit; }
 
     /// The end that does not dial: whether connection `number` may come. errc::protocol when it was here before,
     /// errc::limit when there are too many. It changes nothing: anybody may say a number.

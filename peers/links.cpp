@@ -94,6 +94,7 @@ struct dispatcher {
         if (n.run) return core::ok();
         // Asked for by become_admitted before anything else runs; checked against the ticket's run id.
         LONGHAUL_TRY_ASSIGN(n.run, parse_manifest(m.manifest, n.options.join->ticket.key->run));
+        n.mesh->set_silence_limit(n.config().peers.silence_limit);
         n.changed.notify();
         return core::ok();
     }
@@ -498,14 +499,16 @@ core::task<core::result<void>> dial_when_due(node& n, core::scope& dials) {
             next_remembered = now + longest_backoff;
             dials.spawn_isolated("dial", dial_remembered(n));
         }
+        // Who was dialled in vain is here again: so may others be, who were cut off together with it.
+        const auto back = [&n](const auto& t) { return n.find(t.first) && t.second.backoff > 2 * first_backoff; };
+        if (std::ranges::any_of(targets, back)) {
+            for (auto& [key, t] : targets) t = {std::min(t.next, now), first_backoff};
+        }
+        std::erase_if(targets, [&n](const auto& t) { return n.find(t.first) != nullptr; });
         for (const auto& [number, m] : n.led().members()) {
             const auto& key = m.admitted.key;
             if (key == n.self() || !m.present || m.revoked || m.admitted.addresses.empty()) continue;
-            if (n.find(key)) {
-                targets.erase(key);
-                continue;
-            }
-            if (n.dialling.contains(key)) continue;
+            if (n.find(key) || n.dialling.contains(key)) continue;
             if (const auto left = n.caught.refused(key, now)) {
                 wake = std::min(wake, now + *left);
                 continue;

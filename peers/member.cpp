@@ -519,7 +519,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
 }
 
 core::task<core::result<void>> take_part(node& n) {
-    std::vector<peer_number> told;  // payloads that were here when we last said so
+    std::pair<std::uint32_t, std::vector<peer_number>> told;  // payloads that were here when we last said so
     for (;;) {
         settle_mass(n);
         switch (decide(n)) {
@@ -545,7 +545,7 @@ core::task<core::result<void>> take_part(node& n) {
             case next_step::wait: {
                 if (n.doing == member_state::catching_up) n.doing = member_state::waiting;
                 // Who dies after full delivery stays in the round: the coordinator hears of it at once.
-                if (auto here = n.held.authors(); n.log_known && here != told) {
+                if (std::pair here{n.held.terms().attempt, n.held.authors()}; n.log_known && here != told) {
                     told = std::move(here);
                     send_progress(n);
                 }

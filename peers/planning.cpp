@@ -157,7 +157,8 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     return out;
 }
 
-exchange_plan exchange_planner::replan(const round_record& next, core::time_point now) const {
+exchange_plan exchange_planner::replan(const round_record& next, core::time_point now,
+                                       const std::set<peer_number>& relieved) const {
     if (next.exchange.shards.empty()) {
         auto gather = model_;
         gather.mode = "gather";
@@ -168,7 +169,10 @@ exchange_plan exchange_planner::replan(const round_record& next, core::time_poin
     exchange_plan out;
     out.shards = next.exchange.shards;
     std::map<peer_number, std::uint64_t> load;
-    for (const auto m : next.members) load[m] = 0;
+    for (const auto m : next.members) {
+        if (!relieved.contains(m)) load[m] = 0;
+    }
+    for (const auto m : load.empty() ? next.members : std::vector<peer_number>{}) load[m] = 0;
     for (const auto& s : out.shards) {
         if (load.contains(s.owner)) load[s.owner] += s.chunks;
     }
@@ -196,7 +200,7 @@ exchange_plan exchange_planner::replan(const round_record& next, core::time_poin
         }
     }
     out.predicted_seconds = next.exchange.predicted_seconds;
-    out.reason = "the same shards, those of owners who left in other hands";
+    out.reason = "the same shards, those of owners who left or took too long in other hands";
     fit_memory(out, next.members.size());
     return out;
 }

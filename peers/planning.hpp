@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 
 #include "core/clock.hpp"
 #include "optim/time_model.hpp"
@@ -41,7 +42,8 @@ public:
     choice plan(const std::vector<peer_number>& members, const std::vector<peer_number>& contributors,
                 core::time_point now, std::string_view present) const;
     /// For another attempt: the same shards, those of owners who left in other hands, and every way that is needed.
-    exchange_plan replan(const round_record& next, core::time_point now) const;
+    exchange_plan replan(const round_record& next, core::time_point now,
+                         const std::set<peer_number>& relieved = {}) const;
     /// A step from one member to another that an attempt needs and that is not there.
     struct missing_link {
         peer_number from = 0, to = 0;

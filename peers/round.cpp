@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t history_length = 16;
 /// How often a deadline fits into the time that progress may stretch it to.
 constexpr int most_stretch = 4;
+/// So many owners of a round are relieved: when others are no faster, it is not for them.
+constexpr std::size_t most_relieved = 2;
 constexpr int most_doublings = 8;
 std::string brief_list(const std::vector<peer_number>& numbers) {
     std::string out;
@@ -27,6 +29,20 @@ std::vector<peer_number> summing(const round_record& open) {
         if (s.chunks > 0) owners.insert(s.owner);
     }
     return {owners.begin(), owners.end()};
+}
+
+/// Who sums which shard: of each, in their order.
+std::vector<peer_number> owners_of(const std::optional<round_record>& open) {
+    std::vector<peer_number> out;
+    if (!open) return out;
+    for (const auto& s : open->exchange.shards) out.push_back(s.owner);
+    return out;
+}
+
+/// Whether a member has to hold other payloads, or other parts of them, than it had to.
+bool duty_changed(const std::vector<peer_number>& before, const std::vector<peer_number>& now, peer_number member) {
+    const auto sums = [member](peer_number owner) { return owner == member; };
+    return !std::ranges::equal(before, now, {}, sums, sums);
 }
 
 /// What a READY would commit, except for the state that its sender started from.
@@ -53,8 +69,36 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
     r.members = std::move(members);
     r.contributors = std::move(contributors);
     r.reason = std::move(why);
-    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now);
+    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, relieved_);
     return r;
+}
+
+std::optional<round_record> round_coordinator::relieve(const round_record& open, const std::vector<peer_number>& slow,
+                                                       core::time_point now) const {
+    const bool others = std::ranges::any_of(
+        open.members, [&](peer_number m) { return !has(slow, m) && !relieved_.contains(m); });
+    if (slow.empty() || !others || relieved_.size() + slow.size() > most_relieved) return std::nullopt;
+    auto who = relieved_;
+    who.insert(slow.begin(), slow.end());
+    round_record r = open;
+    r.attempt = open.attempt + 1;
+    // Whoever sums now needs all of it once more: from those who are here.
+    std::erase_if(r.contributors, [&](peer_number c) { return !has(open.members, c); });
+    r.reason = fmt::format("peer {} took too long to sum", brief_list(slow));
+    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, who);
+    return r;
+}
+
+std::vector<peer_number> round_coordinator::slow_owners(const round_record& open) const {
+    std::vector<peer_number> out;
+    if (open.exchange.shards.empty()) return out;
+    for (const auto owner : summing(open)) {
+        const auto given = [&](peer_number c) { return c != owner && holds(owner, c); };
+        const auto lacking = [&](peer_number c) { return c != owner && !holds(owner, c); };
+        const auto lacks = std::ranges::count_if(open.contributors, lacking);
+        if (lacks > 1 && lacks >= std::ranges::count_if(open.contributors, given)) out.push_back(owner);
+    }
+    return out;
 }
 
 void round_coordinator::caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied,
@@ -104,7 +148,7 @@ void round_coordinator::progress(peer_number who, const progress_message& m, cor
     if (received || m.steps > v.steps) v.last_progress = now;
     v.steps = std::max(v.steps, m.steps);
     v.verified_bytes = std::max(v.verified_bytes, m.verified_bytes);
-    if (!forgetful_ || m.attempt == attempt_) v.payloads.insert(m.payloads.begin(), m.payloads.end());
+    if (m.attempt >= v.holds_from) v.payloads.insert(m.payloads.begin(), m.payloads.end());
 }
 
 void round_coordinator::ready(peer_number who, const ready_message& m, core::time_point now) {
@@ -174,6 +218,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         views_.clear();
         lost_.clear();
         awaited_.clear();
+        relieved_.clear();
         attempt_ = 0;
         saw_begin_ = !first;
         if (l.open()) {
@@ -188,14 +233,23 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
                    l.open()->contributors == open_contributors_;
         };
         forgetful_ = (attempt_ != 0 && forgetful_) || (l.open() && l.open()->exchange.streams());
+        const auto owners = owners_of(l.open());
+        const bool moved = owners != owners_;
+        for (std::size_t i = 0; moved && attempt_ != 0 && i < std::min(owners.size(), owners_.size()); ++i) {
+            if (owners[i] != owners_[i] && has(l.open()->members, owners_[i])) relieved_.insert(owners_[i]);
+        }
         // Payloads that go another way, or all over again, have their time once more.
-        if (attempt_ == 0 || forgetful_ || same_but_the_way()) deadlines_from_ = now;
+        if (attempt_ == 0 || forgetful_ || moved || same_but_the_way()) deadlines_from_ = now;
         attempt_ = open_attempt;
         attempt_started_ = now;
-        for (auto& [who, v] : views_) {
-            v.ready.reset();
-            if (forgetful_) v.payloads.clear();
+        for (const auto m : l.open() ? l.open()->members : std::vector<peer_number>{}) {
+            // What it said that it holds was what it had to hold then.
+            if (!forgetful_ && !duty_changed(owners_, owners, m)) continue;
+            views_[m].payloads.clear();
+            views_[m].holds_from = attempt_;
         }
+        for (auto& [who, v] : views_) v.ready.reset();
+        owners_ = owners;
         // Whoever started again, also while this attempt was being logged, holds nothing of the round and stays lost
         // for it. But nobody holds or signs anything for an attempt that sums nothing.
         if (l.open() && l.open()->contributors.empty()) lost_.clear();
@@ -386,6 +440,11 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, cor
                 next_attempt(open, std::move(answered), open.contributors, "no READY from " + brief_list(silent), now);
             return;
         }
+        // Those who sum have all that they need, and nobody has what they made of it.
+        if (auto other = relieve(open, summing(open), now)) {
+            d.propose = std::move(*other);
+            return;
+        }
     }
     d.problem = fmt::format("no majority of the members agrees on the aggregate of round {}: {} of {} answered",
                             open.round, answered.size(), open.members.size());
@@ -464,6 +523,11 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         if (now < deadline) wake_no_later(d, deadline);
     }
     if (!late.empty()) {
+        // Where most are late at the same place, it is for who takes nothing there, not for those who send.
+        if (auto other = relieve(open, slow_owners(open), now)) {
+            d.propose = std::move(*other);
+            return d;
+        }
         d.propose =
             next_attempt(open, open.members, std::move(on_time), "deadline passed for peer " + brief_list(late), now);
         return d;

@@ -95,6 +95,7 @@ private:
     };
     struct member_view {
         std::set<peer_number> payloads;
+        std::uint32_t holds_from = 0;  ///< the attempt since which it has to hold what it does now
         std::uint32_t steps = 0;
         std::uint64_t verified_bytes = 0;
         core::time_point last_progress{};  ///< of anything; the default: nothing yet
@@ -132,6 +133,12 @@ private:
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
                               std::vector<peer_number> contributors, std::string why, core::time_point now) const;
+    /// The next attempt, with the sums of those owners in other hands; nothing when nobody else is left, or enough were
+    /// relieved already.
+    std::optional<round_record> relieve(const round_record& open, const std::vector<peer_number>& slow,
+                                        core::time_point now) const;
+    /// Owners that lack as many payloads as they have got from others, and more than one.
+    std::vector<peer_number> slow_owners(const round_record& open) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
     /// What a majority of the members and enough voters hold, if they do.
     std::optional<agreement> agreed(const ledger& l, const round_record& open) const;
@@ -191,6 +198,8 @@ private:
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;
     std::vector<peer_number> first_contributors_;  ///< of its first attempt
+    std::vector<peer_number> owners_;  ///< of its shards
+    std::set<peer_number> relieved_;   ///< members that owned some in an earlier attempt
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet
