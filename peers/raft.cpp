@@ -67,7 +67,7 @@ core::result<actions> server::step(core::time_point now, event e) {
 }
 
 core::time_point server::wake_at() const {
-    if (role_ != role::leader) return campaign_at_;
+    if (role_ != role::leader) return asked_ ? std::min(campaign_at_, abstains_until_) : campaign_at_;
     auto at = beat_at_;
     if (transfer_to_) at = std::min(at, transfer_until_);
     if (const auto heard = quorum_heard(); heard != core::time_point::max()) {
@@ -77,6 +77,7 @@ core::time_point server::wake_at() const {
 }
 
 core::result<void> server::handle(core::time_point now, tick) {
+    answer_asked(now);
     if (role_ != role::leader) {
         if (now < campaign_at_) return core::ok();
         if (may_lead()) {
@@ -106,10 +107,24 @@ core::result<void> server::handle(core::time_point now, received& r) {
     LONGHAUL_TRY_ASSIGN(const bool heeded, heed(r.from, r.what));
     if (!heeded) return core::ok();
     // Its vote could be a second one, before it has heard of what its disk may have forgotten.
-    if (std::holds_alternative<vote_request>(r.what.body) && abstains(now)) return core::ok();
-    if (std::holds_alternative<greeting>(r.what.body)) return core::ok();
-    if (obey(now, r.from, r.what)) std::visit([&](auto& body) { on(now, r.from, r.what, body); }, r.what.body);
+    if (std::holds_alternative<vote_request>(r.what.body) && abstains(now)) {
+        asked_ = std::move(r);
+        return core::ok();
+    }
+    take(now, r);
+    answer_asked(now);
     return core::ok();
+}
+
+void server::take(core::time_point now, received& r) {
+    if (std::holds_alternative<greeting>(r.what.body)) return;
+    if (obey(now, r.from, r.what)) std::visit([&](auto& body) { on(now, r.from, r.what, body); }, r.what.body);
+}
+
+void server::answer_asked(core::time_point now) {
+    if (!asked_ || abstains(now)) return;
+    auto r = *std::exchange(asked_, std::nullopt);
+    take(now, r);
 }
 
 /// Whose disk is an older copy has forgotten what it agreed to. Another's word on this node's own counts as far as the

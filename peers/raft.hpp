@@ -172,6 +172,9 @@ private:
     void finish();
     disk_mark own_mark() const { return {written_before_, written_before_ + durable_}; }
     core::result<bool> heed(const voter_id& from, const message& m);
+    void take(core::time_point now, received& r);
+    /// Whoever asked for a vote while this node gave none.
+    void answer_asked(core::time_point now);
     bool abstains(core::time_point now) const { return now < abstains_until_ && !unheard_.empty(); }
     void apply_committed();
     void send(const voter_id& to, std::uint64_t term, decltype(message::body) body);
@@ -225,6 +228,7 @@ private:
     std::map<voter_id, disk_mark> seen_;  ///< what was last heard of others' disks
     std::set<voter_id> unheard_;          ///< voters that may know of more writes than this node's disk holds
     core::time_point abstains_until_{};
+    std::optional<received> asked_;  ///< for a vote meanwhile, the last of them
 
     raft::role role_ = role::follower;
     std::optional<voter_id> leader_;

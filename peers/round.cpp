@@ -75,8 +75,8 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
 
 std::optional<round_record> round_coordinator::relieve(const round_record& open, const std::vector<peer_number>& slow,
                                                        core::time_point now) const {
-    const bool others = std::ranges::any_of(
-        open.members, [&](peer_number m) { return !has(slow, m) && !relieved_.contains(m); });
+    const bool others =
+        std::ranges::any_of(open.members, [&](peer_number m) { return !has(slow, m) && !relieved_.contains(m); });
     if (slow.empty() || !others || relieved_.size() + slow.size() > most_relieved) return std::nullopt;
     auto who = relieved_;
     who.insert(slow.begin(), slow.end());

@@ -198,8 +198,8 @@ private:
     core::time_point deadlines_from_{};  ///< the round's start, or when its payloads were sent another way
     std::vector<peer_number> open_members_, open_contributors_;
     std::vector<peer_number> first_contributors_;  ///< of its first attempt
-    std::vector<peer_number> owners_;  ///< of its shards
-    std::set<peer_number> relieved_;   ///< members that owned some in an earlier attempt
+    std::vector<peer_number> owners_;              ///< of its shards
+    std::set<peer_number> relieved_;               ///< members that owned some in an earlier attempt
     std::map<peer_number, member_view> views_;
     std::set<peer_number> lost_;           ///< members of the open round that started again meanwhile
     std::set<peer_number> awaited_;        ///< members of a round that this coordinator found open, not heard of yet

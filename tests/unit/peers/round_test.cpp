@@ -783,3 +783,59 @@ TEST_CASE("owners with windows forget what they summed: another attempt needs ev
         CHECK(t.step<round_record>().contributors.empty());
     }
 }
+
+TEST_CASE("what an owner holds of a payload counts for the shards that it owns, not for those that it is given later") {
+    table t(4);
+    auto r = round_of(t.led, {1, 2, 3, 4}, {1, 2, 3, 4});
+    r.plan.mode = "shard";
+    r.exchange.shards = {{1, 5, 0}, {2, 5, 0}};
+    REQUIRE(t.led.apply(r));
+    t.coordinator.log_advanced(t.led, t.now);
+    t.delivered({1, 2}, {1, 2, 3, 4});
+    t.coordinator.gone(2);
+    const auto second = t.step<round_record>();
+    CHECK(second.contributors == numbers{1, 3, 4});
+    CHECK(second.exchange.shards[1].owner == 1);
+    // What came late of the attempt before says nothing about the shard that 1 owns since.
+    progress_message late;
+    late.generation = late.round = late.attempt = 1;
+    late.payloads = {1, 3, 4};
+    t.coordinator.progress(1, late, t.now);
+    t.coordinator.gone(3);
+    CHECK(t.step<round_record>().contributors == numbers{1, 4});
+}
+
+TEST_CASE("where most payloads are late at one owner, another one sums, and nobody's work is lost for it") {
+    table t(5);
+    auto r = round_of(t.led, {1, 2, 3, 4, 5}, {1, 2, 3, 4, 5});
+    r.plan.mode = "shard";
+    r.exchange.shards = {{2, 10, 0}};
+    REQUIRE(t.led.apply(r));
+    t.coordinator.log_advanced(t.led, t.now);
+    std::set<peer_number> owners{2};
+    for (const std::uint32_t attempt : {2U, 3U}) {
+        t.now += 1000s;
+        const auto next = t.step<round_record>();
+        CHECK(next.attempt == attempt);
+        CHECK(next.contributors == numbers{1, 2, 3, 4, 5});
+        CHECK(owners.insert(next.exchange.shards[0].owner).second);
+        CHECK(next.reason.find("took too long") != std::string::npos);
+    }
+    // When two others were no faster, it is for those who send.
+    t.now += 1000s;
+    CHECK(t.step<round_record>().contributors.size() < 5);
+}
+
+TEST_CASE("an owner that has all, and whose sum nobody has, is relieved") {
+    table t(4);
+    auto r = round_of(t.led, {1, 2, 3, 4}, {1, 2, 3, 4});
+    r.plan.mode = "shard";
+    r.exchange.shards = {{2, 10, 0}};
+    REQUIRE(t.led.apply(r));
+    t.coordinator.log_advanced(t.led, t.now);
+    t.delivered({2}, {1, 2, 3, 4});
+    t.now += 1000s;
+    const auto next = t.step<round_record>();
+    CHECK(next.contributors == numbers{1, 2, 3, 4});
+    CHECK(next.exchange.shards[0].owner != 2);
+}
