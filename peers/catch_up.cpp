@@ -19,6 +19,8 @@ constexpr auto retry_after = 500ms;
 constexpr std::uint64_t tells_a_rate = 16 * 1024;
 /// While the rest of an aggregate arrives.
 constexpr auto look_again = 100ms;
+/// Aggregates up to so many bytes are fetched several at once.
+constexpr std::uint64_t fetched_ahead = 1 << 20;
 /// After a commit its holders say within a moment that they hold the aggregate; then, a whole state is the way.
 constexpr auto aggregate_patience = 3s;
 
@@ -99,16 +101,20 @@ core::task<core::result<void>> fetch_one_ahead(node& n, committed_round done, st
 }
 
 /// Who is several rounds behind asks for all that it lacks at once: one after another, each would take the round trips
-/// of all, and short rounds go on meanwhile.
+/// of all, and short rounds go on meanwhile. Of large ones round trips are the least part, and memory would be short.
 core::task<core::result<void>> fetch_ahead(node& n) {
     const auto& l = n.led();
     const auto generation = l.generation();
+    const auto* next = l.commit_of(n.state->round + 1);
+    const bool diverged = next != nullptr && next->commit.state_root != n.state->root;
+    if (diverged || n.tensors().elements() * sizeof(float) > fetched_ahead) co_return core::ok();
     core::scope fetching(n.env.executor);
     std::size_t turn = 0;
     const auto last = std::min(l.committed(), n.state->round + exchange::retained);
     for (auto round = n.state->round + 1; round <= last; ++round) {
         const auto* done = l.commit_of(round);
-        const bool here = n.held.find_aggregate(generation, round) || n.held.arriving(generation, round);
+        const bool here = n.held.find_aggregate(generation, round) || n.held.arriving(generation, round) ||
+                          (done != nullptr && n.candidate && n.candidate->root == done->commit.aggregate_root);
         if (done == nullptr || here || done->commit.contributions.empty()) continue;
         fetching.spawn_isolated("aggregate", fetch_one_ahead(n, *done, turn++));
     }

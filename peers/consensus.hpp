@@ -48,6 +48,9 @@ public:
 
     /// A link with a peer of this log came up or went down.
     virtual void link_up(const net::peer_key& peer) = 0;
+    /// A peer is linked of which it is not known yet whether it is in this log: if it votes, it may know what this
+    /// node's disk has forgotten.
+    virtual void greet(const net::peer_key& peer) = 0;
     virtual void link_down(const net::peer_key& peer) = 0;
     /// The failure detector's word on a peer that was a round trip of `rtt` away.
     virtual void dead(const net::peer_key& peer, core::duration rtt) = 0;

@@ -181,8 +181,14 @@ core::task<core::result<void>> go_over(node& n, std::string why) {
     if (may_go_on) patience = patience_of(n);
     const auto until = n.env.clock.now() + patience;
     core::error last(errc::quorum_lost, "nobody was found in the generation that the run went on as");
-    // While somebody is here who is in it, what is here is only more of what will be left.
-    while ((n.env.clock.now() < until || somebody_hears_a_coordinator(n)) && !n.leaving) {
+    // While somebody is here who is in it, what is here is only more of what will be left. But who says so may not be
+    // able to help.
+    const auto longest = until + 2 * patience;
+    const auto goes_on = [&n, until, longest] {
+        const auto now = n.env.clock.now();
+        return !n.leaving && (now < until || (now < longest && somebody_hears_a_coordinator(n)));
+    };
+    while (goes_on()) {
         auto learnt = co_await learn_another_log(n, std::max(until - n.env.clock.now(), core::duration(look)));
         if (learnt || learnt.error().code == errc::cancelled) co_return learnt;
         last.message = learnt.error().message;

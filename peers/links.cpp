@@ -573,8 +573,10 @@ namespace {
 /// one that dialled this node.
 core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::endpoint>& addresses,
                                                      std::set<net::peer_key>& asked) {
-    // Who is linked has said where it stands: whoever coordinates has the last word.
-    if (const auto key = best_to_ask(n, asked)) {
+    // Who is linked has said where it stands: whoever coordinates has the last word. A node that does not know yet who
+    // is a member goes by addresses that it was given in turn, or strangers who dial it could keep it busy.
+    const bool knows = n.moving || asked.size() % 2 == 1;
+    if (const auto key = knows ? best_to_ask(n, asked) : std::nullopt) {
         asked.insert(*key);
         co_return asked_peer{*key, key->brief()};
     }

@@ -350,7 +350,7 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
 void tell(node& n, const std::function<bool(const net::peer_key&, const linked_peer&)>& whom) {
     const auto report = applied_by(n);
     for (const auto& [key, peer] : n.links) {
-        if (whom(key, *peer)) n.send(key, report);
+        if (!peer->observer && whom(key, *peer)) n.send(key, report);
     }
     if (n.coordinator) n.coordinator->caught_up(n.number, report.generation, report.round, n.env.clock.now());
     n.changed.notify();

@@ -52,10 +52,13 @@ server::server(options o, durable_state from, core::time_point now)
       applied_(commit_),
       stable_(log_.last_index()),
       written_before_(from.writes) {
-    rest(now);
-    if (from.writes == 0) return;
-    unheard_.insert(members().voters.begin(), members().voters.end());
+    if (from.writes > 0) unheard_.insert(members().voters.begin(), members().voters.end());
     unheard_.erase(options_.self);
+    start(now);
+}
+
+void server::start(core::time_point now) {
+    rest(now);
     abstains_until_ = now + options_.election;
 }
 
@@ -130,8 +133,7 @@ void server::answer_asked(core::time_point now) {
 /// Whose disk is an older copy has forgotten what it agreed to. Another's word on this node's own counts as far as the
 /// log knows who votes; what comes from a disk that this node knows to be older is answered by what it has forgotten.
 core::result<bool> server::heed(const voter_id& from, const message& m) {
-    const bool member = members().has(from);
-    if (!own_mark().follows_on(m.seen) && (member || members().voters.empty())) {
+    if (!own_mark().follows_on(m.seen) && (members().votes(from) || members().voters.empty())) {
         return fail(errc::forgotten,
                     "this node's disk had taken {} writes of the run's log when it started, and voter {} had heard of "
                     "{} before: it is an older copy",
@@ -142,7 +144,7 @@ core::result<bool> server::heed(const voter_id& from, const message& m) {
         return false;
     }
     LONGHAUL_TRY(contradicts(from, m));
-    if (member) seen_[from] = m.own;
+    if (members().has(from)) seen_[from] = m.own;
     std::erase_if(seen_, [this](const auto& s) { return !members().has(s.first); });
     unheard_.erase(from);
     return true;
@@ -234,7 +236,8 @@ core::result<void> server::handle(core::time_point now, const link_down& l) {
     if (me == voters.end()) return core::ok();
     const auto before = std::count_if(voters.begin(), me, [&](const auto& v) { return v != l.peer; });
     // A trial and a vote, then the news of it, take two round trips and a half: the next in turn would be in the way.
-    campaign_at_ = std::min(campaign_at_, now + (3 * before + 1) * l.rtt);
+    const auto turn = now + (3 * before + 1) * l.rtt;
+    campaign_at_ = std::min(campaign_at_, abstains(now) ? std::max(turn, abstains_until_) : turn);
     return core::ok();
 }
 

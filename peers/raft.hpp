@@ -22,7 +22,7 @@ struct options {
     /// Silence of a leader after which a voter campaigns (drawn anew each time, up to twice this), and silence of a
     /// quorum after which a leader gives up. At least four heartbeats.
     core::duration election = std::chrono::milliseconds(1500);
-    std::uint64_t seed = 1;  ///< of the drawn waits
+    std::uint64_t seed = 1;  ///< of the drawn waits; another one in each life
     /// Record bytes that may be proposed and not committed yet.
     std::size_t max_uncommitted_bytes = 16 * 1024 * 1024;
 };
@@ -134,6 +134,8 @@ public:
     core::result<actions> step(core::time_point now, event e);
     /// When the next tick is due.
     core::time_point wake_at() const;
+    /// From now on this node can hear the others: what it waits for begins anew. Before the first step.
+    void start(core::time_point now);
 
     raft::role role() const { return role_; }
     std::uint64_t term() const { return ballot_.term; }
@@ -170,7 +172,7 @@ private:
     core::result<void> handle(core::time_point now, const link_down& l);
     core::result<void> handle(core::time_point now, const link_up& l);
     void finish();
-    disk_mark own_mark() const { return {written_before_, written_before_ + durable_}; }
+    disk_mark own_mark() const { return {written_before_, written_before_ + durable_, options_.seed}; }
     core::result<bool> heed(const voter_id& from, const message& m);
     void take(core::time_point now, received& r);
     /// Whoever asked for a vote while this node gave none.

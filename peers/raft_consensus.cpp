@@ -122,6 +122,7 @@ bool raft_consensus::led() const {
 // ---- driving the server
 
 core::task<core::result<void>> raft_consensus::run() {
+    if (server_ && !alone()) server_->start(o_.clock.now());
     core::scope parts(o_.executor);
     parts.spawn("the log's disk", write_all());
     parts.spawn("the log's clock", keep_time());
@@ -430,6 +431,10 @@ void raft_consensus::link_up(const net::peer_key& peer) {
     if (server_) (void)step(raft::link_up{peer});
     if (source_ == peer) source_.reset();  // what it was asked and said is gone with the link before
     choose_source();
+}
+
+void raft_consensus::greet(const net::peer_key& peer) {
+    if (server_) (void)step(raft::link_up{peer});
 }
 
 void raft_consensus::link_down(const net::peer_key& peer) {

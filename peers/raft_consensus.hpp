@@ -51,6 +51,7 @@ public:
     core::task<core::result<void>> branch_off(ledger first) override;
     void leave() override;
     void link_up(const net::peer_key& peer) override;
+    void greet(const net::peer_key& peer) override;
     void link_down(const net::peer_key& peer) override;
     void dead(const net::peer_key& peer, core::duration rtt) override;
     void silent(const net::peer_key& peer, core::duration rtt) override;

@@ -26,10 +26,11 @@ wire::DiskMark to_proto(const raft::disk_mark& m) {
     wire::DiskMark p;
     p.set_before(m.before);
     p.set_written(m.written);
+    p.set_life(m.life);
     return p;
 }
 
-raft::disk_mark from(const wire::DiskMark& p) { return {p.before(), p.written()}; }
+raft::disk_mark from(const wire::DiskMark& p) { return {p.before(), p.written(), p.life()}; }
 
 core::result<raft::entry> from(const wire::RaftEntry& p) {
     raft::entry e;

@@ -127,7 +127,7 @@ void server::on(core::time_point now, const voter_id& from, const message& m, co
 }
 
 void server::on(core::time_point now, const voter_id& from, const message&, const campaign_request&) {
-    if (leader_ != from || role_ != role::follower || !members().votes(options_.self)) return;
+    if (leader_ != from || role_ != role::follower || !members().votes(options_.self) || abstains(now)) return;
     campaign(now, false, true);
 }
 

@@ -102,13 +102,13 @@ struct campaign_request {
     bool operator==(const campaign_request&) const = default;
 };
 
-/// How many writes a voter's disk has taken, and how many of them before its present life.
+/// How many writes a voter's disk has taken, and how many of them before its present life, which has a drawn number.
 struct disk_mark {
-    std::uint64_t before = 0, written = 0;
+    std::uint64_t before = 0, written = 0, life = 0;
     /// Whether a disk with this mark may once have had the other one: who has fewer writes than were heard of was put
     /// back to an older disk, and has forgotten.
     bool follows_on(const disk_mark& earlier) const {
-        return earlier.written <= (earlier.before == before ? written : before);
+        return earlier.written <= (earlier.life == life ? written : before);
     }
     bool operator==(const disk_mark&) const = default;
 };

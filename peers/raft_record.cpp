@@ -11,7 +11,8 @@ using core::fail;
 
 namespace {
 
-constexpr std::uint32_t state_magic = 0x7266'6c02;  // "lfr", version 2
+constexpr std::uint32_t state_magic = 0x7266'6c02;        // "lfr", version 2
+constexpr std::uint32_t first_state_magic = 0x7266'6c01;  // which did not count writes
 constexpr std::size_t max_disk_entries = 1 << 20;
 constexpr std::size_t check_bytes = 8;
 
@@ -162,6 +163,9 @@ core::result<disk_state> parse_disk_state(core::const_bytes bytes) {
     if (!std::ranges::equal(hash.bytes, bytes.last(hash_bytes))) return fail(errc::malformed, "its hash is wrong");
     core::byte_reader in(bytes.first(bytes.size() - hash_bytes));
     LONGHAUL_TRY_ASSIGN(const auto magic, in.u32());
+    if (magic == first_state_magic) {
+        return fail(errc::config, "it was written by an earlier build, which this one cannot go on from: use that one");
+    }
     if (magic != state_magic) return fail(errc::malformed, "it begins with {:08x}", magic);
     disk_state s;
     LONGHAUL_TRY(in.copy_to(s.self.bytes));

@@ -74,12 +74,19 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
 }
 
 std::optional<round_record> round_coordinator::relieve(const round_record& open, const std::vector<peer_number>& slow,
+                                                       const std::vector<peer_number>& late,
                                                        core::time_point now) const {
-    const bool others =
-        std::ranges::any_of(open.members, [&](peer_number m) { return !has(slow, m) && !relieved_.contains(m); });
-    if (slow.empty() || !others || relieved_.size() + slow.size() > most_relieved) return std::nullopt;
+    if (slow.empty() || relieved_.size() + slow.size() > most_relieved) return std::nullopt;
     auto who = relieved_;
     who.insert(slow.begin(), slow.end());
+    const auto left = [&] {
+        return std::ranges::any_of(open.members, [&who](peer_number m) { return !who.contains(m); });
+    };
+    if (!left()) return std::nullopt;
+    // Rather one whose own payload came.
+    const auto without = who;
+    who.insert(late.begin(), late.end());
+    if (!left()) who = without;
     round_record r = open;
     r.attempt = open.attempt + 1;
     // Whoever sums now needs all of it once more: from those who are here.
@@ -92,9 +99,16 @@ std::optional<round_record> round_coordinator::relieve(const round_record& open,
 std::vector<peer_number> round_coordinator::slow_owners(const round_record& open) const {
     std::vector<peer_number> out;
     if (open.exchange.shards.empty()) return out;
-    for (const auto owner : summing(open)) {
+    const auto owners = summing(open);
+    for (const auto owner : owners) {
         const auto given = [&](peer_number c) { return c != owner && holds(owner, c); };
-        const auto lacking = [&](peer_number c) { return c != owner && !holds(owner, c); };
+        // What nobody else has got either may be late where it comes from.
+        const auto sent = [&](peer_number c) {
+            const auto v = views_.find(c);
+            const bool made = v != views_.end() && v->second.steps >= open.steps_of(c);
+            return owners.size() == 1 ? made : holders(c, owners) > 0;
+        };
+        const auto lacking = [&](peer_number c) { return c != owner && !holds(owner, c) && sent(c); };
         const auto lacks = std::ranges::count_if(open.contributors, lacking);
         if (lacks > 1 && lacks >= std::ranges::count_if(open.contributors, given)) out.push_back(owner);
     }
@@ -345,7 +359,9 @@ std::optional<round_coordinator::agreement> round_coordinator::agreed(const ledg
         // One root from a majority of the members and from f + 1 voters, the coordinator itself among them. Where fewer
         // voters take part, other members hold the copies that are missing.
         if (2 * holding.size() <= open.members.size() || (self_is_member && !has(holding, self_))) continue;
-        if (holding.size() < std::min(copies, open.members.size())) continue;
+        const auto answered = [this](peer_number m) { return ready_of(m) != nullptr; };
+        const bool may_grow = !std::ranges::all_of(open.members, answered);
+        if (may_grow && holding.size() < std::min(copies, open.members.size())) continue;
         const auto holds_too = [&](peer_number v) { return has(holding, v); };
         if (static_cast<std::size_t>(std::ranges::count_if(voters, holds_too)) < needed) continue;
         agreement a;
@@ -441,7 +457,7 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, cor
             return;
         }
         // Those who sum have all that they need, and nobody has what they made of it.
-        if (auto other = relieve(open, summing(open), now)) {
+        if (auto other = relieve(open, summing(open), {}, now)) {
             d.propose = std::move(*other);
             return;
         }
@@ -524,7 +540,7 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
     }
     if (!late.empty()) {
         // Where most are late at the same place, it is for who takes nothing there, not for those who send.
-        if (auto other = relieve(open, slow_owners(open), now)) {
+        if (auto other = relieve(open, slow_owners(open), late, now)) {
             d.propose = std::move(*other);
             return d;
         }

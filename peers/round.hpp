@@ -133,11 +133,11 @@ private:
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
                               std::vector<peer_number> contributors, std::string why, core::time_point now) const;
-    /// The next attempt, with the sums of those owners in other hands; nothing when nobody else is left, or enough were
-    /// relieved already.
+    /// The next attempt, with the sums of those owners in other hands, in those of who is late itself only if nobody
+    /// else is left; nothing when nobody is at all, or enough were relieved already.
     std::optional<round_record> relieve(const round_record& open, const std::vector<peer_number>& slow,
-                                        core::time_point now) const;
-    /// Owners that lack as many payloads as they have got from others, and more than one.
+                                        const std::vector<peer_number>& late, core::time_point now) const;
+    /// Owners that lack as many payloads, which others could send, as they have got from others, and more than one.
     std::vector<peer_number> slow_owners(const round_record& open) const;
     round_decision advance_open(const ledger& l, const round_record& open, core::time_point now) const;
     /// What a majority of the members and enough voters hold, if they do.

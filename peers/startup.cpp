@@ -580,6 +580,7 @@ core::task<core::result<void>> start_joiner(node& n) {
     LONGHAUL_CO_TRY(orders);
     begin_log(n, std::move(log));
     n.tasks.spawn("log", n.log->run());
+    for (const auto& [key, peer] : n.links) n.log->greet(key);
     auto admitted = co_await be_admitted_patiently(n, was_known, n.options.quorum_patience);
     LONGHAUL_CO_TRY(admitted);
     co_return co_await learn_log(n);

@@ -54,8 +54,8 @@ raft::message message_from(fuzz_input& in) {
         case 5: m.body = raft::greeting{}; break;
         default: m.body = raft::campaign_request{}; break;
     }
-    m.own = {number(in), number(in)};
-    m.seen = {number(in), number(in)};
+    m.own = {number(in), number(in), number(in)};
+    m.seen = {number(in), number(in), number(in)};
     return m;
 }
 

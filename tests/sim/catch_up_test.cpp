@@ -126,3 +126,36 @@ TEST_CASE("a joiner whose line is cut in the middle of a download goes on where 
     INFO(problem);
     CHECK(problem.empty());
 }
+
+TEST_CASE("who was away for some rounds asks for all that it lacks at once", "[sim]") {
+    auto c = quadratic_run(30, 4);
+    c.model.width = 1000;
+    c.checkpoint.every = 1;
+    small_run r(15);
+    r.s.step_time = 50ms;
+    r.start(c, 4, usual_line);
+    r.w.set_default_path({.delay = 100ms});
+    REQUIRE(r.until_ordered_by(3));
+    // One that orders no records: they go on without it at once.
+    const auto away = std::string(r.w["n3"].count_events("voters") > 0 ? "n3" : "n2");
+    REQUIRE(r.until_round(8));
+    r.w[away].kill();
+    const auto gone_at = newest_round(r.w["n0"]);
+    REQUIRE(r.until_round(gone_at + 3));
+    r.w[away].start(r.s.main_of(away, std::nullopt));
+    // When it applied the rounds that it had missed, and no whole state.
+    std::vector<core::duration> applied;
+    REQUIRE(r.w.run_while([&] { return newest_round(r.w[away]) < gone_at + 3; }, 1min));
+    for (const auto& [at, e] : r.w[away].events()) {
+        if (e.name != "round_committed") continue;
+        const auto round = std::get<std::uint64_t>(*e.find("round"));
+        if (round > gone_at && round <= gone_at + 3) applied.push_back(at);
+    }
+    CHECK(r.w[away].count_events("catch_up") == 1);
+    REQUIRE(applied.size() >= 3);
+    // One after another, each would take two round trips of 200 ms.
+    CHECK(applied.back() - applied.front() < 300ms);
+    const auto problem = r.finish(30, "");
+    INFO(problem);
+    CHECK(problem.empty());
+}

@@ -548,3 +548,23 @@ TEST_CASE("an owner with little memory takes part with a window, and a death rep
         CHECK(problem.empty());
     }
 }
+
+TEST_CASE("who joins goes by the run's silence limit from then on, also over the link by which it learnt it", "[sim]") {
+    auto c = quadratic_run(200, 3);
+    c.peers.silence_limit = 2s;
+    small_run r(9);
+    r.s.step_time = 100ms;
+    r.start(c, 3, usual_line);
+    REQUIRE(r.until_round(3));
+    r.w.cut({"n1"}, {"n0", "n2"});
+    const auto cut_at = r.w.now();
+    const auto lost = [&r] { return r.w["n1"].count_events("link_lost") >= 2; };
+    REQUIRE(r.w.run_while([&] { return !lost(); }, 1min));
+    CHECK(r.w.now() - cut_at < 3s);
+    r.w.heal();
+    // And those who were cut off are dialled at once when one of them is here again.
+    const auto healed_at = r.w.now();
+    const auto up = r.w["n1"].count_events("peer_up");
+    REQUIRE(r.w.run_while([&] { return r.w["n1"].count_events("peer_up") < up + 2; }, 1min));
+    CHECK(r.w.now() - healed_at < 4s);
+}

@@ -207,8 +207,8 @@ TEST_CASE("every kind of voter's message arrives as it was sent") {
     CHECK(all.size() == std::variant_size_v<decltype(raft::message::body)>);
     for (auto m : all) {
         CHECK(reparsed(m) == m);
-        m.own = {3, 7};
-        m.seen = {5, 9};
+        m.own = {3, 7, 11};
+        m.seen = {5, 9, 13};
         CHECK(reparsed(m) == m);
         m.own = {8, 7};
         CHECK(refused(m));

@@ -54,7 +54,7 @@ public:
     struct machine {
         std::optional<server> runs;
         durable_state disk;
-        std::uint64_t written_before = 0;
+        std::uint64_t written_before = 0, life = 0;
         std::deque<disk_write> unsynced;
         bool slow_disk = false;            ///< writes wait for `sync`
         std::vector<std::string> applied;  ///< records, and "barrier", "members", "snapshot DATA"
@@ -89,7 +89,7 @@ public:
         o.self = id_of(n);
         o.heartbeat = heartbeat;
         o.election = election;
-        o.seed = n;
+        o.seed = nodes.at(n).life = n + 100 * ++lives;
         o.max_uncommitted_bytes = max_uncommitted_bytes;
         nodes.at(n).written_before = nodes.at(n).disk.writes;
         nodes.at(n).runs.emplace(o, nodes.at(n).disk, now);
@@ -108,7 +108,7 @@ public:
         // Made by hand: as if its sender had said it now.
         if (auto* r = std::get_if<received>(&e); r && r->what.own == disk_mark{}) {
             const auto by = nodes.find(number_of(r->from));
-            if (by != nodes.end()) r->what.own = {by->second.written_before, by->second.disk.writes};
+            if (by != nodes.end()) r->what.own = {by->second.written_before, by->second.disk.writes, by->second.life};
         }
         auto a = nodes.at(n).runs->step(now, std::move(e));
         if (!a) return a;
@@ -218,6 +218,7 @@ public:
     std::set<std::pair<unsigned, unsigned>> cut;
     std::function<bool(const packet&)> lose;
     std::size_t max_uncommitted_bytes = 1 << 20;
+    std::uint64_t lives = 0;
 
 private:
     void perform(unsigned n, actions a) {

@@ -185,7 +185,7 @@ TEST_CASE("a voter whose disk is an older copy learns it from who has heard of i
         CHECK(told.error().code == core::errc::forgotten);
         c.wire.clear();
         const auto match = c[1].followers().at(id_of(2)).match();
-        c.deliver({2, 1, {{}, 1, append_response{false, 2, 1, 1}, {older.writes, older.writes}, {}}});
+        c.deliver({2, 1, {{}, 1, append_response{false, 2, 1, 1}, {older.writes, older.writes, 7}, {}}});
         CHECK(c[1].followers().at(id_of(2)).match() == match);
         CHECK(look(c[2]) == before);
     }
@@ -238,6 +238,23 @@ TEST_CASE("a voter that was only restarted votes as soon as it has heard of the 
     CHECK(c[2].term() == 1);
     REQUIRE(c.step(2, received{id_of(1), say(1, greeting{})}));
     CHECK(c[2].vote() == id_of(3));
+}
+
+TEST_CASE("a voter that has just started does not campaign before it has heard what its disk may have forgotten") {
+    cluster c(3);
+    c.elect(1);
+    c.propose(1, "x");
+    c.run();
+    c.isolate(3);
+    c.restart(2);
+    c.beat(1);
+    c.run();
+    REQUIRE(c[2].leader() == id_of(1));
+    const auto started = c.now - heartbeat;
+    REQUIRE(c.step(2, link_down{id_of(1), 10ms}));
+    CHECK(c[2].wake_at() >= started + election);
+    REQUIRE(c.step(2, received{id_of(1), say(1, campaign_request{})}));
+    CHECK(c[2].role() == role::follower);
 }
 
 TEST_CASE("what comes late from a disk that has gone on since is dropped, and costs nothing") {

@@ -205,7 +205,7 @@ void random_world::carry(std::size_t from, outgoing o) {
         }
         // Nobody can tell old words from an old disk then: whatever comes late is listened to.
         if (trusting_) {
-            o.what.own = {1, 1};
+            o.what.own = {1, 1, 1};
             o.what.seen = {};
         }
         at(when, [this, from, to, m = o.what] {

@@ -813,6 +813,15 @@ TEST_CASE("where most payloads are late at one owner, another one sums, and nobo
     REQUIRE(t.led.apply(r));
     t.coordinator.log_advanced(t.led, t.now);
     std::set<peer_number> owners{2};
+    // Who has not made its payload yet is late itself.
+    for (const peer_number n : {1U, 2U, 3U, 4U, 5U}) t.progress(n, {n}, 1);
+    t.now += 1000s;
+    {
+        const auto d = t.decide();
+        REQUIRE(d.propose);
+        CHECK(std::get<round_record>(*d.propose).exchange.shards[0].owner == 2);
+    }
+    for (const peer_number n : {1U, 2U, 3U, 4U, 5U}) t.progress(n, {n}, 1000);
     for (const std::uint32_t attempt : {2U, 3U}) {
         t.now += 1000s;
         const auto next = t.step<round_record>();
@@ -838,4 +847,19 @@ TEST_CASE("an owner that has all, and whose sum nobody has, is relieved") {
     const auto next = t.step<round_record>();
     CHECK(next.contributors == numbers{1, 2, 3, 4});
     CHECK(next.exchange.shards[0].owner != 2);
+}
+
+TEST_CASE("payloads that nobody has got are late where they come from, and healthy owners stay") {
+    table t(4);
+    auto r = round_of(t.led, {1, 2, 3, 4}, {1, 2, 3, 4});
+    r.plan.mode = "shard";
+    r.exchange.shards = {{1, 5, 0}, {2, 5, 0}};
+    REQUIRE(t.led.apply(r));
+    t.coordinator.log_advanced(t.led, t.now);
+    for (const peer_number n : {3U, 4U}) t.progress(n, {n}, 1000);
+    t.delivered({1, 2}, {1, 2});
+    t.now += 1000s;
+    const auto next = t.step<round_record>();
+    CHECK(next.contributors == numbers{1, 2});
+    CHECK(next.exchange.shards == r.exchange.shards);
 }
