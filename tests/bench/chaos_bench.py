@@ -83,14 +83,18 @@ def play(text: str, folder: pathlib.Path, seed: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def tokens_a_second(folder: pathlib.Path, until: float) -> float:
-    """By whichever node has seen the most, from the end of the first round on, at most for so many seconds."""
-    best = 0.0
+def pace(folder: pathlib.Path, until: float) -> tuple[float, float, float]:
+    """Tokens a second, seconds a round and payloads a round, from the end of the first round on, at most for so many
+    seconds: by whichever node has seen the most tokens."""
+    best = (0.0, 0.0, 0.0)
     for path in folder.glob("*/events.jsonl"):
         events = [json.loads(line) for line in path.read_text().splitlines() if '"round_committed"' in line]
         events = [e for e in events if e["t"] <= events[0]["t"] + until]
         if len(events) > 1:
-            best = max(best, (events[-1]["tokens"] - events[0]["tokens"]) / (events[-1]["t"] - events[0]["t"]))
+            seconds, rounds = events[-1]["t"] - events[0]["t"], events[-1]["round"] - events[0]["round"]
+            tokens = events[-1]["tokens"] - events[0]["tokens"]
+            merged = sum(e["merged"] for e in events[1:]) / (len(events) - 1)
+            best = max(best, (tokens / seconds, seconds / rounds, merged))
     return best
 
 
@@ -112,11 +116,13 @@ def main() -> int:
         quiet_for = max(30, options.seconds // 4)
         calm = f'[[fault]]\nat = "{BEGIN + quiet_for} s"\nrestart = "peer-6"\n'
         play(f"{scenario}{calm}", folder / "calm", options.seed)
-        disturbed = tokens_a_second(folder / "chaos", options.seconds)
-        undisturbed = tokens_a_second(folder / "calm", quiet_for)
+        disturbed, length, payloads = pace(folder / "chaos", options.seconds)
+        undisturbed, usual_length, usual_payloads = pace(folder / "calm", quiet_for)
     print(", ".join(f"{n} × {kind}" for kind, n in counted.most_common()), flush=True)
     broken = {k: v for group in ("invariants", "expect") for k, v in found[group].items() if v != "ok"}
     print(f"{found['rounds']} rounds in {found['seconds']:.0f} s; {'all holds' if not broken else broken}")
+    print(f"a round takes {length:.2f} s and merges {payloads:.2f} payloads", end="; ")
+    print(f"undisturbed {usual_length:.2f} s and {usual_payloads:.2f}")
     print(f"tokens a second: {disturbed:.0f} of {undisturbed:.0f} undisturbed, {disturbed / undisturbed:.0%}")
     return 0 if found["ok"] else 1
 
