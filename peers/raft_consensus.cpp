@@ -428,7 +428,7 @@ core::task<core::result<void>> raft_consensus::branch_off(ledger first) {
 
 void raft_consensus::link_up(const net::peer_key& peer) {
     linked_.insert(peer);
-    if (server_) (void)step(raft::link_up{peer});
+    greet(peer);
     if (source_ == peer) source_.reset();  // what it was asked and said is gone with the link before
     choose_source();
 }

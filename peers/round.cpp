@@ -64,12 +64,18 @@ void wake_no_later(round_decision& d, core::time_point at) {
 round_record round_coordinator::next_attempt(const round_record& open, std::vector<peer_number> members,
                                              std::vector<peer_number> contributors, std::string why,
                                              core::time_point now) const {
+    return next_attempt(open, std::move(members), std::move(contributors), std::move(why), now, relieved_);
+}
+
+round_record round_coordinator::next_attempt(const round_record& open, std::vector<peer_number> members,
+                                             std::vector<peer_number> contributors, std::string why,
+                                             core::time_point now, const std::set<peer_number>& relieved) const {
     round_record r = open;
     r.attempt = open.attempt + 1;
     r.members = std::move(members);
     r.contributors = std::move(contributors);
     r.reason = std::move(why);
-    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, relieved_);
+    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, relieved);
     return r;
 }
 
@@ -87,13 +93,11 @@ std::optional<round_record> round_coordinator::relieve(const round_record& open,
     const auto without = who;
     who.insert(late.begin(), late.end());
     if (!left()) who = without;
-    round_record r = open;
-    r.attempt = open.attempt + 1;
     // Whoever sums now needs all of it once more: from those who are here.
-    std::erase_if(r.contributors, [&](peer_number c) { return !has(open.members, c); });
-    r.reason = fmt::format("peer {} took too long to sum", brief_list(slow));
-    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, who);
-    return r;
+    auto contributors = open.contributors;
+    std::erase_if(contributors, [&](peer_number c) { return !has(open.members, c); });
+    const auto why = fmt::format("peer {} took too long to sum", brief_list(slow));
+    return next_attempt(open, open.members, std::move(contributors), why, now, who);
 }
 
 std::vector<peer_number> round_coordinator::slow_owners(const round_record& open) const {

@@ -133,6 +133,10 @@ private:
     /// The next attempt of an open round: the same steps and plan, another way for the payloads.
     round_record next_attempt(const round_record& open, std::vector<peer_number> members,
                               std::vector<peer_number> contributors, std::string why, core::time_point now) const;
+    /// The same, with no shard in the hands of those.
+    round_record next_attempt(const round_record& open, std::vector<peer_number> members,
+                              std::vector<peer_number> contributors, std::string why, core::time_point now,
+                              const std::set<peer_number>& relieved) const;
     /// The next attempt, with the sums of those owners in other hands, in those of who is late itself only if nobody
     /// else is left; nothing when nobody is at all, or enough were relieved already.
     std::optional<round_record> relieve(const round_record& open, const std::vector<peer_number>& slow,
