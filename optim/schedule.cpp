@@ -50,17 +50,18 @@ double middle_step_seconds(std::span<const double> step_seconds) {
 }
 
 std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
-                                          std::span<const std::uint64_t> before) {
+                                          std::span<const std::uint64_t> before, std::span<const double> late) {
     std::vector<std::uint64_t> out(step_seconds.size(), round_steps);
     const double middle = middle_step_seconds(step_seconds);
     if (!(middle > 0) || round_steps < fewest_shared_steps) return out;
     const double H = static_cast<double>(round_steps);
     for (std::size_t i = 0; i < out.size(); ++i) {
-        if (!(step_seconds[i] > 0)) continue;
+        if (!(step_seconds[i] > 0 || late[i] > 0)) continue;
         const auto most = most_own_steps(round_steps);
-        const double fits = std::clamp(H * middle / step_seconds[i], H / 8, static_cast<double>(most));
+        const double each = step_seconds[i] > 0 ? step_seconds[i] : middle;
+        const double fits = std::clamp((H * middle - late[i]) / each, H / 8, static_cast<double>(most));
         const double usual = before[i] > 0 ? static_cast<double>(std::min(before[i], most)) : H;
-        out[i] = std::abs(fits - usual) <= 0.2 * usual
+        out[i] = late[i] <= 0 && std::abs(fits - usual) <= 0.2 * usual
                      ? static_cast<std::uint64_t>(usual)
                      : std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::lround(fits)));
     }

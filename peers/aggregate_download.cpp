@@ -14,9 +14,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// What is smaller goes whole, in one round trip: whoever is behind must be faster than the rounds.
-constexpr std::uint64_t small_bytes = 1 << 20;
-
 /// From the first whose answer `parse` accepts: unlike a state's, it can be checked against the log.
 task<result<aggregate>> ask(node& n, donors_question holders, fetch_message what, std::uint64_t most,
                             std::function<result<aggregate>(core::const_bytes)> parse) {
@@ -50,7 +47,8 @@ task<result<shared_aggregate>> download_aggregate(node& n, donors_question holde
     fetch_message what;
     what.generation = generation;
     what.round = commit.round;
-    if (bytes <= small_bytes && grid.count() <= max_fetched_chunks) {
+    // Whoever is behind must be faster than the rounds.
+    if (goes_whole(n.tensors().elements()) && grid.count() <= max_fetched_chunks) {
         what.kind = fetch_kind::aggregate_chunks;
         what.count = grid.count();
         const auto& tensors = n.tensors();

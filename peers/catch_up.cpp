@@ -19,8 +19,6 @@ constexpr auto retry_after = 500ms;
 constexpr std::uint64_t tells_a_rate = 16 * 1024;
 /// While the rest of an aggregate arrives.
 constexpr auto look_again = 100ms;
-/// Aggregates up to so many bytes are fetched several at once.
-constexpr std::uint64_t fetched_ahead = 1 << 20;
 /// After a commit its holders say within a moment that they hold the aggregate; then, a whole state is the way.
 constexpr auto aggregate_patience = 3s;
 
@@ -107,10 +105,10 @@ core::task<core::result<void>> fetch_ahead(node& n) {
     const auto generation = l.generation();
     const auto* next = l.commit_of(n.state->round + 1);
     const bool diverged = next != nullptr && next->commit.state_root != n.state->root;
-    if (diverged || n.tensors().elements() * sizeof(float) > fetched_ahead) co_return core::ok();
+    if (diverged || !goes_whole(n.tensors().elements())) co_return core::ok();
     core::scope fetching(n.env.executor);
     std::size_t turn = 0;
-    const auto last = std::min(l.committed(), n.state->round + exchange::retained);
+    const auto last = std::min(l.committed(), n.state->round + retained_aggregates(n.tensors().elements()));
     for (auto round = n.state->round + 1; round <= last; ++round) {
         const auto* done = l.commit_of(round);
         const bool here = n.held.find_aggregate(generation, round) || n.held.arriving(generation, round) ||
@@ -194,7 +192,8 @@ core::task<core::result<void>> merge_left(node& n) {
 core::task<core::result<void>> take_state(node& n) {
     const auto generation = n.led().generation();
     // A donor a little behind will do: the aggregates after it are asked for next. Never one behind ourselves.
-    auto enough = n.led().committed() > exchange::retained ? n.led().committed() - exchange::retained : 0;
+    const auto retained = retained_aggregates(n.tensors().elements());
+    auto enough = n.led().committed() > retained ? n.led().committed() - retained : 0;
     if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
     const auto begun = n.env.clock.now();
     const auto would_do = [&n, generation, enough](const state_index& s) -> core::result<void> {
@@ -305,7 +304,12 @@ core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, f
 core::task<core::result<void>> catch_up(node& n) {
     const auto& l = n.led();
     core::result<void> done = fail(errc::not_found, "nothing to apply");
-    if (n.state && n.state->generation == l.generation() && n.state->round < l.committed()) {
+    const auto retained = retained_aggregates(n.tensors().elements());
+    const bool behind = n.state && n.state->generation == l.generation() && n.state->round < l.committed();
+    const bool far = behind && l.committed() - n.state->round > retained;
+    // What nobody retains is not asked for while somebody has a whole state.
+    const bool asks_for_a_state = far && !donors(n, l.generation(), l.committed() - retained).empty();
+    if (behind && !asks_for_a_state) {
         if (n.state->round + 1 < l.committed()) {
             auto fetched = co_await fetch_ahead(n);
             LONGHAUL_CO_TRY(fetched);
@@ -330,7 +334,7 @@ core::task<core::result<void>> catch_up(node& n) {
     n.doing = member_state::catching_up;
     // A commit of a moment ago: who holds its aggregate will say so in a moment. A whole state is for larger gaps.
     const bool behind_by_little = n.state && n.state->generation == l.generation() && n.state->round <= l.committed() &&
-                                  l.committed() - n.state->round < exchange::retained;
+                                  l.committed() - n.state->round < retained;
     core::result<void> downloaded = fail(errc::not_found, "waiting for an aggregate");
     const auto now = n.env.clock.now();
     const auto lacking = n.state ? n.state->round + 1 : 0;

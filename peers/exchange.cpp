@@ -428,7 +428,7 @@ void exchange::retain(shared_aggregate a) {
     const auto later = [&a](const auto& b) { return b->generation == a->generation && b->round > a->round; };
     while (at != aggregates_.begin() && later(*std::prev(at))) --at;
     aggregates_.insert(at, std::move(a));
-    if (aggregates_.size() > retained) aggregates_.pop_front();
+    if (aggregates_.size() > retained_aggregates(host_.tensors().elements())) aggregates_.pop_front();
 }
 
 shared_aggregate exchange::find_aggregate(std::uint64_t generation, std::uint64_t round) const {

@@ -76,10 +76,15 @@ std::map<peer_number, peer_number> tree_of(const exchange_plan& plan, peer_numbe
 /// Encodes a range of the model into the bytes of a chunk; called on the workers, once for each range, in any order.
 using range_encoder = std::function<core::result<void>(const compress::range& r, core::mutable_bytes out)>;
 
+/// Whether an aggregate is so small that it takes round trips rather than bytes to fetch: it goes whole, and several at
+/// once.
+constexpr bool goes_whole(std::uint64_t elements) { return elements * sizeof(float) <= (1 << 20); }
+/// Aggregates that are kept for those who missed some. Of small ones more: whoever was restarted goes on from its last
+/// checkpoint, and a whole state would take it more round trips than all that it lacks.
+constexpr std::size_t retained_aggregates(std::uint64_t elements) { return goes_whole(elements) ? 8 : 4; }
+
 class exchange {
 public:
-    /// Aggregates kept for those who missed one.
-    static constexpr std::size_t retained = 4;
     /// Chunks that one job sums: few enough to go on soon, enough to be worth a job.
     static constexpr std::uint32_t batch = 8;
 

@@ -18,7 +18,7 @@ namespace {
 /// the contributions of all recent commits together.
 constexpr std::size_t max_snapshot_bytes = 1 << 20;
 constexpr std::size_t recent_contributions = 4096;
-constexpr std::size_t fewest_recent_commits = 4;  // as many as peers retain aggregates of
+constexpr std::size_t fewest_recent_commits = 4;  // as many as peers retain large aggregates of
 
 /// Both sorted.
 bool subset(const std::vector<peer_number>& some, const std::vector<peer_number>& all) {

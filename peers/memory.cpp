@@ -17,7 +17,7 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // the trainer keeps. Then the own payloads of the open round and of the one before.
     const std::uint64_t states = 3 + max_kept_states;
     const std::uint64_t words =
-        2 * states + 2 + (exchange::retained + 2) + 2 + optim::trainer_buffers(config.model.kind);
+        2 * states + 2 + (retained_aggregates(tensors.elements()) + 2) + 2 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
     // next value.

@@ -242,6 +242,8 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         if (l.open()) {
             note_plan(*l.open());
             first_contributors_ = l.open()->contributors;
+            last_steps_ = l.open()->own_steps;
+            std::erase_if(last_steps_, [&](const auto& s) { return lateness(s.peer, l) > core::duration{}; });
             for (auto& [who, s] : peers_) s.passed_over = has(l.open()->members, who) ? 0 : s.passed_over + 1;
         }
     }
@@ -274,7 +276,6 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
     }
     if (l.open()) {
         last_mode_ = l.open()->plan.mode;
-        last_steps_ = l.open()->own_steps;
         last_members_ = l.open()->members;
     }
     open_members_ = l.open() ? l.open()->members : std::vector<peer_number>{};

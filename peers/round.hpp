@@ -123,8 +123,13 @@ private:
     void note_waiting(core::duration before_it_opened);
     /// With less time saved up than that, no round is held back: what passes before it opens is the log's time.
     core::duration worth_waiting() const;
-    /// Whether a newcomer that is one aggregate behind begins so soon that the others lose less by waiting for its work
-    /// than the run gains by it.
+    /// Whether it has what the next round begins with, or will in a moment.
+    bool begins_with_others(peer_number who, const ledger& l) const;
+    /// How long after the others it begins with the next round: a newcomer that is one aggregate behind fetches that
+    /// first. Zero: with them, or not known.
+    core::duration lateness(peer_number who, const ledger& l) const;
+    /// Whether a newcomer that is one aggregate behind begins so soon that some of the time for steps is left to it, or
+    /// where all do the same steps, that the others lose less by waiting for its work than the run gains by it.
     bool pays(peer_number who, std::size_t members) const;
     /// Whether a peer is so few commits behind that it would be among the members in a moment, and has been for some
     /// rounds: a run of short rounds would outrun it for ever.
@@ -162,7 +167,8 @@ private:
     /// The plan of the next round and the way of its payloads, put into `r`; why, if a controller chose.
     std::optional<optim::plan_decision> choose_plan(round_record& r, const ledger& l, core::time_point now) const;
     /// H_i of those contributors that do not do H.
-    std::vector<peer_steps> own_steps(const std::vector<peer_number>& contributors, std::uint64_t H) const;
+    std::vector<peer_steps> own_steps(const std::vector<peer_number>& contributors, std::uint64_t H,
+                                      const ledger& l) const;
     std::vector<double> step_seconds_of(const std::vector<peer_number>& contributors) const;
     /// T_c of a round: of those in the middle, or of the slowest, if all do H.
     double pace_of(const std::vector<peer_number>& contributors) const;
@@ -177,7 +183,7 @@ private:
     exchange_planner planner_;
     std::string last_mode_;
     std::map<peer_number, double> step_seconds_;  ///< as last reported; 0: not yet
-    std::vector<peer_steps> last_steps_;          ///< of the last round
+    std::vector<peer_steps> last_steps_;          ///< of the last round, except of those who began it late
     std::optional<round_plan> present_;           ///< likewise
     std::uint64_t kept_for_ = 0;                  ///< rounds with this H and codec
     optim::pace_history pace_;

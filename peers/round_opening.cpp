@@ -20,6 +20,8 @@ constexpr int rounds_without_it = 3;
 /// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
 /// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
 constexpr unsigned most_absences = 5;
+/// Who begins later than that share of the time for steps had better wait for the next round.
+constexpr double share_of_late = 0.8;
 
 }  // namespace
 
@@ -65,17 +67,28 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     const auto sitting = std::ranges::count_if(members, [this](peer_number m) { return sits_out(m); });
     const bool some_sit = 2 * static_cast<std::size_t>(sitting) < members.size();
     std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
-        // A newcomer that is still one aggregate behind would begin late, and everybody would wait for it. A member of
-        // the round before has most of that aggregate, or is about to.
-        const bool here = peers_.at(m).applied >= l.committed() || pays(m, members.size());
-        return !(some_sit && sits_out(m)) && (here || last_members_.empty() || has(last_members_, m));
+        return !(some_sit && sits_out(m)) && (begins_with_others(m, l) || pays(m, members.size()));
     });
     return out.empty() ? members : out;
+}
+
+bool round_coordinator::begins_with_others(peer_number who, const ledger& l) const {
+    // A member of the round before has most of its aggregate, or is about to.
+    if (last_members_.empty() || has(last_members_, who)) return true;
+    const auto s = peers_.find(who);
+    return s != peers_.end() && s->second.applied >= l.committed();
+}
+
+core::duration round_coordinator::lateness(peer_number who, const ledger& l) const {
+    const auto s = peers_.find(who);
+    return begins_with_others(who, l) || s == peers_.end() ? core::duration{} : s->second.step;
 }
 
 bool round_coordinator::pays(peer_number who, std::size_t members) const {
     const auto step = peers_.at(who).step;
     if (step <= core::duration{} || history_.empty()) return false;
+    const bool shares = rules_.own_pace && present_ && present_->inner_steps >= optim::fewest_shared_steps;
+    if (shares && core::to_seconds(step) < share_of_late * predicted_steps_) return true;
     auto rounds = history_;
     const auto median = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
     std::ranges::nth_element(rounds, median);
@@ -128,7 +141,7 @@ round_decision round_coordinator::open_next(const ledger& l, core::time_point no
     r.attempt = 1;
     r.position = l.position();
     d.plan = choose_plan(r, l, now);
-    if (rules_.own_pace) r.own_steps = own_steps(r.contributors, r.plan.inner_steps);
+    if (rules_.own_pace) r.own_steps = own_steps(r.contributors, r.plan.inner_steps, l);
     r.eval_round = eval_round_;
     r.eval_loss = eval_loss_;
     d.propose = std::move(r);
@@ -195,16 +208,18 @@ double round_coordinator::pace_of(const std::vector<peer_number>& contributors) 
     return seconds.empty() ? 0 : std::ranges::max(seconds);
 }
 
-std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors,
-                                                     std::uint64_t H) const {
+std::vector<peer_steps> round_coordinator::own_steps(const std::vector<peer_number>& contributors, std::uint64_t H,
+                                                     const ledger& l) const {
     // What they did in a round of another length counts in proportion.
     const auto last_H = present_ ? present_->inner_steps : H;
     std::vector<std::uint64_t> before;
+    std::vector<double> late;
     for (const auto who : contributors) {
+        late.push_back(core::to_seconds(lateness(who, l)));
         const auto last = std::ranges::find(last_steps_, who, &peer_steps::peer);
         before.push_back(last == last_steps_.end() ? 0 : last->steps * H / last_H);
     }
-    const auto steps = optim::balanced_steps(H, step_seconds_of(contributors), before);
+    const auto steps = optim::balanced_steps(H, step_seconds_of(contributors), before, late);
     std::vector<peer_steps> out;
     for (std::size_t i = 0; i < steps.size(); ++i) {
         if (steps[i] != H) out.push_back({contributors[i], static_cast<std::uint32_t>(steps[i])});

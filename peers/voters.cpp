@@ -6,7 +6,7 @@ namespace longhaul::peers {
 
 using kind = raft::change::kind;
 
-std::size_t voters_wanted(std::size_t eligible) { return eligible >= 7 ? 5 : eligible >= 3 ? 3 : 1; }
+std::size_t voters_wanted(std::size_t eligible) { return eligible >= 5 ? 5 : eligible >= 3 ? 3 : 1; }
 
 std::optional<raft::change> next_voter_change(const raft::configuration& now,
                                               const std::vector<voter_candidate>& candidates,

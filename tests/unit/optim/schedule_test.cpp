@@ -44,7 +44,7 @@ TEST_CASE("whoever is slower does fewer inner steps in the time of most, and who
     using list = std::vector<std::uint64_t>;
     const auto steps = [](std::vector<double> seconds, list before = {}) {
         before.resize(seconds.size());
-        return optim::balanced_steps(30, seconds, before);
+        return optim::balanced_steps(30, seconds, before, std::vector<double>(seconds.size()));
     };
     CHECK(steps({}).empty());
     CHECK(steps({0, 0, 0}) == list{30, 30, 30});
@@ -54,18 +54,32 @@ TEST_CASE("whoever is slower does fewer inner steps in the time of most, and who
     CHECK(steps({0.1, 0.15}) == list{45, 30});
     // At most twice, at least an eighth; who has not trained yet does H.
     CHECK(steps({0.1, 0.001, 9, 0.1, 0}) == list{30, 60, 4, 30, 30});
-    CHECK(optim::balanced_steps(1, std::vector{0.1, 0.1, 0.9}, list(3)) == list{1, 1, 1});
+    CHECK(optim::balanced_steps(1, std::vector{0.1, 0.1, 0.9}, list(3), std::vector<double>(3)) == list{1, 1, 1});
     // Small differences change nothing, whatever was done before.
     CHECK(steps({0.1, 0.109, 0.092}) == list{30, 30, 30});
     CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 16}) == list{30, 30, 16});
     CHECK(steps({0.1, 0.1, 0.2}, {0, 0, 20}) == list{30, 30, 15});
 }
 
+TEST_CASE("whoever begins late does the steps that are left of the time, also if its pace is not known yet") {
+    using list = std::vector<std::uint64_t>;
+    const auto steps = [](std::vector<double> late, list before = list(3)) {
+        return optim::balanced_steps(30, std::vector{0.1, 0.1, 0.0}, before, late);
+    };
+    CHECK(steps({0, 0, 0}) == list{30, 30, 30});
+    CHECK(steps({0, 1.0, 1.5}) == list{30, 20, 15});
+    // Nobody waits for it, also when it is late by little; and it does something, also when there is no time left.
+    CHECK(steps({0, 0.3, 0.1}, {0, 30, 30}) == list{30, 27, 29});
+    CHECK(steps({0, 5.0, 3.0}) == list{30, 4, 4});
+    CHECK(optim::balanced_steps(30, std::vector{0.0, 0.0}, list(2), std::vector{1.0, 0.0}) == list{30, 30});
+}
+
 TEST_CASE("who did twice the steps of a longer round never does more than twice those of a shorter one") {
     for (const std::uint64_t H : {8U, 30U, 35U, 240U, 250U, 299U}) {
         for (const std::uint64_t before : {0U, 60U, 80U, 600U}) {
             const auto steps =
-                optim::balanced_steps(H, std::vector<double>{1.0, 0.4}, std::vector<std::uint64_t>{H, before});
+                optim::balanced_steps(H, std::vector<double>{1.0, 0.4}, std::vector<std::uint64_t>{H, before},
+                                      std::vector<double>{0, 0});
             CHECK(steps[1] <= optim::most_own_steps(H));
             CHECK(steps[1] > H);
         }

@@ -127,6 +127,38 @@ TEST_CASE("a newcomer that is one aggregate behind contributes when it begins so
     }
 }
 
+TEST_CASE("a newcomer that begins late does the steps that are left, so that nobody waits for it") {
+    for (const auto lateness : {400ms, 900ms}) {
+        INFO(lateness.count());
+        table t(3);
+        t.coordinator.gone(3);
+        for (int i = 0; i < 5; ++i) t.whole_round(1s);
+        lines_message said;
+        said.step_seconds = 0.1;
+        for (const peer_number n : {1U, 2U}) t.coordinator.lines(n, said, t.now);
+        t.open();
+        t.coordinator.caught_up(3, 1, 4, t.now);
+        t.now += lateness;
+        t.coordinator.caught_up(3, 1, 5, t.now);
+        t.now += 1s - lateness;
+        for (const peer_number n : {1U, 2U}) t.ready(n);
+        t.step<commit_record>();
+        const auto with_it = t.open();
+        CHECK(with_it.members == numbers{1, 2, 3});
+        const bool enough = lateness == 400ms;
+        CHECK(with_it.contributors == (enough ? numbers{1, 2, 3} : numbers{1, 2}));
+        CHECK(with_it.own_steps == (enough ? std::vector<peer_steps>{{3, 6}} : std::vector<peer_steps>{}));
+        t.now += 1s;
+        t.delivered({1, 2, 3}, with_it.contributors);
+        for (const peer_number n : {1U, 2U, 3U}) t.ready(n);
+        t.step<commit_record>();
+        // Then it begins with the others, and what it did late is no measure.
+        const auto next = t.open();
+        CHECK(next.contributors == numbers{1, 2, 3});
+        CHECK(next.own_steps.empty());
+    }
+}
+
 TEST_CASE("when everybody who is here is one commit behind, they train all the same") {
     table t(4);
     t.coordinator.gone(4);

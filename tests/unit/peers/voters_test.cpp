@@ -56,11 +56,11 @@ raft::configuration of(std::vector<unsigned> voters) {
 
 }  // namespace
 
-TEST_CASE("one or two peers have one voter, three to choose from have three, seven have five") {
+TEST_CASE("one or two peers have one voter, three to choose from have three, five have five") {
     for (unsigned count = 1; count <= 12; ++count) {
         INFO(count);
         const auto [sizes, end] = settle(of({1}), peers_up_to(count));
-        CHECK(end.voters.size() == (count >= 7 ? 5 : count >= 3 ? 3 : 1));
+        CHECK(end.voters.size() == (count >= 5 ? 5 : count >= 3 ? 3 : 1));
         CHECK(end.learners.empty());
         CHECK(end.votes(digest_of(1)));
     }
