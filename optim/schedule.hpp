@@ -40,8 +40,8 @@ double middle_step_seconds(std::span<const double> step_seconds);
 /// H_i for peers whose inner steps take so many seconds (0: unknown): those in the middle do `round_steps` = H, and the
 /// others what they can do in the same time, so that nobody waits for the slowest; never less than an eighth, nor more
 /// than `most_own_steps`. Rounds of a few steps (`fewest_shared_steps`) are the same for all. Who is within a fifth of
-/// what it did `before` (0: nothing) goes on with that, or measurements would change the plan every round. Who begins so
-/// many seconds `late` does what is left of that time.
+/// what it did `before` (0: nothing) goes on with that, or measurements would change the plan every round. Who begins
+/// so many seconds `late` does what is left of that time.
 std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
                                           std::span<const std::uint64_t> before, std::span<const double> late);
 /// Below that a step more or less is too much; H = 1 is data-parallel training, in which all do the same.

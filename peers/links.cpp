@@ -576,7 +576,9 @@ core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::e
     // Who is linked has said where it stands: whoever coordinates has the last word. A node that does not know yet who
     // is a member goes by addresses that it was given in turn, or strangers who dial it could keep it busy.
     const bool knows = n.moving || asked.size() % 2 == 1;
-    if (const auto key = knows ? best_to_ask(n, asked) : std::nullopt) {
+    const auto key = knows ? best_to_ask(n, asked) : std::nullopt;
+    // Whom a member has just named comes before others who would name the same.
+    if (key && (n.redirects.empty() || n.find(*key)->coordinator == *key)) {
         asked.insert(*key);
         co_return asked_peer{*key, key->brief()};
     }
@@ -668,6 +670,11 @@ core::task<core::result<void>> become_admitted(node& n) {
         }
         if (n.admitted) co_return core::ok();
         add(n.redirects);
+        // Whom a member names is the next to be asked, and not whoever else answers sooner.
+        const auto named = [&n](const net::endpoint& a) {
+            return std::ranges::find(n.redirects, a) != n.redirects.end();
+        };
+        std::ranges::stable_partition(addresses, named);
     }
 }
 

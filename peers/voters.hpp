@@ -1,6 +1,7 @@
 #pragma once
-/// Who orders records: one peer, three when there are three to choose from, five when there are five (DESIGN §5 has five
-/// of seven: docs/CONSENSUS.md). Pure; the coordinator carries out one change after another (peers/keep_voters.cpp).
+/// Who orders records: one peer, three when there are three to choose from, five when there are five (DESIGN §5 has
+/// five of seven: docs/CONSENSUS.md). Pure; the coordinator carries out one change after another
+/// (peers/keep_voters.cpp).
 
 #include <optional>
 #include <vector>

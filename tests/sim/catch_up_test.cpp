@@ -161,3 +161,32 @@ TEST_CASE("who was away for some rounds asks for all that it lacks at once", "[s
     INFO(problem);
     CHECK(problem.empty());
 }
+
+TEST_CASE("who is restarted asks the one that coordinates as soon as somebody has named it", "[sim]") {
+    for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
+        INFO("seed " << seed);
+        small_run r(seed);
+        r.s.step_time = 200ms;
+        r.start(quadratic_run(40, 6), 6, usual_line);
+        r.w.set_default_path({.delay = 100ms});
+        REQUIRE(r.until_ordered_by(5));
+        REQUIRE(r.until_round(5));
+        // Then its ticket's address leads to a member that does not.
+        r.w["n0"].kill();
+        REQUIRE(r.w.run_while([&] { return newest_round(r.w["n1"]) < 8; }, 1min));
+        r.w["n0"].restart();
+        REQUIRE(r.w.run_while([&] { return newest_round(r.w["n1"]) < 15; }, 1min));
+        const std::string away = "n5";
+        r.w[away].kill();
+        r.w.run_for(3s);
+        const auto begun = r.w.now();
+        const auto starts = r.w[away].count_events("started");
+        r.w[away].restart();
+        REQUIRE(r.w.run_while([&] { return r.w[away].count_events("started") == starts; }, 1min));
+        // Six one-way trips to be linked with a member, two to be told, six to be linked with the other, and four.
+        CHECK(core::to_seconds(r.w.now() - begun) < 2.3);
+        const auto problem = r.finish(40, "");
+        INFO(problem);
+        CHECK(problem.empty());
+    }
+}

@@ -77,9 +77,8 @@ TEST_CASE("whoever begins late does the steps that are left of the time, also if
 TEST_CASE("who did twice the steps of a longer round never does more than twice those of a shorter one") {
     for (const std::uint64_t H : {8U, 30U, 35U, 240U, 250U, 299U}) {
         for (const std::uint64_t before : {0U, 60U, 80U, 600U}) {
-            const auto steps =
-                optim::balanced_steps(H, std::vector<double>{1.0, 0.4}, std::vector<std::uint64_t>{H, before},
-                                      std::vector<double>{0, 0});
+            const auto steps = optim::balanced_steps(H, std::vector<double>{1.0, 0.4},
+                                                     std::vector<std::uint64_t>{H, before}, std::vector<double>{0, 0});
             CHECK(steps[1] <= optim::most_own_steps(H));
             CHECK(steps[1] > H);
         }
