@@ -13,7 +13,7 @@ namespace {
 
 /// κ of N(H), DESIGN §6.
 constexpr double kappa = 0.6;
-constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later = 1.1;
+constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later = 1.1, of_delay = 1.1;
 
 constexpr std::size_t remembered_rounds = 5;
 /// Lines that carry more than four times what is believed have another reason.
@@ -24,7 +24,9 @@ double median(std::vector<double> values) {
     return values[values.size() / 2];
 }
 
-std::string name_of(const round_plan& p) { return fmt::format("H = {} with {}", p.inner_steps, p.codec); }
+std::string name_of(const round_plan& p) {
+    return fmt::format("H = {} with {}{}", p.inner_steps, p.codec, p.delay > 0 ? ", a round late" : "");
+}
 
 std::string account_of(const weighed_plan& w) {
     return fmt::format("a round of {:.2f} s, {:.2f} s of it exchange", w.round_seconds, w.exchange_seconds);
@@ -33,14 +35,14 @@ std::string account_of(const weighed_plan& w) {
 }  // namespace
 
 bool same_setting(const round_plan& a, const round_plan& b) {
-    return a.inner_steps == b.inner_steps && a.codec == b.codec;
+    return a.inner_steps == b.inner_steps && a.codec == b.codec && a.delay == b.delay;
 }
 
 double prior_quality(const round_plan& plan) {
     // To the power of 5/8 for 0.63, by roots, which are exact: the C library's powers differ between machines in the
     // last bit, and a simulated run must not.
     const double x = static_cast<double>(plan.inner_steps) / 100, root = std::sqrt(x);
-    const double drift = 1 + kappa * root * std::sqrt(std::sqrt(root));
+    const double drift = (1 + kappa * root * std::sqrt(std::sqrt(root))) * (plan.delay > 0 ? of_delay : 1);
     const auto codec = compress::find_codec(plan.codec);
     LONGHAUL_ENSURE(codec, "a plan's codec is known");
     if ((*codec)->wants_feedback()) return drift * of_what_comes_later;
@@ -49,12 +51,14 @@ double prior_quality(const round_plan& plan) {
     return wide ? drift : drift * of_four_bits;
 }
 
-void pace_history::add(double seconds, double steps, double exchange) {
-    if (exchange <= 0) return;
-    beside_.push_back(std::max(0.0, seconds - steps - exchange));
+void pace_history::add(double seconds, double steps, double exchange, std::uint32_t delay) {
+    const bool hidden = delay > 0 && exchange < (1 + least_share_of_steps) * steps;
+    if (exchange <= 0 || hidden) return;
+    const double before = delay > 0 ? 0 : steps;
+    beside_.push_back(std::max(0.0, seconds - before - exchange));
     // What is little beside the steps is lost in their noise.
     const bool counts = exchange > least_share_of_steps * steps;
-    shares_.push_back(counts ? std::clamp((seconds - steps) / exchange, least_exchange_share, 1.0) : 1);
+    shares_.push_back(counts ? std::clamp((seconds - before) / exchange, least_exchange_share, 1.0) : 1);
     if (beside_.size() > remembered_rounds) {
         beside_.pop_front();
         shares_.pop_front();
@@ -75,7 +79,7 @@ plan_decision choose_plan(const std::vector<plan_alternative>& all, const measur
         weighed_plan w;
         w.plan = a.plan;
         w.exchange_seconds = pace.exchange_share * a.exchange_seconds;
-        w.round_seconds = pace.round_seconds(a.plan.inner_steps, a.exchange_seconds);
+        w.round_seconds = pace.round_seconds(a.plan, a.exchange_seconds);
         w.cost = w.round_seconds / static_cast<double>(a.plan.inner_steps) * quality(a.plan);
         d.alternatives.push_back(std::move(w));
     }

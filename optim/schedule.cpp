@@ -35,6 +35,21 @@ round_plan fixed_plan(const inner_config& inner, const outer_config& outer, cons
     return plan;
 }
 
+double outer_lr_limit_of_delay(bool nesterov, double momentum) {
+    // Jury's criterion for z³ + a z² + b z + c: what binds is 1 − c² = |c·a − b|.
+    if (!nesterov) return 2 * (1 - momentum * momentum);
+    const auto settles = [momentum](double lr) {
+        const double a = -momentum, b = lr * (1 + momentum) - 1, c = momentum * (1 - lr);
+        return std::abs(c) < 1 && 1 - c * c > std::abs(c * a - b);
+    };
+    double low = 0, high = 2;
+    for (int i = 0; i < 60; ++i) {
+        const double middle = (low + high) / 2;
+        (settles(middle) ? low : high) = middle;
+    }
+    return low;
+}
+
 std::uint64_t run_position(std::uint64_t committed, std::uint64_t j, std::uint64_t round_steps,
                            std::uint64_t own_steps) {
     LONGHAUL_ENSURE(own_steps > 0, "a round has at least one inner step");

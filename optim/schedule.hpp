@@ -1,6 +1,6 @@
 #pragma once
-/// The DiLoCo schedule (arXiv 2311.08105), its pure parts: what a round does, what a peer sends, and where the learning
-/// rate stands. Waiting and agreeing are in peers/.
+/// The DiLoCo schedule (arXiv 2311.08105), also one round late, its pure parts: what a round does, what a peer sends,
+/// and where the learning rate stands. Waiting and agreeing are in peers/.
 
 #include <cstdint>
 #include <span>
@@ -20,6 +20,10 @@ struct round_plan {
     float outer_momentum = 0.8F;  ///< β
     std::string codec = "bf16";
     std::string mode = "gather";  ///< how payloads travel
+    /// Rounds that a payload may be under way while its author does the next steps: 0, or 1, where they begin from the
+    /// last anchor less the author's own pseudo-gradient, which nobody has merged yet ("keeping one's own Δ", DESIGN
+    /// §6).
+    std::uint32_t delay = 0;
     bool operator==(const round_plan&) const = default;
 };
 
@@ -27,6 +31,11 @@ struct round_plan {
 /// one that needs feedback sends most of a pseudo-gradient later, and momentum on top of that makes runs swing
 /// (docs/COMPRESSION.md).
 round_plan fixed_plan(const inner_config& inner, const outer_config& outer, const compress::codec& codec);
+
+/// A round later than it was made, a pseudo-gradient moves the anchor in steps that are too long to settle from this η
+/// on: the bound for steps that reach the optimum of a quadratic, from the roots of
+///   (z² − 1)(z − β) + η((1 + β)z − β)   with Nesterov's momentum, and of (z² − 1)(z − β) + ηz without.
+double outer_lr_limit_of_delay(bool nesterov, double momentum);
 
 /// Where inner step `j` (from 0) of a peer with `own_steps` = H_i stands in the run: s_r + j·H/H_i, rounded down.
 /// `committed` = s_r counts the steps of committed rounds, so that a late or slow peer keeps the run's learning rate.
@@ -41,7 +50,7 @@ double middle_step_seconds(std::span<const double> step_seconds);
 /// others what they can do in the same time, so that nobody waits for the slowest; never less than an eighth, nor more
 /// than `most_own_steps`. Rounds of a few steps (`fewest_shared_steps`) are the same for all. Who is within a fifth of
 /// what it did `before` (0: nothing) goes on with that, or measurements would change the plan every round. Who begins
-/// so many seconds `late` does what is left of that time.
+/// so many seconds `late` does what is left of that time, but an eighth in any case.
 std::vector<std::uint64_t> balanced_steps(std::uint64_t round_steps, std::span<const double> step_seconds,
                                           std::span<const std::uint64_t> before, std::span<const double> late);
 /// Below that a step more or less is too much; H = 1 is data-parallel training, in which all do the same.

@@ -52,6 +52,15 @@ std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::
     return out;
 }
 
+/// So many rounds back from the newest commit, aggregates may still be had, and the log can check them.
+std::uint64_t reach_back(const node& n) {
+    const auto& l = n.led();
+    const std::uint64_t kept = std::min<std::uint64_t>(retained_aggregates(n.tensors().elements()), l.committed());
+    std::uint64_t back = 0;
+    while (back < kept && l.commit_of(l.committed() - back) != nullptr) ++back;
+    return back;
+}
+
 /// The aggregate of a committed round: our own sum, a sum of the payloads at hand, or a holder's copy.
 core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_round done) {
     const auto generation = n.led().generation();
@@ -108,7 +117,7 @@ core::task<core::result<void>> fetch_ahead(node& n) {
     if (diverged || !goes_whole(n.tensors().elements())) co_return core::ok();
     core::scope fetching(n.env.executor);
     std::size_t turn = 0;
-    const auto last = std::min(l.committed(), n.state->round + retained_aggregates(n.tensors().elements()));
+    const auto last = std::min(l.committed(), n.state->round + reach_back(n));
     for (auto round = n.state->round + 1; round <= last; ++round) {
         const auto* done = l.commit_of(round);
         const bool here = n.held.find_aggregate(generation, round) || n.held.arriving(generation, round) ||
@@ -192,8 +201,7 @@ core::task<core::result<void>> merge_left(node& n) {
 core::task<core::result<void>> take_state(node& n) {
     const auto generation = n.led().generation();
     // A donor a little behind will do: the aggregates after it are asked for next. Never one behind ourselves.
-    const auto retained = retained_aggregates(n.tensors().elements());
-    auto enough = n.led().committed() > retained ? n.led().committed() - retained : 0;
+    auto enough = n.led().committed() - reach_back(n);
     if (n.state && n.state->generation == generation) enough = std::max(enough, n.state->round + 1);
     const auto begun = n.env.clock.now();
     const auto would_do = [&n, generation, enough](const state_index& s) -> core::result<void> {
@@ -216,6 +224,9 @@ core::task<core::result<void>> take_state(node& n) {
     const auto who_holds = [&n, generation, enough] { return donors(n, generation, enough); };
     auto downloaded = co_await download_state(n, who_holds, would_do);
     LONGHAUL_CO_TRY(downloaded);
+    // What was trained ahead began from another state.
+    auto idle = co_await stop_ahead(n);
+    LONGHAUL_CO_TRY(idle);
     if (!n.log_known || generation != n.led().generation()) {
         co_return fail(errc::not_found, "the generation changed meanwhile");
     }
@@ -304,13 +315,14 @@ core::task<core::result<core::byte_vector>> fetch(node& n, shared_linked from, f
 core::task<core::result<void>> catch_up(node& n) {
     const auto& l = n.led();
     core::result<void> done = fail(errc::not_found, "nothing to apply");
-    const auto retained = retained_aggregates(n.tensors().elements());
+    const auto reach = reach_back(n);
     const bool behind = n.state && n.state->generation == l.generation() && n.state->round < l.committed();
-    const bool far = behind && l.committed() - n.state->round > retained;
+    const bool next_is_here = behind && n.held.find_aggregate(l.generation(), n.state->round + 1) != nullptr;
+    const bool far = behind && !next_is_here && l.committed() - n.state->round > reach;
     // What nobody retains is not asked for while somebody has a whole state.
-    const bool asks_for_a_state = far && !donors(n, l.generation(), l.committed() - retained).empty();
-    if (behind && !asks_for_a_state) {
-        if (n.state->round + 1 < l.committed()) {
+    const bool state_is_nearer = far && !donors(n, l.generation(), l.committed() - reach).empty();
+    if (behind && !state_is_nearer) {
+        if (!next_is_here && n.state->round + 1 < l.committed()) {
             auto fetched = co_await fetch_ahead(n);
             LONGHAUL_CO_TRY(fetched);
         }
@@ -334,7 +346,7 @@ core::task<core::result<void>> catch_up(node& n) {
     n.doing = member_state::catching_up;
     // A commit of a moment ago: who holds its aggregate will say so in a moment. A whole state is for larger gaps.
     const bool behind_by_little = n.state && n.state->generation == l.generation() && n.state->round <= l.committed() &&
-                                  l.committed() - n.state->round < retained;
+                                  l.committed() - n.state->round < reach;
     core::result<void> downloaded = fail(errc::not_found, "waiting for an aggregate");
     const auto now = n.env.clock.now();
     const auto lacking = n.state ? n.state->round + 1 : 0;

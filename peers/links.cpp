@@ -134,7 +134,8 @@ struct dispatcher {
         } else if (m.coordinator.empty()) {
             n.fatal = core::error(errc::not_admitted, m.reason.empty() ? "the run did not admit this node" : m.reason);
         } else {
-            n.redirects.insert(n.redirects.end(), m.coordinator.begin(), m.coordinator.end());
+            n.redirects = m.coordinator;
+            n.named = m.coordinator_key;
         }
         n.changed.notify();
         return core::ok();
@@ -571,16 +572,24 @@ namespace {
 
 /// Somebody new who may admit this node: behind one of the addresses, which is then not among them any more, or else
 /// one that dialled this node.
+///
+/// `by_name`: whom a member has just named as coordinator, before others who would only name the same.
 core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::endpoint>& addresses,
-                                                     std::set<net::peer_key>& asked) {
+                                                     std::set<net::peer_key>& asked, bool by_name) {
+    const auto named = by_name ? n.find(n.named) : nullptr;
+    if (named && !named->observer && may_vote(n, n.named) && asked.insert(n.named).second) {
+        co_return asked_peer{n.named, n.named.brief()};
+    }
+    const auto is_named = [&n](const net::endpoint& a) {
+        return std::ranges::find(n.redirects, a) != n.redirects.end();
+    };
+    const auto unnamed = by_name ? std::ranges::stable_partition(addresses, is_named).begin() : addresses.begin();
     // Who is linked has said where it stands: whoever coordinates has the last word. A node that does not know yet who
     // is a member goes by addresses that it was given in turn, or strangers who dial it could keep it busy.
     const bool knows = n.moving || asked.size() % 2 == 1;
-    const auto key = knows ? best_to_ask(n, asked) : std::nullopt;
-    // Whom a member has just named comes before others who would name the same.
-    if (key && (n.redirects.empty() || n.find(*key)->coordinator == *key)) {
-        asked.insert(*key);
-        co_return asked_peer{*key, key->brief()};
+    if (const auto best = knows ? best_to_ask(n, asked) : std::nullopt; best && unnamed == addresses.begin()) {
+        asked.insert(*best);
+        co_return asked_peer{*best, best->brief()};
     }
     for (;;) {
         auto made = co_await n.mesh->dial(addresses);
@@ -599,8 +608,7 @@ core::task<core::result<asked_peer>> somebody_to_ask(node& n, std::vector<net::e
         const auto is_served = [&n, &key] { return n.find(key) != nullptr; };
         auto serving = co_await core::wait_until(n.changed, is_served, n.env.clock, n.env.clock.now() + 5s);
         if (!serving && serving.error().code == errc::cancelled) co_return fail(serving.error());
-        if (!serving) continue;
-        asked.insert(key);
+        if (!serving || !asked.insert(key).second) continue;
         co_return asked_peer{key, made->asked.text()};
     }
 }
@@ -621,8 +629,11 @@ core::task<core::result<void>> become_admitted(node& n) {
     add(n.known_addresses);
     std::set<net::peer_key> asked;
     std::optional<core::error> last;
+    bool by_name = false;
+    n.redirects.clear();
+    n.named = {};
     for (;;) {
-        auto found = co_await somebody_to_ask(n, addresses, asked);
+        auto found = co_await somebody_to_ask(n, addresses, asked, by_name);
         // What a member answered says more than that others did not.
         if (!found && found.error().code != errc::cancelled && last) co_return fail(*last);
         LONGHAUL_CO_TRY(found);
@@ -646,6 +657,8 @@ core::task<core::result<void>> become_admitted(node& n) {
         request.addresses = n.advertised();
         if (n.run->manifest.invite()) request.token = n.secrets.token;
         n.redirects.clear();
+        n.named = {};
+        by_name = !by_name;  // every other time at most: who lies could name one address after another
         n.asked_to_join = key;
         n.send(key, request);
         // Who was asked may have nobody to ask itself; somebody who has may be linked by now.
@@ -670,11 +683,6 @@ core::task<core::result<void>> become_admitted(node& n) {
         }
         if (n.admitted) co_return core::ok();
         add(n.redirects);
-        // Whom a member names is the next to be asked, and not whoever else answers sooner.
-        const auto named = [&n](const net::endpoint& a) {
-            return std::ranges::find(n.redirects, a) != n.redirects.end();
-        };
-        std::ranges::stable_partition(addresses, named);
     }
 }
 

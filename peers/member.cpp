@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t max_open_offers = 256;  ///< of one peer
 
 /// What a member does next: a pure look at what it knows.
-enum class next_step { finish, catch_up, train, report, wait };
+enum class next_step { finish, catch_up, train, report, begin_ahead, wait };
 
 next_step decide(const node& n) {
     if (n.leaving || n.fatal) return next_step::finish;
@@ -32,31 +32,8 @@ next_step decide(const node& n) {
     if (has(open.contributors, n.number) && n.produced_for != produced) return next_step::train;
     const std::tuple wanted{l.generation(), open.round, open.attempt};
     if (n.ready_for != wanted && n.held.result(l.generation(), open.round, open.attempt)) return next_step::report;
+    if (may_begin_ahead(n)) return next_step::begin_ahead;
     return next_step::wait;
-}
-
-/// Whether this node's training for `round` can still be summed.
-bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round) {
-    const auto& l = n.led();
-    return !n.leaving && !n.fatal && l.generation() == generation && l.open() && l.open()->round == round &&
-           has(l.open()->contributors, n.number);
-}
-
-void send_progress(node& n) {
-    progress_message p;
-    p.generation = n.held.terms().generation;
-    p.round = n.held.terms().round;
-    p.steps = n.steps_done;
-    p.verified_bytes = n.held.arrived_bytes();
-    p.payloads = n.held.authors();
-    p.attempt = n.held.terms().attempt;
-    p.restarted = n.missed == std::pair(p.generation, p.round);
-    if (n.coordinator) {
-        n.coordinator->progress(n.number, p, n.env.clock.now());
-        n.changed.notify();
-    } else {
-        n.send(n.log->leader(), p);
-    }
 }
 
 /// The aggregate of this attempt is here, in whole.
@@ -74,55 +51,6 @@ void send_ready(node& n, const round_record& open, const model_state& before) {
     } else {
         n.send(n.log->leader(), ready);
     }
-}
-
-struct trained {
-    std::uint64_t tokens = 0;
-    std::uint32_t steps = 0;
-    double loss_sum = 0;
-};
-
-/// Runs inner steps from the anchor until the plan's H are done or nobody wants them any more.
-core::task<core::result<trained>> inner_steps(node& n, shared_state start, std::uint64_t generation,
-                                              round_record open) {
-    trained done;
-    auto& trainer = *n.trainer;
-    const auto write = [&trainer, &start] { trainer.write(start->anchor); };
-    auto written = co_await n.env.workers.run(write, 0s);
-    LONGHAUL_CO_TRY(written);
-    const auto H = open.plan.inner_steps, own = open.steps_of(n.number);
-    const auto begun = n.env.clock.now();
-    auto last_progress = begun;
-    n.steps_done = 0;
-    while (done.steps < own && still_wanted(n, generation, open.round)) {
-        optim::step_context at;
-        at.position = optim::run_position(open.position, done.steps, H, own);
-        at.lr = optim::learning_rate(n.config().inner, at.position, n.config().total_steps());
-        if (n.trainer_is_cold) at.lr *= optim::ramp(n.steps_since_reset++);
-        core::result<optim::step_report> report;
-        const auto step = [&trainer, &at, &report] { report = trainer.step(at); };
-        auto ran = co_await n.env.workers.run(step, trainer.modelled_step_time());
-        LONGHAUL_CO_TRY(ran);
-        if (report && !std::isfinite(report->loss))
-            report = fail(errc::limit, "the loss is not finite: lower inner.lr");
-        if (!report) {
-            co_return fail(report.error().within(fmt::format("inner step {} of round {}", done.steps + 1, open.round)));
-        }
-        ++done.steps;
-        done.tokens += report->tokens;
-        done.loss_sum += report->loss;
-        n.steps_done = done.steps;
-        if (n.options.step_time > 0s) {
-            auto slept = co_await n.env.clock.sleep_until(begun + n.options.step_time * done.steps);
-            LONGHAUL_CO_TRY(slept);
-        }
-        // Slow trainers show that they are alive and at work; fast ones need not.
-        if (n.env.clock.now() - last_progress > 1s) {
-            last_progress = n.env.clock.now();
-            send_progress(n);
-        }
-    }
-    co_return done;
 }
 
 /// The median of a few rounds: a machine that was busy once is not slow.
@@ -144,6 +72,39 @@ void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said)
         if (tensors.specs()[t].role == core::tensor_role::buffer) std::ranges::fill(tensors.part(said, t), 0.0F);
 }
 
+/// This node's steps of the open round: those that it began ahead and the rest, or all from the anchor.
+core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state start) {
+    auto taken = co_await take_ahead(n);
+    LONGHAUL_CO_TRY(taken);
+    auto s = *taken;
+    if (!s) {
+        const auto& open = *n.led().open();
+        s = std::make_shared<inner_steps>();
+        s->generation = n.led().generation();
+        s->round = open.round;
+        s->position = open.position;
+        s->H = open.plan.inner_steps;
+        s->own = open.steps_of(n.number);
+        s->begun = n.env.clock.now();
+        auto& trainer = *n.trainer;
+        const auto write = [&trainer, &start] { trainer.write(start->anchor); };
+        auto written = co_await n.env.workers.run(write, 0s);
+        LONGHAUL_CO_TRY(written);
+    }
+    n.steps_done = s->steps;
+    auto made = co_await make_steps(n, s);
+    LONGHAUL_CO_TRY(made);
+    co_return s;
+}
+
+/// What the steps after these begin from, `local` being where these have ended: the anchor less this node's own
+/// pseudo-gradient, which nobody has merged yet.
+core::flat_buffer start_of_next(const inner_steps& s, std::span<const float> anchor, std::span<const float> local) {
+    core::flat_buffer next(local.begin(), local.end());
+    for (std::size_t i = 0; i < s.start.size(); ++i) next[i] = anchor[i] - (s.start[i] - local[i]);
+    return next;
+}
+
 core::task<core::result<void>> train(node& n) {
     const auto start = n.state;
     const auto generation = n.led().generation();
@@ -154,10 +115,12 @@ core::task<core::result<void>> train(node& n) {
 
     // The others make room meanwhile: the payload can go as soon as there is some of it.
     n.held.prepare();
-    auto done = co_await inner_steps(n, start, generation, open);
-    if (!done || done->steps == 0) n.held.withdraw();
-    LONGHAUL_CO_TRY(done);
-    n.timing.compute = n.env.clock.now() - n.timing.started;
+    auto made = co_await steps_of_round(n, start);
+    if (!made || (*made)->steps == 0) n.held.withdraw();
+    LONGHAUL_CO_TRY(made);
+    const auto& done = *made;
+    n.timing.compute = done->took;
+    if (done->begun < n.timing.started) n.timing.started = std::max(done->begun, n.applied_at);
     if (done->steps == 0) co_return core::ok();
     n.train_loss = done->loss_sum / done->steps;
     note_step_time(n, core::to_seconds(n.timing.compute) / done->steps);
@@ -184,7 +147,7 @@ core::task<core::result<void>> train(node& n) {
     mass.steps = done->steps + carry.steps;
     mass.values.resize(n.tensors().elements());
     compress::payload_source source;
-    source.anchor = start->anchor;
+    source.anchor = done->start.empty() ? start->anchor : done->start;
     source.residual = carry.values;
     if (n.mass.rule().keeps_residual) {
         // The new residual takes the old one's place, unless a part of that is to be added again: nothing moves between
@@ -212,7 +175,12 @@ core::task<core::result<void>> train(node& n) {
     source.left = payload.left;
     compress::mass_sums sums;
     const auto begun = n.env.clock.now();
-    const auto read = [&n, &mass] { n.trainer->read(mass.values); };
+    core::flat_buffer next;
+    const bool begins_next = may_begin_ahead(n);
+    const auto read = [&n, &mass, &next, &done, &start, begins_next] {
+        n.trainer->read(mass.values);
+        if (begins_next) next = start_of_next(*done, start->anchor, mass.values);
+    };
     auto was_read = co_await n.env.workers.run(read, 0s);
     LONGHAUL_CO_TRY(was_read);
     if (!still_wanted(n, generation, open.round)) {
@@ -246,8 +214,8 @@ core::task<core::result<void>> train(node& n) {
         if (!chunks.empty()) chunks[chunk].assign(out.begin(), out.end());
         return encoded;
     };
-    auto made = co_await n.held.contribute(encode, work);
-    LONGHAUL_CO_TRY(made);
+    auto contributed = co_await n.held.contribute(encode, work);
+    LONGHAUL_CO_TRY(contributed);
     // Between the last chunk and this line nothing waits: no commit can have taken what is not pending yet.
     n.timing.encoded_at = n.env.clock.now();
     n.timing.encode = n.timing.encoded_at - begun;
@@ -255,11 +223,12 @@ core::task<core::result<void>> train(node& n) {
     n.mass.formed(generation, open.round, sums, carry.sum);
     mass.sum = sums.compensated;
     payload.sent = sums.sent;
-    payload.id = made->payload;
+    payload.id = contributed->payload;
     n.mass.sent(std::move(payload));
     // Whether a log that was left takes it will not be heard here.
     if (!n.log_known || n.led().generation() != generation) give_up_payload(n);
     send_progress(n);
+    if (!next.empty() && still_wanted(n, generation, open.round) && may_begin_ahead(n)) begin_ahead(n, std::move(next));
     co_return core::ok();
 }
 
@@ -329,11 +298,17 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
     const auto state = n.state;
     core::result<double> loss = fail(errc::internal, "nothing was evaluated");
     auto& trainer = *n.trainer;
-    const auto job = [&trainer, &state, &loss] {
+    auto idle = co_await hold_ahead(n);
+    LONGHAUL_CO_TRY(idle);
+    core::flat_buffer local(n.ahead ? n.tensors().elements() : 0);
+    const auto job = [&trainer, &state, &loss, &local] {
+        if (!local.empty()) trainer.read(local);
         trainer.write(state->anchor);
         loss = trainer.evaluate();
+        if (!local.empty()) trainer.write(local);
     };
     auto ran = co_await n.env.workers.run(job, trainer.modelled_step_time());
+    go_on_ahead(n);
     LONGHAUL_CO_TRY(ran);
     LONGHAUL_CO_TRY(loss);
     if (!std::isfinite(*loss)) co_return fail(errc::limit, "the held-out loss is not finite: lower inner.lr");
@@ -357,6 +332,23 @@ void tell(node& n, const std::function<bool(const net::peer_key&, const linked_p
 }
 
 }  // namespace
+
+void send_progress(node& n) {
+    progress_message p;
+    p.generation = n.held.terms().generation;
+    p.round = n.held.terms().round;
+    p.steps = n.steps_done;
+    p.verified_bytes = n.held.arrived_bytes();
+    p.payloads = n.held.authors();
+    p.attempt = n.held.terms().attempt;
+    p.restarted = n.missed == std::pair(p.generation, p.round);
+    if (n.coordinator) {
+        n.coordinator->progress(n.number, p, n.env.clock.now());
+        n.changed.notify();
+    } else {
+        n.send(n.log->leader(), p);
+    }
+}
 
 void tell_applied(node& n) {
     tell(n, [](const auto&, const auto&) { return true; });
@@ -478,9 +470,12 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     e.with("generation", n.state->generation).with("round", done.commit.round);
     e.with("attempt", std::uint64_t{done.commit.attempt}).with("members", std::uint64_t{done.members});
     e.with("merged", std::uint64_t{peers}).with("own_merged", own_merged).with("tokens", n.state->tokens);
-    e.with("root", n.state->root.hex()).with("tau_steps", std::uint64_t{0}).with("tau_rounds", std::uint64_t{0});
+    e.with("root", n.state->root.hex())
+        .with("tau_steps", std::uint64_t{0})
+        .with("tau_rounds", std::uint64_t{done.plan.delay});
     const double compute = core::to_seconds(t.compute), encode = core::to_seconds(t.encode);
-    const double exchange_seconds = std::max(0.0, seconds - compute - encode);
+    const double exchange_seconds =
+        t.encoded_at == core::time_point{} ? std::max(0.0, seconds - compute) : core::to_seconds(now - t.encoded_at);
     e.with("seconds", seconds).with("compute_seconds", compute).with("encode_seconds", encode);
     e.with("send_seconds", core::to_seconds(t.send)).with("wait_seconds", core::to_seconds(t.wait));
     e.with("exchange_seconds", exchange_seconds);
@@ -498,6 +493,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     e.with("mass_lost", mass.lost).with("mass_rounding", mass.rounding);
     n.emit(std::move(e));
     t = {};
+    n.applied_at = now;
 
     tell_lines(n);
     // First tell, then evaluate: the next round need not wait for a number.
@@ -536,6 +532,13 @@ core::task<core::result<void>> take_part(node& n) {
             case next_step::train: {
                 auto trained_now = co_await train(n);
                 LONGHAUL_CO_TRY(trained_now);
+                break;
+            }
+            case next_step::begin_ahead: {
+                // Without a pseudo-gradient of its own that is under way: from the anchor.
+                auto idle = co_await stop_ahead(n);
+                LONGHAUL_CO_TRY(idle);
+                if (n.state && may_begin_ahead(n)) begin_ahead(n, n.state->anchor);
                 break;
             }
             case next_step::report: {

@@ -19,6 +19,8 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     const std::uint64_t words =
         2 * states + 2 + (retained_aggregates(tensors.elements()) + 2) + 2 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
+    // What this round's steps and the next ones began from, and the trainer's parameters while it evaluates.
+    const std::uint64_t late = may_have_delay(config) ? 3 : 0;
     // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
     // next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 3 : 0;
@@ -29,7 +31,7 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
         LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(name));
         const auto payload = payload_bytes(tensors, *codec);
         // And what a codec goes on from, twice.
-        const auto own = (words + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
+        const auto own = (words + late + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
         // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
         const auto all = own + 2 * others * payload;
         auto sharded = all;

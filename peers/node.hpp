@@ -2,7 +2,8 @@
 /// What the coroutines of one peer share. One I/O thread owns all of it; nothing here is locked. The coroutines are:
 /// links.cpp (one a link, and the dialler), member.cpp (train, exchange, apply), catch_up.cpp (states and aggregates
 /// that were missed), download.cpp (from several donors), donor.cpp (serving them), coordinate.cpp (the
-/// coordinator's), admission.cpp, keep_voters.cpp, watch_for_silence.cpp, peer.cpp (start, stop, status).
+/// coordinator's), inner_steps.cpp (what is trained), admission.cpp, keep_voters.cpp, watch_for_silence.cpp, peer.cpp
+/// (start, stop, status).
 
 #include <deque>
 #include <map>
@@ -13,6 +14,7 @@
 #include "peers/consensus.hpp"
 #include "peers/donor_pace.hpp"
 #include "peers/exchange.hpp"
+#include "peers/inner_steps.hpp"
 #include "peers/left_log.hpp"
 #include "peers/peer.hpp"
 #include "peers/reach.hpp"
@@ -104,6 +106,7 @@ struct node {
     std::optional<net::peer_key> admitted_by;    ///< its log has this node
     std::optional<net::peer_key> asked_to_join;  ///< whose answer to our join request is awaited
     std::vector<net::endpoint> redirects;        ///< where the coordinator is said to be
+    net::peer_key named;                         ///< who that is
     std::optional<core::error> fatal;            ///< ends this node
     peer_number number = 0;
     shared_state state;  ///< null: nothing yet
@@ -143,6 +146,8 @@ struct node {
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
+    core::time_point applied_at{};                 ///< the last commit
+    shared_steps ahead;                            ///< of a round that is not open yet, or was not taken
     std::optional<round_plan> last_plan;           ///< as last told in an event
     exchange_plan last_way;                        ///< likewise
     std::uint64_t last_own_steps = 0;              ///< likewise
@@ -252,6 +257,8 @@ void hear_reach_reply(node& n, const net::peer_key& from, const reach_reply& m);
 core::task<core::result<void>> take_part(node& n);
 /// Tells the coordinator, once a second while payloads arrive, that they do.
 core::task<core::result<void>> report_progress(node& n);
+/// Tells the coordinator how far this node is in the open round.
+void send_progress(node& n);
 /// Tells a coordinator that we are linked with anew what we did and hold of the open round.
 void repeat_standing(node& n);
 /// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are

@@ -15,14 +15,20 @@ plan_choices choices_of(const run_config& config, const core::tensor_manifest& t
         out.exchange[name] = {chunk_grid::of(tensors.elements(), *codec).count(), payload_bytes(tensors, *codec),
                               codec->fits_sums(), config.exchange.mode};
         auto plan = optim::fixed_plan(config.inner, config.outer, *codec);
+        plan.delay = static_cast<std::uint32_t>(config.exchange.delay);
         if (name == config.exchange.codec) out.first = plan;
         if (!config.controller.enabled) continue;
+        std::vector<std::uint32_t> delays{plan.delay};
+        if (config.controller.choose_delay && may_be_late(plan)) delays = {0, 1};
         auto steps = optim::steps_to_try(static_cast<std::uint64_t>(config.controller.least_steps),
                                          static_cast<std::uint64_t>(config.controller.most_steps));
         if (std::ranges::find(steps, plan.inner_steps) == steps.end()) steps.push_back(plan.inner_steps);
         for (const auto H : steps) {
-            plan.inner_steps = H;
-            out.to_choose.push_back(plan);
+            for (const auto delay : delays) {
+                plan.inner_steps = H;
+                plan.delay = delay;
+                out.to_choose.push_back(plan);
+            }
         }
     }
     return out;

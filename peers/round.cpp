@@ -243,7 +243,8 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             note_plan(*l.open());
             first_contributors_ = l.open()->contributors;
             last_steps_ = l.open()->own_steps;
-            std::erase_if(last_steps_, [&](const auto& s) { return lateness(s.peer, l) > core::duration{}; });
+            // Whoever was no member of the round before may have begun late.
+            std::erase_if(last_steps_, [this](const auto& s) { return !has(last_members_, s.peer); });
             for (auto& [who, s] : peers_) s.passed_over = has(l.open()->members, who) ? 0 : s.passed_over + 1;
         }
     }

@@ -20,7 +20,7 @@ constexpr int rounds_without_it = 3;
 /// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
 /// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
 constexpr unsigned most_absences = 5;
-/// Who begins later than that share of the time for steps had better wait for the next round.
+/// Who begins later than that share of the time for steps, as in the last round, had better wait for the next one.
 constexpr double share_of_late = 0.8;
 
 }  // namespace
@@ -87,8 +87,10 @@ core::duration round_coordinator::lateness(peer_number who, const ledger& l) con
 bool round_coordinator::pays(peer_number who, std::size_t members) const {
     const auto step = peers_.at(who).step;
     if (step <= core::duration{} || history_.empty()) return false;
+    // The others have begun already. As a member of this round it begins the next one with them.
+    if (present_ && present_->delay > 0) return false;
     const bool shares = rules_.own_pace && present_ && present_->inner_steps >= optim::fewest_shared_steps;
-    if (shares && core::to_seconds(step) < share_of_late * predicted_steps_) return true;
+    if (shares && predicted_steps_ > 0) return core::to_seconds(step) < share_of_late * predicted_steps_;
     auto rounds = history_;
     const auto median = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
     std::ranges::nth_element(rounds, median);
@@ -187,10 +189,12 @@ void round_coordinator::note_plan(const round_record& opened) {
 
 void round_coordinator::note_outcome(core::duration took) {
     if (predicted_steps_ <= 0 || predicted_exchange_ <= 0) return;
-    const auto pace = pace_.with(0);
-    outcome_ =
-        round_outcome{round_, predicted_steps_ + pace.round_seconds(0, predicted_exchange_), core::to_seconds(took)};
-    pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_);
+    // The steps count as one, or the pace of those who made the plan would have to be remembered, too.
+    auto all_steps = *present_;
+    all_steps.inner_steps = 1;
+    const auto predicted = pace_.with(predicted_steps_).round_seconds(all_steps, predicted_exchange_);
+    outcome_ = round_outcome{round_, predicted, core::to_seconds(took)};
+    pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_, present_->delay);
 }
 
 std::vector<double> round_coordinator::step_seconds_of(const std::vector<peer_number>& contributors) const {

@@ -56,6 +56,10 @@ core::result<void> validate_times(const peers_config& c) {
     return core::ok();
 }
 
+double lr_limit_of_delay(const optim::round_plan& p) {
+    return optim::outer_lr_limit_of_delay(p.nesterov, static_cast<double>(p.outer_momentum));
+}
+
 core::result<compress::feedback_rule> feedback_with(const run_config& c, std::string_view name) {
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(name));
     const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
@@ -81,6 +85,12 @@ std::vector<std::string> run_config::codecs() const {
     return out;
 }
 
+bool may_have_delay(const run_config& c) {
+    return c.exchange.delay > 0 || (c.controller.enabled && c.controller.choose_delay);
+}
+
+bool may_be_late(const optim::round_plan& plan) { return static_cast<double>(plan.outer_lr) < lr_limit_of_delay(plan); }
+
 core::result<compress::feedback_rule> feedback_of(const run_config& c) { return feedback_with(c, c.exchange.codec); }
 
 void bind(core::config_binder& b, run_config& c) {
@@ -98,8 +108,12 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("exchange.gain", c.exchange.gain, "of econtrol's residual in a payload", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
+    b.bind("exchange.delay", c.exchange.delay,
+           "rounds that a payload may be under way while its author does the next steps", 0, 1);
     b.bind("controller.enabled", c.controller.enabled,
            "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
+    b.bind("controller.choose_delay", c.controller.choose_delay,
+           "whether it also chooses exchange.delay, where the outer step allows that");
     const auto fewest = static_cast<std::int64_t>(optim::fewest_shared_steps);
     b.bind("controller.least_steps", c.controller.least_steps, "that it may choose for a round", fewest, 1'000'000);
     b.bind("controller.most_steps", c.controller.most_steps, "that it may choose for a round", fewest, 1'000'000);
@@ -156,6 +170,13 @@ core::result<void> validate(const run_config& c) {
                               "or gather, or one of the codecs f32, bf16 and int8",
                               name);
         }
+    }
+    if (c.exchange.delay > 0 && !may_be_late(outer)) {
+        return core::fail(
+            core::errc::config,
+            "exchange.delay = 1 with outer.lr = {} and momentum {} never settles: give outer.lr less than "
+            "{:.2f}, or no delay",
+            outer.outer_lr, outer.outer_momentum, lr_limit_of_delay(outer));
     }
     if (c.controller.least_steps > c.controller.most_steps) {
         return core::fail(core::errc::config,

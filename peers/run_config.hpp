@@ -7,6 +7,7 @@
 #include "compress/feedback.hpp"
 #include "core/config.hpp"
 #include "optim/config.hpp"
+#include "optim/schedule.hpp"
 
 namespace longhaul::peers {
 
@@ -18,11 +19,13 @@ struct exchange_config {
     double momentum = 0.9;          ///< of dgc
     double gain = 0.001;            ///< of econtrol's residual in a payload
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
+    std::int64_t delay = 0;         ///< rounds that a payload may be under way during the next steps: 0 or 1
 };
 
-/// [controller]: who chooses H and the codec, from round to round.
+/// [controller]: who chooses H, the codec and the delay, from round to round.
 struct controller_config {
-    bool enabled = false;  ///< false: inner.steps and exchange.codec, always
+    bool enabled = false;      ///< false: inner.steps, exchange.codec and exchange.delay, always
+    bool choose_delay = true;  ///< false: exchange.delay, always
     std::int64_t least_steps = 30, most_steps = 300;
     std::vector<std::string> codecs;  ///< to choose from; empty: bf16, int8 and int4, or exchange.codec with feedback
 };
@@ -77,6 +80,11 @@ struct run_config {
 
 /// What [exchange] says of feedback; errc::config for what cannot work together.
 core::result<compress::feedback_rule> feedback_of(const run_config& c);
+
+/// Whether rounds of that run may have delay.
+bool may_have_delay(const run_config& c);
+/// Whether that plan's outer step settles although what it steps by is a round old.
+bool may_be_late(const optim::round_plan& plan);
 
 /// Binds every key of RUN.toml.
 void bind(core::config_binder& binder, run_config& c);

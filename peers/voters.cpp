@@ -27,19 +27,24 @@ std::optional<raft::change> next_voter_change(const raft::configuration& now,
     if (const auto useless = std::ranges::find_if(now.learners, gone); useless != now.learners.end()) {
         return raft::change{kind::remove, {*useless}};
     }
+    const auto following = alive + now.learners.size();
     if (alive < wanted) {
-        // From one voter to three in one change: two survive no death at all.
-        const auto together = now.decides_alone(self) ? wanted - 1 : 1;
-        if (alive + now.learners.size() >= wanted) {
-            return raft::change{kind::promote, {now.learners.begin(), now.learners.begin() + std::ptrdiff_t(together)}};
-        }
         const auto next =
             std::ranges::find_if(candidates, [&](const auto& c) { return c.linked && !c.gone && !now.has(c.key); });
-        if (next != candidates.end()) return raft::change{kind::add_learner, {next->key}};
+        if (following < wanted && next != candidates.end()) return raft::change{kind::add_learner, {next->key}};
+        // Others may be here and of no use for long: as many as follow vote, if that makes a better number.
+        const auto reached = std::min(wanted, voters_wanted(following));
+        if (alive < reached) {
+            // From one voter to three in one change: two survive no death at all.
+            const auto together = std::ptrdiff_t(now.decides_alone(self) ? reached - 1 : 1);
+            return raft::change{kind::promote, {now.learners.begin(), now.learners.begin() + together}};
+        }
     }
-    // While nobody can take its place, a dead voter that comes back is worth more than its seat.
+    // While nobody can take its place, a dead voter that comes back is worth more than its seat: of an even number one
+    // less needs fewer votes, of an odd one as many.
+    const bool replaced = alive >= wanted || now.voters.size() % 2 == 0;
+    if (dead != now.voters.end() && replaced) return raft::change{kind::remove, {*dead}};
     if (alive < wanted) return std::nullopt;
-    if (dead != now.voters.end()) return raft::change{kind::remove, {*dead}};
     if (alive > wanted) {
         // The last in the order of choice goes first.
         for (auto c = candidates.rbegin(); c != candidates.rend(); ++c) {

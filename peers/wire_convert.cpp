@@ -137,6 +137,7 @@ wire::Plan to_proto(const round_plan& r) {
     p.set_nesterov(r.nesterov);
     p.set_codec(r.codec);
     p.set_mode(r.mode);
+    p.set_delay(r.delay);
     return p;
 }
 
@@ -146,12 +147,13 @@ core::result<round_plan> from(const wire::Plan& p) {
     r.outer_lr = p.eta();
     r.outer_momentum = p.beta();
     r.nesterov = p.nesterov();
+    r.delay = p.delay();
     LONGHAUL_TRY_ASSIGN(r.codec, line_from(p.codec(), 32, "a codec's name"));
     LONGHAUL_TRY_ASSIGN(r.mode, line_from(p.mode(), 32, "an exchange mode"));
     if (r.inner_steps == 0 || r.inner_steps > 10'000'000 || !std::isfinite(r.outer_lr) ||
-        !std::isfinite(r.outer_momentum)) {
-        return fail(errc::malformed, "a plan of {} steps, outer rate {} and momentum {}", r.inner_steps, r.outer_lr,
-                    r.outer_momentum);
+        !std::isfinite(r.outer_momentum) || r.delay > 1) {
+        return fail(errc::malformed, "a plan of {} steps, outer rate {}, momentum {} and delay {}", r.inner_steps,
+                    r.outer_lr, r.outer_momentum, r.delay);
     }
     return r;
 }

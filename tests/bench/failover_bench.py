@@ -1,13 +1,14 @@
 """Kills of members and of coordinators on six emulated machines: how much later the next commit comes
 
-usage: scripts/bench failover [--kills N] [--seconds N] [--width N] [--stop]
+usage: scripts/bench failover [--kills N] [--seconds N] [--model quadratic|gpt] [--stop]
 
-Six daemons behind lines of 100 Mbit/s, 100 ms of round trip between any two, train a quadratic whose steps are paced
-(H = 30). Again and again one of them is killed with signal 9 at a random instant of a round, a member and who
-coordinates in turn, and started again by the address of another one, until --kills each are done or --seconds are
-over. --stop: they are stopped (SIGSTOP) instead, and go on when the others have committed. The delay of a kill is the
-time between the commits before and after it, as the others saw them, less the median of that time without kills. A
-line for each kind: how many, median, 90th and 99th percentile, most.
+Six daemons behind lines of 100 Mbit/s, 100 ms of round trip between any two, train a quadratic of 100,000 numbers or
+the demo's byte GPT (H = 30), whose steps are paced so that six of them leave this machine some time. Again and again
+one of them is killed with signal 9 at a random instant of a round, a member and who coordinates in turn, and started
+again by the address of another one, until --kills each are done or --seconds are over. --stop: they are stopped
+(SIGSTOP) instead, and go on when the others have committed. The delay of a kill is the time between the commits before
+and after it, as the others saw them, less the median of that time without kills. A line for each kind: how many,
+median, 90th and 99th percentile, most.
 """
 
 from __future__ import annotations
@@ -23,18 +24,37 @@ import time
 
 import lab
 
-PEERS = 6
-RUN = """
-name = "failover"
+PEERS, VOTERS = 6, 5
+QUADRATIC = """
 [model]
 kind = "quadratic"
-width = {width}
+width = 100000
 [inner]
 optimizer = "sgd"
 lr = 0.02
 weight_decay = 0.0
 steps = 30
 warmup = 0
+"""
+GPT = """
+[model]
+kind = "gpt"
+layers = 3
+width = 64
+heads = 4
+context = 64
+[data]
+kind = "stdlib"
+[inner]
+optimizer = "adamw"
+lr = 8e-3
+batch = 16
+steps = 30
+"""
+MODELS = {"quadratic": (QUADRATIC, "20 ms"), "gpt": (GPT, "100 ms")}  # and what a step takes
+RUN = """
+name = "failover"
+{model}
 [peers]
 min = 6
 [eval]
@@ -48,8 +68,8 @@ PATIENCE = 60.0  # seconds for whatever has to happen
 class Daemon:
     """One daemon in its machine, and what its events say."""
 
-    def __init__(self, machines: lab.Lab, name: str):
-        self.machines, self.name = machines, name
+    def __init__(self, machines: lab.Lab, name: str, step_time: str):
+        self.machines, self.name, self.step_time = machines, name, step_time
         self.folder = pathlib.Path(machines.folder.name) / name
         self.lives = 0
         self.read = 0
@@ -62,7 +82,7 @@ class Daemon:
         self.lives += 1
         address = self.machines.address(self.name)
         own = ["--listen", f"{address}:7400", "--state-dir", self.folder, "--name", self.name, "--json-ready"]
-        pace = ["--set", "node.step_time=20 ms"]
+        pace = ["--set", f"node.step_time={self.step_time}", "--set", "node.threads=1"]
         with (self.folder.parent / f"{self.name}.{self.lives}.log").open("w") as out:
             self.process = self.machines.start(
                 self.name, lab.LONGHAUL, *words, *own, *pace, stdout=out, stderr=subprocess.STDOUT
@@ -121,19 +141,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--stop", action="store_true")
-    parser.add_argument("--width", type=int, default=100_000)
+    parser.add_argument("--model", choices=MODELS, default="quadratic")
     options = parser.parse_args()
+    model, step_time = MODELS[options.model]
     drawn = random.Random(1)
     delays: dict[str, list[float]] = {"member": [], "coordinator": []}
     with lab.Lab(lab.SIX_PEERS) as machines:
         config = pathlib.Path(machines.folder.name) / "run.toml"
-        config.write_text(RUN.format(width=options.width))
-        daemons = [Daemon(machines, f"peer-{i + 1}") for i in range(PEERS)]
+        config.write_text(RUN.format(model=model))
+        daemons = [Daemon(machines, f"peer-{i + 1}", step_time) for i in range(PEERS)]
         daemons[0].start("run", config)
         ticket = daemons[0].ticket()
         for daemon in daemons[1:]:
             daemon.start("join", ticket)
-        everybody_goes_on = lambda: all(len(d.commits) >= 12 for d in daemons) and len(daemons[0].voters) >= 3
+        everybody_goes_on = lambda: all(len(d.commits) >= 12 for d in daemons) and len(daemons[0].voters) == VOTERS
         until(everybody_goes_on, daemons, "the first rounds")
         usual = statistics.median(b - a for a, b in zip(daemons[0].commits[2:], daemons[0].commits[3:]))
         print(f"without kills: a round takes {usual:.2f} s in the median")
@@ -168,7 +189,7 @@ def main() -> None:
             else:
                 victim.start("join", drawn.choice(others).ticket())
             until(lambda: len(victim.commits) > known + 2, daemons, f"the return of {victim.name}")
-            until(lambda: all(len(d.voters) >= 3 for d in others), daemons, "three voters")
+            until(lambda: all(len(d.voters) == VOTERS for d in others), daemons, "the return of all voters")
             kind = "coordinator" if kind == "member" else "member"
         roots: dict[tuple[int, int], str] = {}
         for daemon in daemons:

@@ -145,22 +145,52 @@ TEST_CASE("what a round takes beside its steps and its exchange counts like an e
 
 TEST_CASE("rounds that took longer or shorter than predicted correct the next prediction") {
     pace_history longer, shorter;
-    CHECK(longer.with(0.5).round_seconds(10, 2) == Approx(7));
+    CHECK(longer.with(0.5).round_seconds(setting(10), 2) == Approx(7));
     for (int i = 0; i < 5; ++i) {
-        longer.add(9, 5, 2);
-        shorter.add(6, 5, 2);
+        longer.add(9, 5, 2, 0);
+        shorter.add(6, 5, 2, 0);
     }
     CHECK(longer.with(0.5).beside_seconds == Approx(2));
-    CHECK(longer.with(0.5).round_seconds(10, 2) == Approx(9));
-    CHECK(longer.with(0.5).round_seconds(10, 4) == Approx(11));
+    CHECK(longer.with(0.5).round_seconds(setting(10), 2) == Approx(9));
+    CHECK(longer.with(0.5).round_seconds(setting(10), 4) == Approx(11));
     CHECK(shorter.with(0.5).exchange_share == Approx(0.5));
-    CHECK(shorter.with(0.5).round_seconds(10, 2) == Approx(6));
-    CHECK(shorter.with(0.5).round_seconds(10, 4) == Approx(7));
+    CHECK(shorter.with(0.5).round_seconds(setting(10), 2) == Approx(6));
+    CHECK(shorter.with(0.5).round_seconds(setting(10), 4) == Approx(7));
     pace_history noise;
-    for (int i = 0; i < 5; ++i) noise.add(4.9, 5, 0.1);
+    for (int i = 0; i < 5; ++i) noise.add(4.9, 5, 0.1, 0);
     CHECK(noise.with(0.5).exchange_share == 1);
     // One that stalled says nothing; what nobody predicted, neither.
-    longer.add(1000, 5, 2);
-    longer.add(1000, 5, 0);
-    CHECK(longer.with(0.5).round_seconds(10, 2) == Approx(9));
+    longer.add(1000, 5, 2, 0);
+    longer.add(1000, 5, 0, 0);
+    CHECK(longer.with(0.5).round_seconds(setting(10), 2) == Approx(9));
+}
+
+TEST_CASE("a round late, the exchange costs nothing beside steps that take longer") {
+    auto late = setting(10);
+    late.delay = 1;
+    pace_history history;
+    CHECK(history.with(0.5).round_seconds(late, 2) == Approx(5));
+    CHECK(history.with(0.5).round_seconds(late, 7) == Approx(7));
+    // Behind the steps nothing of it can be seen; in front of them all of it.
+    for (int i = 0; i < 5; ++i) history.add(5.1, 5, 2, 1);
+    CHECK(history.with(0.5).beside_seconds == 0);
+    for (int i = 0; i < 5; ++i) history.add(9, 5, 8, 1);
+    CHECK(history.with(0.5).beside_seconds == Approx(1));
+    CHECK(history.with(0.5).round_seconds(late, 8) == Approx(9));
+}
+
+TEST_CASE("a round of delay is chosen where it saves more time than it costs steps") {
+    const auto at = [](double exchange) {
+        std::vector<plan_alternative> all{{setting(100), exchange}, {setting(100), exchange}};
+        all.back().plan.delay = 1;
+        return decide(all, 0.1).chosen.plan.delay;
+    };
+    CHECK(at(0.2) == 0);
+    CHECK(at(5) == 1);
+    CHECK(at(10) == 1);
+    CHECK(at(1000) == 0);
+    auto late = setting(100);
+    late.delay = 1;
+    CHECK(prior_quality(late) > prior_quality(setting(100)));
+    CHECK_FALSE(same_setting(late, setting(100)));
 }

@@ -84,3 +84,32 @@ TEST_CASE("who did twice the steps of a longer round never does more than twice 
         }
     }
 }
+
+TEST_CASE("below the limit of a late outer step a run settles, and from it on it does not") {
+    // Steps that reach the optimum of a quadratic, at 0: the pseudo-gradient is where they began.
+    const auto end_of = [](bool nesterov, double lr, double beta) {
+        double anchor = 1, momentum = 0, delta = 1, most = 0;
+        for (int r = 0; r < 20'000; ++r) {
+            const double next = anchor - delta;  // the next steps begin before this one is merged
+            momentum = beta * momentum + delta;
+            anchor -= lr * (nesterov ? delta + beta * momentum : momentum);
+            delta = next;
+            if (r > 19'000) most = std::max(most, std::abs(anchor));
+            if (!(std::abs(anchor) < 1e12)) return 1e12;
+        }
+        return most;
+    };
+    for (const bool nesterov : {true, false}) {
+        for (const double beta : {0.0, 0.3, 0.5, 0.8, 0.9}) {
+            const double limit = optim::outer_lr_limit_of_delay(nesterov, beta);
+            INFO("momentum " << beta << ", limit " << limit);
+            CHECK(end_of(nesterov, 0.98 * limit, beta) < 1e-3);
+            CHECK(end_of(nesterov, 1.02 * limit, beta) > 1);
+        }
+    }
+    // DESIGN §6 measured 1.98, 1.36, 1.14 and 1.08.
+    CHECK(optim::outer_lr_limit_of_delay(true, 0) == Approx(2));
+    CHECK(optim::outer_lr_limit_of_delay(true, 0.5) == Approx(1.37).epsilon(0.01));
+    CHECK(optim::outer_lr_limit_of_delay(true, 0.8) == Approx(1.16).epsilon(0.01));
+    CHECK(optim::outer_lr_limit_of_delay(true, 0.9) == Approx(1.09).epsilon(0.01));
+}

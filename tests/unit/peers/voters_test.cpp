@@ -111,3 +111,33 @@ TEST_CASE("a voter whom the run does not let vote any more goes") {
     CHECK(end.voters.size() == 3);
     CHECK_FALSE(end.has(digest_of(2)));
 }
+
+TEST_CASE("who is here and cannot vote yet keeps nobody else from voting") {
+    // Of five, one still downloads its state: three order records until it is there.
+    auto peers = peers_up_to(5);
+    peers[3].linked = false;
+    const auto [sizes, end] = settle(of({1}), peers);
+    CHECK(end.voters.size() == 3);
+    CHECK(sizes.back() == 3);
+    CHECK(std::ranges::max(sizes) == 3);
+    CHECK(end.learners.size() == 1);
+    peers[3].linked = true;
+    CHECK(settle(end, peers).second.voters.size() == 5);
+    // Two of five: as with three.
+    peers[3].linked = peers[4].linked = false;
+    CHECK(settle(of({1}), peers).second.voters.size() == 3);
+    // One alone is not joined by another one: two survive no death.
+    peers[2].linked = false;
+    CHECK(settle(of({1}), peers).second.voters.size() == 1);
+}
+
+TEST_CASE("a standby takes a dead voter's place, also where more voters are wanted than there can be now") {
+    auto peers = peers_up_to(6);
+    peers[2] = {digest_of(3), false, true};
+    peers[5].linked = false;
+    const auto [sizes, end] = settle(of({1, 2, 3}), peers);
+    CHECK_FALSE(end.votes(digest_of(3)));
+    CHECK(end.voters.size() == 3);
+    // Of five voters one dies, and the sixth peer cannot follow yet: the seat is kept.
+    CHECK_FALSE(next_voter_change(of({1, 2, 3, 4, 5}), peers, digest_of(1)));
+}

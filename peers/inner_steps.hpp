@@ -1,0 +1,56 @@
+#pragma once
+/// What a node trains on its own. By a plan with delay the steps of the next round begin while the payload of the open
+/// one is under way: in a task of their own, to which the trainer belongs until they are over, stopped or held.
+
+#include <memory>
+#include <optional>
+
+#include "core/clock.hpp"
+#include "core/result.hpp"
+#include "core/task.hpp"
+#include "core/tensor.hpp"
+
+namespace longhaul::peers {
+
+struct node;
+
+/// The steps of one round, as far as they are made.
+struct inner_steps {
+    std::uint64_t generation = 0, round = 0;
+    std::uint64_t position = 0;  ///< of the run, where the round begins
+    std::uint64_t H = 0;         ///< of the round
+    std::uint64_t own = 0;       ///< of this node
+    core::flat_buffer start;     ///< parameters before the first; empty: the anchor that the round began with
+    core::time_point begun{};
+
+    std::uint32_t steps = 0;
+    std::uint64_t tokens = 0;
+    double loss_sum = 0;
+    core::duration took{};  ///< the steps alone
+
+    bool ahead = false;    ///< their round is not open yet
+    bool running = false;  ///< in a task of their own
+    bool stop = false;
+    bool held = false, rests = false;  ///< asked to leave the trainer alone for a moment, and so it is
+    std::optional<core::error> failed;
+};
+using shared_steps = std::shared_ptr<inner_steps>;
+
+/// Whether this node's training for `round` can still be summed.
+bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round);
+/// Makes steps until `own` are made or nobody wants them any more. The trainer holds the parameters to go on from.
+core::task<core::result<void>> make_steps(node& n, shared_steps s);
+
+/// Whether the round after the open one may begin here now, and has not.
+bool may_begin_ahead(const node& n);
+/// Begins it from `start`, in a task of its own. The trainer must be idle.
+void begin_ahead(node& n, core::flat_buffer start);
+/// The steps for the open round that were begun ahead, when they are over; null: there are none. Others are stopped.
+core::task<core::result<shared_steps>> take_ahead(node& n);
+/// Ends them: what they learnt is lost. The trainer is idle when this returns.
+core::task<core::result<void>> stop_ahead(node& n);
+/// The trainer is idle when this returns, until `go_on_ahead`; its parameters belong to the steps.
+core::task<core::result<void>> hold_ahead(node& n);
+void go_on_ahead(node& n);
+
+}  // namespace longhaul::peers
