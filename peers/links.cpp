@@ -141,9 +141,9 @@ struct dispatcher {
         return core::ok();
     }
     core::result<void> operator()(const log_request& m) const {
-        // Whoever was admitted a moment ago is not in the log yet as the other members have it.
-        if (!n.log || (n.log_known && !n.log->leads() && !is_member(n, key))) return core::ok();
-        LONGHAUL_TRY(only_members("a request for the log"));
+        // Whoever was admitted a moment ago is not in the log yet as the other members have it, and who was admitted to
+        // another log asks to be admitted to this one in the next message.
+        if (!n.log || (n.log_known && !is_member(n, key))) return core::ok();
         return n.log->receive(key, m);
     }
     core::result<void> operator()(const log_entries& m) const { return n.log ? n.log->receive(key, m) : core::ok(); }

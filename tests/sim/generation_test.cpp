@@ -211,6 +211,32 @@ TEST_CASE("one comes over to a log whose only other peer dies at that moment: it
     for (std::uint64_t seed = 1; seed <= 5; ++seed) play_twice(seed, alone);
 }
 
+TEST_CASE("who was admitted to a log that is gone, and orders it, is admitted to the one that goes on", "[sim]") {
+    const auto stranger = [](std::uint64_t seed) {
+        generations g(seed, 2, 400);
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 5; })) problem += "the run did not begin\n";
+        std::vector<std::string> here{"n0"}, there{"n1"};
+        g.w.cut(here, there);
+        for (const auto* name : {"n2", "n3"}) {
+            g.w.add_node(name, usual_line(0));
+            here.emplace_back(name);
+        }
+        g.w.cut(here, there);
+        for (const auto* name : {"n2", "n3"}) g.w[name].start(g.r.s.main_of(name, std::nullopt));
+        if (!g.r.until_ordered_by(3)) problem += "the newcomers do not vote\n";
+        if (!g.until([&] { return g.generation_of("n1") != 1; })) problem += "the other did not go on\n";
+        // The log that knows the newcomers has lost its majority, and the other one has never heard of them.
+        for (const auto* name : {"n0", "n2", "n3"}) g.w[name].kill();
+        g.w.heal();
+        g.w["n2"].restart();
+        if (!g.until([&] { return g.generation_of("n2") == g.generation_of("n1"); })) problem += "it stays alone\n";
+        problem += g.finish(400, {"n1", "n2"});
+        return concluded(g, std::move(problem));
+    };
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) play_twice(seed, stranger);
+}
+
 TEST_CASE("a majority of those who order records dies: as the run says, the others go on or wait", "[sim]") {
     const auto majority = [](std::uint64_t seed, const std::string& policy) {
         generations g(seed, 5, 300, policy);
