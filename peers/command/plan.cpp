@@ -95,8 +95,8 @@ core::result<int> show(const plan_wishes& w) {
     if (!w.as_json) {
         fmt::print("{} parameters, {} peers, {} up, {} down, {} of round trip, a step of {}; times are predictions\n\n",
                    parameters, w.peers, w.up, w.down.empty() ? w.up : w.down, w.rtt, w.step);
-        fmt::print("{:>5}  {:<14} {:<7} {:>10} {:>10} {:>9} {:>10} {:>8}\n", "H", "codec", "mode", "round", "exchange",
-                   "computing", "payload", "cost");
+        fmt::print("{:>5}  {:<14} {:<7} {:>5} {:>10} {:>10} {:>9} {:>10} {:>8}\n", "H", "codec", "mode", "delay",
+                   "round", "exchange", "computing", "payload", "cost");
     }
     auto rows = nlohmann::ordered_json::array();
     for (const auto& a : decision.alternatives) {
@@ -106,14 +106,15 @@ core::result<int> show(const plan_wishes& w) {
         const auto payload = choices.exchange.at(a.plan.codec).payload_bytes;
         const auto& mode = ways.at(a.plan.codec).mode;
         if (!w.as_json) {
-            fmt::print("{:>5}  {:<14} {:<7} {:>8.2f} s {:>8.2f} s {:>8.1f}% {:>10} {:>8.3g}\n", a.plan.inner_steps,
-                       a.plan.codec, mode, a.round_seconds, a.exchange_seconds, 100 * share,
-                       core::format_bytes(payload), a.cost);
+            fmt::print("{:>5}  {:<14} {:<7} {:>5} {:>8.2f} s {:>8.2f} s {:>8.1f}% {:>10} {:>8.3g}\n",
+                       a.plan.inner_steps, a.plan.codec, mode, a.plan.delay, a.round_seconds, a.exchange_seconds,
+                       100 * share, core::format_bytes(payload), a.cost);
         }
         nlohmann::ordered_json row;
         row["H"] = a.plan.inner_steps;
         row["codec"] = a.plan.codec;
         row["mode"] = mode;
+        row["tau_rounds"] = a.plan.delay;
         row["round_seconds"] = a.round_seconds;
         row["exchange_seconds"] = a.exchange_seconds;
         row["computing_share"] = share;

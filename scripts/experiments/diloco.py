@@ -47,6 +47,7 @@ lr = 0.7
 momentum = 0.8
 [exchange]
 codec = "bf16"
+delay = {delay}
 [peers]
 min = {peers}
 pace = "equal"
@@ -67,13 +68,14 @@ def read_events(folder: pathlib.Path) -> list[list[dict]]:
     return nodes
 
 
-def diloco(text: str, lr: float, seed: int, rounds: int, folder: pathlib.Path) -> Result:
+def diloco(
+    text: str, lr: float, seed: int, rounds: int, folder: pathlib.Path, steps: int = STEPS, delay: int = 0
+) -> Result:
     """One run of four daemons on this machine; what they wrote in events.jsonl is the result."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.toml"
-    config.write_text(
-        RUN.format(text=text, lr=lr, seed=seed, rounds=rounds, context=CONTEXT, batch=BATCH, steps=STEPS, peers=PEERS)
-    )
+    run = {"text": text, "lr": lr, "seed": seed, "rounds": rounds, "steps": steps, "delay": delay}
+    config.write_text(RUN.format(**run, context=CONTEXT, batch=BATCH, peers=PEERS))
     run = folder / "run"
     threads = max(1, (os.cpu_count() or 1) // PEERS)
     command = [PYTHON, "-m", "longhaul", "launch", config, "--peers", str(PEERS), "--dir", run, "--plain"]
@@ -95,7 +97,7 @@ def diloco(text: str, lr: float, seed: int, rounds: int, folder: pathlib.Path) -
     losses = {e["round"]: e["loss"] for node in nodes for e in node if e["event"] == "eval"}
     if rounds not in losses:
         raise SystemExit(f"the last round in {run} was not evaluated")
-    tokens = PEERS * STEPS * BATCH * CONTEXT
+    tokens = PEERS * steps * BATCH * CONTEXT
     curve = [{"round": r, "tokens": r * tokens, "loss": loss} for r, loss in sorted(losses.items()) if r > 0]
     return {
         "lr": lr,

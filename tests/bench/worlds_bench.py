@@ -25,6 +25,7 @@ SCENARIOS = {
     "unequal": "4 peers, 4 to 25 Mbit/s",
     "sites": "2 × 2 peers behind 10 Mbit/s each",
     "homes": "DSL, LTE, fibre",
+    "delay": "3 peers, 20 Mbit/s, RTT 100 ms, a round late",
 }
 ATTEMPTS = 3  # for each run
 PAGE = ROOT / "sim" / "README.md"

@@ -49,7 +49,7 @@ ATTEMPTS = 4
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes"])
+@pytest.mark.parametrize("name", ["pair", "loss", "trace", "unequal", "sites", "homes", "delay"])
 def test_simulated_and_real_rounds_take_the_same_time(name, tmp_path):
     predicted = play("sim", name, tmp_path)
     ratios = []

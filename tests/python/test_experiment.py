@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from experiments import diloco
+from experiments import delay, diloco
 from nodes import World
 
 ELEMENTS = 168_384
@@ -47,7 +47,8 @@ def test_the_baseline_reads_what_the_daemons_read(tmp_path):
     if not (world.binary.parent / "liblonghaul_torch.so").exists():
         pytest.skip("the LibTorch trainers are not built")
     config = tmp_path / "run.toml"
-    config.write_text(diloco.RUN.format(text=text, lr=8e-3, seed=3, rounds=1, context=64, batch=16, steps=1, peers=2))
+    one_step = {"seed": 3, "rounds": 1, "steps": 1, "peers": 2, "delay": 0}
+    config.write_text(diloco.RUN.format(text=text, lr=8e-3, context=64, batch=16, **one_step))
     try:
         founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
         joiner = world.join("joiner", founder.ready()["ticket"], "--data", text, "--threads", "1")
@@ -90,3 +91,13 @@ def test_figure_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="skipped: no matplotlib")
     diloco.draw(tmp_path, [result(8e-3, 1, 1.63)], [result(4e-3, 1, 1.6)])
     assert (tmp_path / "diloco.png").stat().st_size > 5_000
+
+
+def test_a_delay_is_told_by_its_loss_and_by_the_tokens_for_the_same_loss():
+    curve = [{"tokens": 100.0 * k, "loss": 3.0 - k / 10} for k in range(11)]
+    assert delay.tokens_until(curve, 2.25) == pytest.approx(750)
+    assert delay.tokens_until(curve, 1.5) == 1000
+    at_once, late = {"final": 2.0, "curve": curve}, {"final": 2.2, "curve": curve}
+    told = delay.row(30, [at_once], [late])
+    assert "+10.0%" in told
+    assert told.endswith("| 1.25 |")

@@ -20,7 +20,11 @@ def test_alternatives_are_told_the_cheapest_first(daemon):
     assert {row["codec"] for row in rows} == {"bf16", "int8", "int4"}
     assert [row["cost"] for row in rows] == sorted(row["cost"] for row in rows)
     for row in rows:
-        assert row["round_seconds"] > row["H"] * 0.05 + row["exchange_seconds"]
+        steps = row["H"] * 0.05
+        if row["tau_rounds"] == 0:
+            assert row["round_seconds"] > steps + row["exchange_seconds"]
+        else:
+            assert row["round_seconds"] >= max(steps, row["exchange_seconds"])
         assert row["computing_share"] == pytest.approx(row["H"] * 0.05 / row["round_seconds"])
         # 100 rounds of 30 steps, unless the run is configured otherwise.
         assert row["run_seconds"] == pytest.approx(3000 / row["H"] * row["round_seconds"])
@@ -34,9 +38,17 @@ def test_alternatives_are_told_the_cheapest_first(daemon):
 def test_slow_links_mean_longer_rounds_of_fewer_bits(daemon):
     fast = plan(daemon, "--up", "10 Gbit/s", "--rtt", "1 ms", "--step", "200 ms")["alternatives"][0]
     slow = plan(daemon, "--up", "2 Mbit/s", "--rtt", "200 ms", "--step", "50 ms")["alternatives"][0]
-    assert (fast["H"], fast["codec"]) == (30, "bf16")
+    assert (fast["H"], fast["codec"], fast["tau_rounds"]) == (30, "bf16", 0)
     assert slow["H"] > 100
     assert slow["codec"] == "int4"
+
+
+def test_where_an_exchange_takes_about_as_long_as_the_steps_it_goes_on_beside_them(daemon):
+    flags = ["--up", "20 Mbit/s", "--rtt", "100 ms", "--step", "30 ms"]
+    assert plan(daemon, *flags)["alternatives"][0]["tau_rounds"] == 1
+    for pinned in (["controller.choose_delay=false"], ["outer.lr=1.2"]):
+        rows = plan(daemon, *flags, "--set", *pinned)["alternatives"]
+        assert {row["tau_rounds"] for row in rows} == {0}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ sim::scenario load(const std::string& name) {
 }  // namespace
 
 TEST_CASE("the committed scenarios hold in virtual time", "[sim]") {
-    for (const auto* name : {"pair", "loss", "trace", "unequal", "sites", "homes"}) {
+    for (const auto* name : {"pair", "loss", "trace", "unequal", "sites", "homes", "delay"}) {
         const auto s = load(name);
         const auto o = sim::play(s, 1);
         INFO(name << "\n" << sim::describe(o));
