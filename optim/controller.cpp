@@ -18,6 +18,8 @@ constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later
 constexpr std::size_t remembered_rounds = 5;
 /// Lines that carry more than four times what is believed have another reason.
 constexpr double least_share_of_steps = 0.1, least_exchange_share = 0.25;
+/// A late round that took no longer than that many times its steps was held up by nothing else.
+constexpr double most_hidden = 1.25;
 
 double median(std::vector<double> values) {
     std::ranges::sort(values);
@@ -52,7 +54,7 @@ double prior_quality(const round_plan& plan) {
 }
 
 void pace_history::add(double seconds, double steps, double exchange, std::uint32_t delay) {
-    const bool hidden = delay > 0 && exchange < (1 + least_share_of_steps) * steps;
+    const bool hidden = delay > 0 && seconds < most_hidden * steps;
     if (exchange <= 0 || hidden) return;
     const double before = delay > 0 ? 0 : steps;
     beside_.push_back(std::max(0.0, seconds - before - exchange));

@@ -333,6 +333,8 @@ core::task<core::result<void>> catch_up(node& n) {
             if (done || done.error().code == errc::cancelled) co_return done;
             if (done.error().code == errc::run_mismatch) {
                 n.report(done.error(), "this replica diverged and starts over from another's state");
+                auto idle = co_await stop_ahead(n);
+                LONGHAUL_CO_TRY(idle);
                 n.state.reset();
             }
         }
@@ -346,7 +348,7 @@ core::task<core::result<void>> catch_up(node& n) {
     n.doing = member_state::catching_up;
     // A commit of a moment ago: who holds its aggregate will say so in a moment. A whole state is for larger gaps.
     const bool behind_by_little = n.state && n.state->generation == l.generation() && n.state->round <= l.committed() &&
-                                  l.committed() - n.state->round < reach;
+                                  l.committed() - n.state->round <= reach;
     core::result<void> downloaded = fail(errc::not_found, "waiting for an aggregate");
     const auto now = n.env.clock.now();
     const auto lacking = n.state ? n.state->round + 1 : 0;

@@ -13,6 +13,7 @@
 #include "core/task.hpp"
 #include "net/environment.hpp"
 #include "net/link.hpp"
+#include "optim/robust.hpp"
 #include "peers/aggregate.hpp"
 #include "peers/line_rate.hpp"
 
@@ -27,6 +28,8 @@ public:
     virtual core::digest run() const = 0;
     virtual peer_number self() const = 0;
     virtual const core::tensor_manifest& tensors() const = 0;
+    /// How contributions become one; the same on every member.
+    virtual optim::aggregation aggregation() const { return optim::aggregation::mean; }
     /// The link with that peer, or null.
     virtual std::shared_ptr<net::link> link_of(peer_number who) const = 0;
     /// Its key, or null for a stranger.

@@ -52,6 +52,19 @@ core::result<std::vector<shard_input>> read_lines(const std::vector<peer_number>
     return out;
 }
 
+/// A chunk's sum that a few contributors cannot move far. On an error `sum` is unchanged.
+core::result<void> sum_robustly(const optim::robust_sum& robust, const compress::codec& codec, const compress::range& r,
+                                const std::vector<core::const_bytes>& said, std::span<float> sum) {
+    std::vector<core::flat_buffer> decoded(said.size(), core::flat_buffer(r.size()));
+    for (std::size_t c = 0; c < said.size(); ++c) LONGHAUL_TRY(codec.decode(r, said[c], decoded[c]));
+    for (const auto& p : r.pieces()) {
+        std::vector<std::span<float>> parts;
+        for (auto& all : decoded) parts.push_back(std::span(all).subspan(p.first, p.count));
+        robust.combine(p, parts, sum.subspan(p.first, p.count));
+    }
+    return core::ok();
+}
+
 }  // namespace
 
 void exchange::run_isolated(core::task<core::result<void>> part) {
@@ -202,6 +215,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         push_all();
     }
     std::optional<optim::aggregator> mean;
+    std::optional<optim::robust_sum> robust;
     core::result<void> summed = core::ok();
     for (std::uint32_t i = 0; i < range.count;) {
         if (a->over) co_return core::ok();
@@ -220,13 +234,21 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
             auto begun = optim::aggregator::begin(host_.tensors(), weights);
             LONGHAUL_CO_TRY(begun);
             mean = std::move(*begun);
+            std::vector<std::uint64_t> steps;
+            for (const auto& w : weights) steps.push_back(w.steps);
+            if (const auto how = host_.aggregation(); how != optim::aggregation::mean) robust.emplace(how, steps);
         }
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto chunk = range.first + f;
                 const auto elements = range_of_chunk(host_.tensors(), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
-                for (std::size_t c = 0; c < inputs.size() && summed; ++c)
+                if (robust) {
+                    std::vector<core::const_bytes> said;
+                    for (const auto& s : inputs) said.push_back(s->data(f));
+                    summed = sum_robustly(*robust, *a->codec, elements, said, part);
+                }
+                for (std::size_t c = 0; c < inputs.size() && summed && !robust; ++c)
                     summed = a->codec->add(elements, inputs[c]->data(f), mean->factors_of(c), part);
                 if (!summed) return;
                 if (out) {

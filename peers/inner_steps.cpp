@@ -13,7 +13,11 @@ using namespace std::chrono_literals;
 namespace {
 
 bool goes_on(const node& n, const inner_steps& s) {
-    if (s.ahead) return !n.leaving && !n.fatal && !s.stop;
+    // A round that is over, or in a log that was left, takes them no more.
+    const auto to_come = [&] {
+        return n.log_known && n.led().generation() == s.generation && n.led().committed() < s.round;
+    };
+    if (s.ahead) return !n.leaving && !n.fatal && !s.stop && to_come();
     return still_wanted(n, s.generation, s.round);
 }
 
@@ -117,10 +121,9 @@ void begin_ahead(node& n, core::flat_buffer start) {
     n.tasks.spawn_isolated("training", make_ahead(n, s));
 }
 
-core::task<core::result<shared_steps>> take_ahead(node& n) {
-    const auto open = *n.led().open();
+core::task<core::result<shared_steps>> take_ahead(node& n, std::uint64_t generation, round_record open) {
     const auto s = n.ahead;
-    if (!s || s->generation != n.led().generation() || s->round != open.round) {
+    if (!s || s->generation != generation || s->round != open.round) {
         auto stopped = co_await stop_ahead(n);
         LONGHAUL_CO_TRY(stopped);
         co_return shared_steps{};
@@ -143,7 +146,13 @@ core::task<core::result<void>> stop_ahead(node& n) {
     s->stop = true;
     n.changed.notify();
     const auto are_over = [&s] { return !s->running; };
-    co_return co_await core::wait_until(n.changed, are_over);
+    auto over = co_await core::wait_until(n.changed, are_over);
+    LONGHAUL_CO_TRY(over);
+    if (s->steps == 0) co_return core::ok();
+    core::event lost("ahead_lost");
+    lost.with("round", s->round).with("steps", std::uint64_t{s->steps}).with("tokens", s->tokens);
+    n.emit(std::move(lost));
+    co_return core::ok();
 }
 
 core::task<core::result<void>> hold_ahead(node& n) {

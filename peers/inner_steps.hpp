@@ -9,6 +9,7 @@
 #include "core/result.hpp"
 #include "core/task.hpp"
 #include "core/tensor.hpp"
+#include "peers/records.hpp"
 
 namespace longhaul::peers {
 
@@ -45,9 +46,10 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s);
 bool may_begin_ahead(const node& n);
 /// Begins it from `start`, in a task of its own. The trainer must be idle.
 void begin_ahead(node& n, core::flat_buffer start);
-/// The steps for the open round that were begun ahead, when they are over; null: there are none. Others are stopped.
-core::task<core::result<shared_steps>> take_ahead(node& n);
-/// Ends them: what they learnt is lost. The trainer is idle when this returns.
+/// The steps for that round, which is open, that were begun ahead, when they are over; null: there are none. Others are
+/// stopped.
+core::task<core::result<shared_steps>> take_ahead(node& n, std::uint64_t generation, round_record open);
+/// Ends them: what they learnt is lost, which an event tells. The trainer is idle when this returns.
 core::task<core::result<void>> stop_ahead(node& n);
 /// The trainer is idle when this returns, until `go_on_ahead`; its parameters belong to the steps.
 core::task<core::result<void>> hold_ahead(node& n);

@@ -73,14 +73,14 @@ void forget_buffers(const core::tensor_manifest& tensors, std::span<float> said)
 }
 
 /// This node's steps of the open round: those that it began ahead and the rest, or all from the anchor.
-core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state start) {
-    auto taken = co_await take_ahead(n);
+core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state start, std::uint64_t generation,
+                                                      round_record open) {
+    auto taken = co_await take_ahead(n, generation, open);
     LONGHAUL_CO_TRY(taken);
     auto s = *taken;
     if (!s) {
-        const auto& open = *n.led().open();
         s = std::make_shared<inner_steps>();
-        s->generation = n.led().generation();
+        s->generation = generation;
         s->round = open.round;
         s->position = open.position;
         s->H = open.plan.inner_steps;
@@ -98,10 +98,12 @@ core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state star
 }
 
 /// What the steps after these begin from, `local` being where these have ended: the anchor less this node's own
-/// pseudo-gradient, which nobody has merged yet.
-core::flat_buffer start_of_next(const inner_steps& s, std::span<const float> anchor, std::span<const float> local) {
+/// pseudo-gradient and what else of its own nobody has merged yet.
+core::flat_buffer start_of_next(const inner_steps& s, std::span<const float> anchor, std::span<const float> local,
+                                std::span<const float> unmerged) {
     core::flat_buffer next(local.begin(), local.end());
     for (std::size_t i = 0; i < s.start.size(); ++i) next[i] = anchor[i] - (s.start[i] - local[i]);
+    for (std::size_t i = 0; i < unmerged.size(); ++i) next[i] -= unmerged[i];
     return next;
 }
 
@@ -115,7 +117,7 @@ core::task<core::result<void>> train(node& n) {
 
     // The others make room meanwhile: the payload can go as soon as there is some of it.
     n.held.prepare();
-    auto made = co_await steps_of_round(n, start);
+    auto made = co_await steps_of_round(n, start, generation, open);
     if (!made || (*made)->steps == 0) n.held.withdraw();
     LONGHAUL_CO_TRY(made);
     const auto& done = *made;
@@ -177,9 +179,12 @@ core::task<core::result<void>> train(node& n) {
     const auto begun = n.env.clock.now();
     core::flat_buffer next;
     const bool begins_next = may_begin_ahead(n);
-    const auto read = [&n, &mass, &next, &done, &start, begins_next] {
+    // What feedback keeps is sent bit by bit; what is only carried goes with this payload, and is unmerged as well.
+    const auto unmerged =
+        n.mass.rule().keeps_residual ? std::span<const float>() : std::span<const float>(carry.values);
+    const auto read = [&n, &mass, &next, &done, &start, unmerged, begins_next] {
         n.trainer->read(mass.values);
-        if (begins_next) next = start_of_next(*done, start->anchor, mass.values);
+        if (begins_next) next = start_of_next(*done, start->anchor, mass.values, unmerged);
     };
     auto was_read = co_await n.env.workers.run(read, 0s);
     LONGHAUL_CO_TRY(was_read);
@@ -252,6 +257,7 @@ public:
     core::digest run() const override { return n_.run->run_id; }
     peer_number self() const override { return n_.number; }
     const core::tensor_manifest& tensors() const override { return n_.tensors(); }
+    optim::aggregation aggregation() const override { return aggregation_of(n_.config()); }
     std::shared_ptr<net::link> link_of(peer_number who) const override {
         const auto peer = n_.find(who);
         return peer ? peer->link : nullptr;
@@ -413,6 +419,8 @@ void open_exchange(node& n) {
     if (std::pair(t.generation, t.round) != std::pair(n.held.terms().generation, n.held.terms().round)) {
         n.line_up.take(n.held.sent());
         n.line_down.take(n.held.received());
+        const bool begun = n.ahead && n.ahead->generation == t.generation && n.ahead->round == t.round;
+        n.steps_done = begun ? n.ahead->steps : 0;
     }
     n.held.open(std::move(t));
 }
@@ -538,7 +546,7 @@ core::task<core::result<void>> take_part(node& n) {
                 // Without a pseudo-gradient of its own that is under way: from the anchor.
                 auto idle = co_await stop_ahead(n);
                 LONGHAUL_CO_TRY(idle);
-                if (n.state && may_begin_ahead(n)) begin_ahead(n, n.state->anchor);
+                if (decide(n) == next_step::begin_ahead) begin_ahead(n, n.state->anchor);
                 break;
             }
             case next_step::report: {

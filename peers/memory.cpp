@@ -31,7 +31,11 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
         LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(name));
         const auto payload = payload_bytes(tensors, *codec);
         // And what a codec goes on from, twice.
-        const auto own = (words + late + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
+        auto own = (words + late + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
+        // A chunk of all contributors, decoded.
+        if (aggregation_of(config) != optim::aggregation::mean) {
+            own += (others + 1) * 4 * chunk_grid::of(tensors.elements(), *codec).elements;
+        }
         // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
         const auto all = own + 2 * others * payload;
         auto sharded = all;

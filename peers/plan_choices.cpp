@@ -19,7 +19,8 @@ plan_choices choices_of(const run_config& config, const core::tensor_manifest& t
         if (name == config.exchange.codec) out.first = plan;
         if (!config.controller.enabled) continue;
         std::vector<std::uint32_t> delays{plan.delay};
-        if (config.controller.choose_delay && may_be_late(plan)) delays = {0, 1};
+        if (config.controller.choose_delay) delays = {0, 1};
+        if (!may_be_late(plan)) delays = {0};
         auto steps = optim::steps_to_try(static_cast<std::uint64_t>(config.controller.least_steps),
                                          static_cast<std::uint64_t>(config.controller.most_steps));
         if (std::ranges::find(steps, plan.inner_steps) == steps.end()) steps.push_back(plan.inner_steps);

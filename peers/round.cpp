@@ -244,7 +244,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             first_contributors_ = l.open()->contributors;
             last_steps_ = l.open()->own_steps;
             // Whoever was no member of the round before may have begun late.
-            std::erase_if(last_steps_, [this](const auto& s) { return !has(last_members_, s.peer); });
+            const auto perhaps = [this](const auto& s) {
+                return !last_members_.empty() && !has(last_members_, s.peer);
+            };
+            std::erase_if(last_steps_, perhaps);
             for (auto& [who, s] : peers_) s.passed_over = has(l.open()->members, who) ? 0 : s.passed_over + 1;
         }
     }

@@ -194,6 +194,8 @@ void round_coordinator::note_outcome(core::duration took) {
     all_steps.inner_steps = 1;
     const auto predicted = pace_.with(predicted_steps_).round_seconds(all_steps, predicted_exchange_);
     outcome_ = round_outcome{round_, predicted, core::to_seconds(took)};
+    // The first late round has begun with the others, like one without delay.
+    if (present_->delay > 0 && kept_for_ == 1) return;
     pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_, present_->delay);
 }
 

@@ -85,6 +85,14 @@ std::vector<std::string> run_config::codecs() const {
     return out;
 }
 
+optim::aggregation aggregation_of(const run_config& c) {
+    const auto named = optim::find_aggregation(c.exchange.aggregate);
+    if (named) return *named;
+    const auto feedback = feedback_of(c);
+    const bool repeats = feedback && feedback->repeats > 0;
+    return c.peers.admission == "open" && !repeats ? optim::aggregation::clip : optim::aggregation::mean;
+}
+
 bool may_have_delay(const run_config& c) {
     return c.exchange.delay > 0 || (c.controller.enabled && c.controller.choose_delay);
 }
@@ -108,6 +116,11 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("exchange.gain", c.exchange.gain, "of econtrol's residual in a payload", -1e9, 1e9);
     b.bind_choice("exchange.mode", c.exchange.mode, {"auto", "gather", "shard"},
                   "gather: every member gets every payload; shard: owners sum and return; auto: the faster");
+    auto aggregations = optim::aggregation_names();
+    aggregations.insert(aggregations.begin(), "auto");
+    b.bind_choice("exchange.aggregate", c.exchange.aggregate, std::move(aggregations),
+                  "how contributions become one: mean, or so that a quarter of liars cannot move it far; auto: clip in "
+                  "open runs, else mean");
     b.bind("exchange.delay", c.exchange.delay,
            "rounds that a payload may be under way while its author does the next steps", 0, 1);
     b.bind("controller.enabled", c.controller.enabled,
@@ -155,6 +168,12 @@ core::result<void> validate(const run_config& c) {
             "{} would be another on top: remove outer.optimizer and outer.momentum",
             c.outer.optimizer, outer.outer_momentum);
     }
+    if (feedback.repeats > 0 && aggregation_of(c) != optim::aggregation::mean) {
+        return core::fail(core::errc::config,
+                          "exchange.feedback = \"{}\" needs exchange.aggregate = \"mean\": what receivers hold is the "
+                          "sum of all that was sent",
+                          c.exchange.feedback);
+    }
     for (const auto& name : c.codecs()) {
         LONGHAUL_TRY_ASSIGN(const auto one, compress::find_codec(name));
         LONGHAUL_TRY(feedback_with(c, name));
@@ -163,6 +182,14 @@ core::result<void> validate(const run_config& c) {
                               "{} goes on from its last payload, so that the controller cannot choose it from round to "
                               "round: leave only exchange.codec in controller.codecs",
                               name);
+        }
+        const auto how = aggregation_of(c);
+        const bool by_coordinate = how == optim::aggregation::trimmed_mean || how == optim::aggregation::centered_clip;
+        if (by_coordinate && one->wants_feedback()) {
+            return core::fail(core::errc::config,
+                              "exchange.aggregate = \"{}\" compares the peers' values of each coordinate, of which {} "
+                              "sends a few: use clip, or one of the codecs f32, bf16, int8, int4 and e3m0",
+                              c.exchange.aggregate, name);
         }
         if (c.exchange.mode == "shard" && !one->fits_sums()) {
             return core::fail(core::errc::config,

@@ -7,6 +7,7 @@
 #include "compress/feedback.hpp"
 #include "core/config.hpp"
 #include "optim/config.hpp"
+#include "optim/robust.hpp"
 #include "optim/schedule.hpp"
 
 namespace longhaul::peers {
@@ -19,7 +20,8 @@ struct exchange_config {
     double momentum = 0.9;          ///< of dgc
     double gain = 0.001;            ///< of econtrol's residual in a payload
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
-    std::int64_t delay = 0;         ///< rounds that a payload may be under way during the next steps: 0 or 1
+    std::string aggregate = "auto";  ///< mean, or one that a few liars cannot move far; auto: clip in open runs
+    std::int64_t delay = 0;          ///< rounds that a payload may be under way during the next steps: 0 or 1
 };
 
 /// [controller]: who chooses H, the codec and the delay, from round to round.
@@ -80,6 +82,9 @@ struct run_config {
 
 /// What [exchange] says of feedback; errc::config for what cannot work together.
 core::result<compress::feedback_rule> feedback_of(const run_config& c);
+
+/// How the contributions of a round become one.
+optim::aggregation aggregation_of(const run_config& c);
 
 /// Whether rounds of that run may have delay.
 bool may_have_delay(const run_config& c);

@@ -87,9 +87,11 @@ void drawer::run() {
         steps_);
     line("model = {{ kind = \"quadratic\", width = {} }}", one_of(64u, 1000u, 5000u, 30000u));
     const bool sums = codec->fits_sums();
-    line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\", delay = {} }}", codec->name(),
-         sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"), codec->wants_feedback() ? "ef" : "none",
-         one_of(0u, 0u, 1u));
+    line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\", delay = {}, aggregate = \"{}\" }}",
+         codec->name(), sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"),
+         codec->wants_feedback() ? "ef" : "none", one_of(0u, 0u, 1u),
+         codec->wants_feedback() ? one_of("mean", "clip")
+                                 : one_of("mean", "mean", "clip", "trimmed_mean", "centered_clip"));
     // Who trains for minutes listens for minutes, and costs less to simulate.
     line(
         "peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\", on_quorum_loss = "

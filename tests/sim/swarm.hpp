@@ -33,6 +33,38 @@ inline peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members
     return c;
 }
 
+/// A trainer that trains honestly and then tells `times` what it has learnt.
+class poisoned_trainer final : public optim::trainer {
+public:
+    poisoned_trainer(std::unique_ptr<optim::trainer> honest, float times) : honest_(std::move(honest)), times_(times) {}
+    const core::tensor_manifest& manifest() const override { return honest_->manifest(); }
+    core::digest data_hash() const override { return honest_->data_hash(); }
+    std::string data_description() const override { return honest_->data_description(); }
+    void assign(std::uint64_t shard, std::uint64_t seed, std::uint64_t position) override {
+        honest_->assign(shard, seed, position);
+    }
+    void read(std::span<float> out) const override {
+        honest_->read(out);
+        for (std::size_t k = 0; k < began_.size(); ++k) out[k] = began_[k] + times_ * (out[k] - began_[k]);
+    }
+    void write(std::span<const float> values) override {
+        began_.assign(values.begin(), values.end());
+        honest_->write(values);
+    }
+    core::result<optim::step_report> step(const optim::step_context& at) override { return honest_->step(at); }
+    core::result<double> evaluate() override { return honest_->evaluate(); }
+    void reset_inner_state() override { honest_->reset_inner_state(); }
+    core::result<core::byte_vector> save_inner_state() const override { return honest_->save_inner_state(); }
+    core::result<void> load_inner_state(core::const_bytes saved) override { return honest_->load_inner_state(saved); }
+    core::duration modelled_step_time() const override { return honest_->modelled_step_time(); }
+    std::string description() const override { return honest_->description(); }
+
+private:
+    std::unique_ptr<optim::trainer> honest_;
+    float times_;
+    core::flat_buffer began_;
+};
+
 /// A run among simulated nodes. Declared before its world: nodes write here when the world ends.
 struct swarm {
     std::string ticket;                          ///< by which nodes join: first the founder's
@@ -40,6 +72,7 @@ struct swarm {
     core::duration step_time{};
     std::map<std::string, core::duration> step_times;  ///< of nodes with a speed of their own
     std::map<std::string, std::int64_t> other_widths;  ///< of nodes whose program builds another model than the run's
+    std::map<std::string, float> poison;               ///< of nodes that send so many times what they have learnt
     std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
     /// What a node's links go through, by its name; it is given the node's key.
     std::map<std::string, std::function<std::shared_ptr<net::link>(std::shared_ptr<net::link>, net::identity)>> liars;
@@ -64,7 +97,11 @@ struct swarm {
                               .make_trainer =
                                   [this, name](optim::trainer_options t) {
                                       if (other_widths.contains(name)) t.model.width = other_widths.at(name);
-                                      return optim::make_quadratic_trainer(t);
+                                      auto made = optim::make_quadratic_trainer(t);
+                                      if (made && poison.contains(name)) {
+                                          *made = std::make_unique<poisoned_trainer>(std::move(*made), poison.at(name));
+                                      }
+                                      return made;
                                   },
                               .data_path = {},
                               .on_ready = {}};

@@ -177,6 +177,10 @@ TEST_CASE("a round late, the exchange costs nothing beside steps that take longe
     for (int i = 0; i < 5; ++i) history.add(9, 5, 8, 1);
     CHECK(history.with(0.5).beside_seconds == Approx(1));
     CHECK(history.with(0.5).round_seconds(late, 8) == Approx(9));
+    // Also if it was predicted to be behind them.
+    pace_history surprised;
+    for (int i = 0; i < 5; ++i) surprised.add(7, 4, 1, 1);
+    CHECK(surprised.with(0.4).round_seconds(late, 1) == Approx(7));
 }
 
 TEST_CASE("a round of delay is chosen where it saves more time than it costs steps") {
