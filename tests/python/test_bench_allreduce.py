@@ -42,7 +42,8 @@ def test_every_machine_gets_the_same_sum(daemon, mode, codec, width):
     wire = size * width // 4
     total = sum(r["wire_sent"] - r["padding_sent"] for r in reports)
     payloads = {"gather": 3 * 2, "shard": 3 * 2 / 3 + 3 * 2 / 3}[mode]
-    assert 2 * payloads * wire * 0.99 < total < 2 * payloads * wire * 1.1
+    # On a busy machine a segment that is overdue goes once more.
+    assert 2 * payloads * wire * 0.99 < total < 2 * payloads * wire * 1.25
 
 
 def test_one_machine_alone(daemon):
