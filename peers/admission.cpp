@@ -14,6 +14,8 @@ namespace {
 constexpr int max_admission_tries = 16;
 /// For how long a newcomer waits for those in front of it; each takes a round trip to the voters.
 constexpr auto longest_queue = std::chrono::seconds(60);
+/// A member that the log takes for gone asks so often.
+constexpr auto ask_again = std::chrono::seconds(2);
 constexpr auto too_many = "too many peers join at the same time: try again";
 
 /// A present member that died without a goodbye and has not come back.
@@ -90,6 +92,31 @@ core::task<core::result<void>> log_admission(node& n, admit_record& r, join_repl
 }
 
 }  // namespace
+
+void ask_for_admission(node& n, const net::peer_key& whom) {
+    join_request request;
+    request.name = n.options.name;
+    request.addresses = n.advertised();
+    if (n.run->manifest.invite()) request.token = n.secrets.token;
+    n.asked_to_join = whom;
+    n.send(whom, request);
+}
+
+core::task<core::result<void>> stay_admitted(node& n) {
+    for (;;) {
+        auto slept = co_await n.env.clock.sleep_for(ask_again);
+        LONGHAUL_CO_TRY(slept);
+        if (!n.log_known || n.leaving || n.finished || n.moving) continue;
+        const auto* me = n.led().find(n.self());
+        if (me == nullptr || me->present || me->revoked) continue;
+        if (n.log->leads()) {
+            auto admitted = co_await n.log->propose(own_admission(n, me->admitted.number));
+            if (!admitted && admitted.error().code == errc::cancelled) co_return admitted;
+        } else if (const auto leader = n.log->leader(); leader != net::peer_key{}) {
+            ask_for_admission(n, leader);
+        }
+    }
+}
 
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request) {
     const auto peer = n.find(who);

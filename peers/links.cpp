@@ -131,6 +131,8 @@ struct dispatcher {
         if (m.admitted) {
             n.admitted = true;
             n.admitted_by = key;
+        } else if (m.coordinator.empty() && n.admitted) {
+            n.report(core::error(errc::not_admitted, m.reason), "asking to be admitted again");
         } else if (m.coordinator.empty()) {
             n.fatal = core::error(errc::not_admitted, m.reason.empty() ? "the run did not admit this node" : m.reason);
         } else {
@@ -652,15 +654,10 @@ core::task<core::result<void>> become_admitted(node& n) {
             }
         }
         if (!n.admission_wanted) co_return core::ok();
-        join_request request;
-        request.name = n.options.name;
-        request.addresses = n.advertised();
-        if (n.run->manifest.invite()) request.token = n.secrets.token;
         n.redirects.clear();
         n.named = {};
         by_name = !by_name;  // every other time at most: who lies could name one address after another
-        n.asked_to_join = key;
-        n.send(key, request);
+        ask_for_admission(n, key);
         // Who was asked may have nobody to ask itself; somebody who has may be linked by now.
         const auto another = [&n, &asked, key = key] {
             const auto peer = n.find(key);

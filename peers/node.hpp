@@ -337,6 +337,10 @@ bool may_bring_log(const node& n, const net::peer_key& key);
 // admission.cpp
 /// Admits a peer that asked to join, as coordinator.
 core::task<core::result<void>> admit(node& n, net::peer_key who, join_request request);
+void ask_for_admission(node& n, const net::peer_key& whom);
+/// A member that is here and that the log takes for gone asks to be admitted again: who coordinates now may have heard
+/// its goodbye and not that it came back. Runs until cancelled.
+core::task<core::result<void>> stay_admitted(node& n);
 /// Peers that asked to join before this node knew the log.
 void answer_early_joiners(node& n);
 

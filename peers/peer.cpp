@@ -163,6 +163,7 @@ core::task<core::result<void>> live(node& n) {
     n.tasks.spawn("members' addresses", remember_members(n));
     n.tasks.spawn("reach", learn_reach(n));
     n.tasks.spawn("progress reports", report_progress(n));
+    n.tasks.spawn("staying admitted", stay_admitted(n));
     n.tasks.spawn("coordinator", coordinate_when_leading(n));
     n.tasks.spawn("silence", watch_for_silence(n));
     n.tasks.spawn("voters", keep_voters(n));

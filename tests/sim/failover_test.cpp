@@ -410,3 +410,45 @@ TEST_CASE("deaths, pauses and cuts at random: nobody forks, and when they cease 
         play_twice(seed, [&] { return storm(seed); });
     }
 }
+
+TEST_CASE("who came back unheard by the one that coordinates next is admitted again", "[sim]") {
+    auto c = quadratic_run(200, 4);
+    c.model.width = 1000;
+    small_run r(8);
+    r.s.step_time = 100ms;
+    r.start(c, 4, usual_line);
+    REQUIRE(r.until_ordered_by(3));
+    REQUIRE(r.until_round(5));
+    const auto sees_present = [&r](const std::string& who) {
+        return r.s.alive.contains(who) && r.s.alive.at(who)->status().participating == 4;
+    };
+    REQUIRE(r.w.run_while([&] { return !sees_present("n1"); }, 1min));
+    // Only those who do not coordinate hear it say goodbye, and only the one that does sees it come back.
+    std::vector<std::string> leaver{"n3"}, leading{"n0"}, others{"n1", "n2"};
+    r.w.cut(leaver, leading);
+    r.s.alive.at("n3")->leave("the test says so");
+    REQUIRE(r.w.run_while([&] { return r.w["n3"].running(); }, 1min));
+    r.w.heal();
+    r.w.cut(leaver, others);
+    r.w["n3"].start(r.s.main_of("n3", std::nullopt));
+    const auto starts = r.w["n3"].count_events("started");
+    REQUIRE(r.w.run_while([&] { return r.w["n3"].count_events("started") == starts; }, 1min));
+    r.w["n0"].kill();
+    r.w.run_for(8s);
+    r.w.heal();
+    r.w["n0"].restart();
+    const auto merged = [&r] {
+        std::uint64_t last = 0;
+        for (const auto& [at, e] : r.w["n3"].events()) {
+            if (e.name == "round_committed" && std::get<bool>(*e.find("own_merged")))
+                last = std::get<std::uint64_t>(*e.find("round"));
+        }
+        return last;
+    };
+    const auto now = newest_round(r.w["n1"]);
+    REQUIRE(r.w.run_while([&] { return merged() <= now + 1 && newest_round(r.w["n1"]) < now + 60; }, 5min));
+    CHECK(merged() > now + 1);
+    const auto problem = r.finish(200, "");
+    INFO(problem << story(r.w));
+    CHECK(problem.empty());
+}

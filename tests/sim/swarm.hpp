@@ -76,7 +76,7 @@ struct swarm {
     std::map<std::string, std::uint64_t> memory;       ///< of nodes that may not use as much as they like
     /// What a node's links go through, by its name; it is given the node's key.
     std::map<std::string, std::function<std::shared_ptr<net::link>(std::shared_ptr<net::link>, net::identity)>> liars;
-    std::map<std::string, const peers::peer*> alive;
+    std::map<std::string, peers::peer*> alive;
 
     node::main_function main_of(std::string name, std::optional<peers::run_config> found) {
         return [this, name, found](net::environment& env) -> core::task<core::result<void>> {
