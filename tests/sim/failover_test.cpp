@@ -426,8 +426,10 @@ TEST_CASE("who came back unheard by the one that coordinates next is admitted ag
     // Only those who do not coordinate hear it say goodbye, and only the one that does sees it come back.
     std::vector<std::string> leaver{"n3"}, leading{"n0"}, others{"n1", "n2"};
     r.w.cut(leaver, leading);
+    r.w.run_for(100ms);
     r.s.alive.at("n3")->leave("the test says so");
     REQUIRE(r.w.run_while([&] { return r.w["n3"].running(); }, 1min));
+    r.w.run_for(15s);  // until the other one takes it for dead
     r.w.heal();
     r.w.cut(leaver, others);
     r.w["n3"].start(r.s.main_of("n3", std::nullopt));
