@@ -262,6 +262,7 @@ round_rules rules_of(const node& n) {
     round_rules rules;
     rules.total_steps = c.total_steps();
     rules.min_members = static_cast<std::size_t>(c.peers.min);
+    rules.per_round = static_cast<std::size_t>(c.peers.per_round);
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
     rules.own_pace = c.peers.pace == "own";

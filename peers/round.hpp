@@ -17,6 +17,7 @@ namespace longhaul::peers {
 /// Constant during a run.
 struct round_rules {
     std::uint64_t total_steps = 0;  ///< the run is complete after so many inner steps
+    std::size_t per_round = 0;      ///< contributors of a round, drawn; 0: all who can
     std::size_t min_members = 1;    ///< before the first round
     core::duration grace{};
     core::duration first_deadline{};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/counter_random.hpp"
 #include "peers/round.hpp"
 
 namespace longhaul::peers {
@@ -69,7 +70,14 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     std::ranges::copy_if(members, std::back_inserter(out), [&](peer_number m) {
         return !(some_sit && sits_out(m)) && (begins_with_others(m, l) || pays(m, members.size()));
     });
-    return out.empty() ? members : out;
+    if (out.empty()) out = members;
+    if (rules_.per_round == 0 || out.size() <= rules_.per_round) return out;
+    // A sample by the round's number (as MoDeST draws, arXiv 2302.13837): whoever coordinates draws the same.
+    const auto lot = [round = l.committed() + 1](peer_number m) { return core::random_bits(round, m); };
+    std::ranges::sort(out, {}, lot);
+    out.resize(rules_.per_round);
+    std::ranges::sort(out);
+    return out;
 }
 
 bool round_coordinator::begins_with_others(peer_number who, const ledger& l) const {

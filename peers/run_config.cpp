@@ -136,6 +136,8 @@ void bind(core::config_binder& b, run_config& c) {
                   "invite: the ticket carries the run's secret; open: an address is enough");
     b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);
     b.bind("peers.max", c.peers.max, "members at the same time", 1, 10'000);
+    b.bind("peers.per_round", c.peers.per_round,
+           "members that contribute to a round, drawn anew for each; the others take its result; 0: all", 0, 10'000);
     b.bind_choice("peers.pace", c.peers.pace, {"own", "equal"},
                   "own: inner steps by each peer's speed, so that nobody waits for the slowest; equal: inner.steps");
     b.bind("peers.silence_limit", c.peers.silence_limit, "a peer that is silent for so long is taken for dead");
@@ -197,6 +199,13 @@ core::result<void> validate(const run_config& c) {
                               "or gather, or one of the codecs f32, bf16 and int8",
                               name);
         }
+    }
+    if (c.peers.per_round > 0 && may_have_delay(c)) {
+        return core::fail(
+            core::errc::config,
+            "peers.per_round = {} draws who contributes when a round opens, and with a delay all have begun by "
+            "then: set exchange.delay = 0 and controller.choose_delay = false",
+            c.peers.per_round);
     }
     if (c.exchange.delay > 0 && !may_be_late(outer)) {
         return core::fail(

@@ -37,6 +37,7 @@ struct peers_config {
     std::string admission = "invite";                         ///< invite | open
     std::int64_t min = 1;                                     ///< members before the first round starts
     std::int64_t max = 64;                                    ///< admitted and present at the same time
+    std::int64_t per_round = 0;                               ///< contributors of a round, drawn; 0: all members
     std::string pace = "own";                                 ///< own: H_i follows a peer's speed | equal: all do H
     core::duration silence_limit = std::chrono::seconds(10);  ///< nothing heard for so long: the peer is down
     std::string on_quorum_loss = "auto";                      ///< auto: continue below 3 voters | continue | pause

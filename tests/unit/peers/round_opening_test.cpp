@@ -189,3 +189,33 @@ TEST_CASE("the first round waits for as many members as the run wants and later 
     t.coordinator.gone(3);
     CHECK(t.open().members == numbers{1});
 }
+
+TEST_CASE("of many members a few contribute, drawn anew for each round, and all take its result") {
+    auto rules = table::rules(1000, 100s);
+    rules.per_round = 3;
+    table t(10, rules);
+    std::map<peer_number, int> times;
+    numbers last;
+    int repeated = 0;
+    for (int i = 0; i < 300; ++i) {
+        const auto r = t.open();
+        CHECK(r.members.size() == 10);
+        REQUIRE(r.contributors.size() == 3);
+        CHECK(std::ranges::is_sorted(r.contributors));
+        for (const auto c : r.contributors) ++times[c];
+        repeated += r.contributors == last ? 1 : 0;
+        last = r.contributors;
+        t.now += 1s;
+        for (const auto m : r.members) t.ready(m);
+        t.step<commit_record>();
+    }
+    for (peer_number n = 1; n <= 10; ++n) {
+        INFO("peer " << n << ": " << times[n] << " of 300 rounds");
+        CHECK(times[n] > 60);
+        CHECK(times[n] < 120);
+    }
+    CHECK(repeated < 20);
+    // Where fewer are left, all of them.
+    for (peer_number n = 3; n <= 10; ++n) t.coordinator.gone(n);
+    CHECK(t.open().contributors == numbers{1, 2});
+}
