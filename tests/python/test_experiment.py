@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from experiments import delay, diloco
-from nodes import World
+from nodes import ROOT, World
 
 ELEMENTS = 168_384
 
@@ -101,3 +101,7 @@ def test_a_delay_is_told_by_its_loss_and_by_the_tokens_for_the_same_loss():
     told = delay.row(30, [at_once], [late])
     assert "+10.0%" in told
     assert told.endswith("| 1.25 |")
+
+
+def test_it_sets_no_variable_that_its_daemons_would_take_for_a_setting():
+    assert "LONGHAUL_" not in (ROOT / "scripts" / "experiment").read_text()
