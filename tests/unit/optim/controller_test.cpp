@@ -190,8 +190,10 @@ TEST_CASE("a round of delay is chosen where it saves more time than it costs ste
         return decide(all, 0.1).chosen.plan.delay;
     };
     CHECK(at(0.2) == 0);
-    CHECK(at(5) == 1);
-    CHECK(at(10) == 1);
+    CHECK(at(5) == 0);
+    CHECK(at(9) == 1);
+    CHECK(at(12) == 1);
+    CHECK(at(30) == 0);
     CHECK(at(1000) == 0);
     auto late = setting(100);
     late.delay = 1;
