@@ -6,7 +6,7 @@ usage: scripts/bench chaos [--seconds N] [--kill-every S] [--partition-every S] 
 three in ten hit whoever coordinates) comes every --kill-every seconds and lasts three, and then the daemon is started
 again; every --partition-every seconds somebody is cut off for three to ten (one in three: one way), stopped by SIGSTOP,
 or its line falls to a hundredth. Nothing else is done to them by hand. Then the same six run without any of it for a
-quarter of the time. Told are the faults, what the invariants and the recovery say (sim/README.md), and the tokens a
+quarter of the time, five minutes at most. Told are the faults, what the invariants and the recovery say (sim/README.md), and the tokens a
 second beside those of the undisturbed run.
 """
 
@@ -113,7 +113,7 @@ def main() -> int:
         run, services = RUN.format(width=options.width), SERVICES.format(limit=BEGIN + options.seconds + 300)
         scenario = run + lab.SIX_PEERS + services
         found = play(f"{scenario}{text}", folder / "chaos", options.seed)
-        quiet_for = max(30, options.seconds // 4)
+        quiet_for = min(300, max(30, options.seconds // 4))
         calm = f'[[fault]]\nat = "{BEGIN + quiet_for} s"\nrestart = "peer-6"\n'
         play(f"{scenario}{calm}", folder / "calm", options.seed)
         disturbed, length, payloads = pace(folder / "chaos", options.seconds)
