@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compress/dense.hpp"
+#include "compress/ecsq.hpp"
 #include "compress/low_rank.hpp"
 #include "compress/quantize.hpp"
 #include "compress/threshold.hpp"
@@ -22,17 +23,11 @@ using core::fail;
 namespace {
 
 const std::vector<const codec*>& all_codecs() {
-    static const std::vector<const codec*> all{&f32_codec(),
-                                               &bf16_codec(),
-                                               &int8_codec(),
-                                               &int4_codec(),
-                                               &e3m0_codec(),
-                                               &sign2_codec(),
-                                               &sign1_codec(),
-                                               &topk_64_4096_codec(),
-                                               &topk_4_64_codec(),
-                                               &topk_1_percent_codec(),
-                                               &topk_1_per_mille_codec(),
+    static const std::vector<const codec*> all{&f32_codec(),       &bf16_codec(),           &int8_codec(),
+                                               &int4_codec(),      &e3m0_codec(),           &ecsq_4_codec(),
+                                               &ecsq_3_codec(),    &ecsq_2_codec(),         &ecsq_1_codec(),
+                                               &sign2_codec(),     &sign1_codec(),          &topk_64_4096_codec(),
+                                               &topk_4_64_codec(), &topk_1_percent_codec(), &topk_1_per_mille_codec(),
                                                &low_rank_4_codec()};
     return all;
 }

@@ -32,13 +32,19 @@ struct remainder {
     std::function<void(std::size_t first, std::size_t count)> make;
 };
 
+/// Nanoseconds an element takes on one core, as docs/COMPRESSION.md has measured it: what plans reckon with.
+struct effort {
+    double encode = 0.5, add = 0.5;
+};
+
 /// Stateless; safe to use from any thread. A range of the same model takes the same number of bytes whatever is in it,
 /// so receivers have made room before there is a byte, and no length has to be believed. The bytes have no header: they
 /// travel behind one that names the run, the codec's wire id and the range (peers/chunk.hpp). They depend on the values
 /// and the rounding alone, not on threads or on the machine.
 class codec {
 public:
-    codec(std::string_view name, std::uint16_t wire_id) : name_(name), wire_id_(wire_id) {}
+    codec(std::string_view name, std::uint16_t wire_id, const compress::effort& effort = {})
+        : name_(name), wire_id_(wire_id), effort_(effort) {}
     codec(const codec&) = delete;
     codec& operator=(const codec&) = delete;
     virtual ~codec() = default;
@@ -47,6 +53,7 @@ public:
     std::string_view name() const { return name_; }
     /// Never reused once released: another format is another codec.
     std::uint16_t wire_id() const { return wire_id_; }
+    const compress::effort& effort() const { return effort_; }
     /// The wire bytes are the values' own, bit for bit.
     virtual bool lossless() const { return false; }
     /// Fit for sums too: an owner may encode what it summed once more (exchange mode shard).
@@ -96,6 +103,7 @@ private:
 
     std::string_view name_;
     std::uint16_t wire_id_;
+    compress::effort effort_;
 };
 
 /// The codec of that name, or errc::config naming the nearest. The object lives for ever.

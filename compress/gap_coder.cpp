@@ -21,7 +21,7 @@ public:
     }
     const rans::symbol& symbol(std::uint32_t what) const { return symbols_[what]; }
     /// The next gap, or `escape`.
-    std::uint32_t take(rans::reader& r) const {
+    std::uint32_t take(rans::reader<>& r) const {
         const auto slot = r.slot();
         std::uint32_t what = guess_[slot / guess_step];
         while (start_[what + 1] <= slot) ++what;
@@ -74,7 +74,7 @@ std::size_t gaps_bytes(std::size_t count, const subset_shape& shape, const subse
 void encode_gaps(std::size_t count, const subset_shape& shape, const subset_shape& last,
                  std::span<const std::uint16_t> places, core::mutable_bytes out) {
     const auto& t = gap_tables::get();
-    rans::writer to(out.size());
+    rans::writer<> to(out.size());
     const auto take = [&](const subset_shape& s, const std::uint16_t* first) {
         for (auto i = s.chosen; i-- > 0;) {
             const std::uint32_t gap = i == 0 ? first[0] : first[i] - first[i - 1] - 1U;
@@ -91,7 +91,7 @@ bool decode_gaps(std::size_t count, const subset_shape& shape, const subset_shap
                  std::span<std::uint16_t> places) {
     if (in.size() < rans::state_bytes) return false;
     const auto& t = gap_tables::get();
-    rans::reader from(in);
+    rans::reader<> from(in);
     if (!from.sound()) return false;
     auto* at = places.data();
     for (std::size_t i = 0; i <= count; ++i) {

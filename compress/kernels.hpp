@@ -20,6 +20,11 @@ struct piece_kernels {
 /// Elements that share a scale.
 inline constexpr std::size_t block_elements = 256;
 
+/// Of a block's y: sums of (y − step)², |y| and y².
+struct step_sums {
+    float missed, magnitudes, squares;
+};
+
 struct kernels {
     const char* name;
     piece_kernels f32, bf16, int8, int4, e3m0, sign2, sign1;
@@ -34,6 +39,12 @@ struct kernels {
     /// difference, of the residual, of the result, and of the magnitudes of these two.
     void (*compensate)(const float* anchor, const float* residual, float beta, std::size_t n, float* values,
                        float* left, double* sums);
+    /// Bits of the largest magnitude; NaN counts as more than infinity.
+    std::uint32_t (*largest)(const float* values, std::size_t n);
+    /// steps[i] = y = values[i] · inverse to the nearest integer, ties to even, or with `key` to one of the two beside
+    /// it at random; |y| ≤ 2²¹. n ≤ block_elements, which are block number `block` of a piece.
+    step_sums (*to_steps)(const float* values, std::size_t n, float inverse, const std::uint64_t* key,
+                          std::size_t block, int* steps);
     /// rest[i] = values[i] − rest[i]; returns the sum of what rest was.
     double (*take_away)(const float* values, std::size_t n, float* rest);
 };

@@ -457,6 +457,43 @@ struct blocks {
     static constexpr piece_kernels table{encode, check, decode, add};
 };
 
+/// Steps of a quantizer, and what it misses.
+template <bool Stochastic>
+step_sums to_steps_some(const float* __restrict v, std::size_t n, float inverse, u32 key, int* __restrict steps) {
+    f32v missed{}, size{}, square{};
+    for (std::size_t i = 0; i < n; i += lanes) {
+        // Behind the end there are zeros, which add nothing.
+        float y[lanes], e[lanes];
+        const std::size_t m = n - i < lanes ? n - i : lanes;
+        int q[lanes];
+        for (std::size_t l = 0; l < lanes; ++l) y[l] = 0;
+        for (std::size_t l = 0; l < m; ++l) y[l] = v[i + l] * inverse;
+        for (std::size_t l = 0; l < lanes; ++l) {
+            if constexpr (Stochastic) {
+                const float t = y[l] + unit_at(key, static_cast<u32>(i + l));
+                q[l] = static_cast<int>(t);
+                q[l] -= static_cast<float>(q[l]) > t ? 1 : 0;
+            } else {
+                q[l] = static_cast<int>(bits_of(y[l] + 12582912.0F)) - 0x4b400000;
+            }
+            e[l] = y[l] - static_cast<float>(q[l]);
+        }
+        for (std::size_t l = 0; l < m; ++l) steps[i + l] = q[l];
+        f32v a, b;
+        load(a, y);
+        load(b, e);
+        missed += b * b;
+        square += a * a;
+        strip_sign(a);
+        size += a;
+    }
+    return {sum_of(missed), sum_of(size), sum_of(square)};
+}
+step_sums to_steps(const float* v, std::size_t n, float inverse, const u64* key, std::size_t block, int* steps) {
+    return key == nullptr ? to_steps_some<false>(v, n, inverse, 0, steps)
+                          : to_steps_some<true>(v, n, inverse, block_key(*key, block), steps);
+}
+
 using int8_blocks = blocks<integers<8, 127, 0x7bff>>;
 using int4_blocks = blocks<integers<4, 7, 0x7dff>>;
 
@@ -475,6 +512,8 @@ const kernels LONGHAUL_KERNELS{
     select,
     collect,
     compensate,
+    largest,
+    to_steps,
     take_away,
 };
 

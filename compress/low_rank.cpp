@@ -112,7 +112,8 @@ bool within(const factor& f, float limit) {
 
 class low_rank_codec final : public codec {
 public:
-    low_rank_codec() : codec("lowrank-4", 12), dense_(best_kernels().bf16), take_away_(best_kernels().take_away) {}
+    low_rank_codec()
+        : codec("lowrank-4", 12, {18, 1.5}), dense_(best_kernels().bf16), take_away_(best_kernels().take_away) {}
     bool wants_feedback() const override { return true; }
     bool goes_on() const override { return true; }
 

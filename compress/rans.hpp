@@ -3,6 +3,7 @@
 /// frequency in 1/65536, and gives them back in the opposite order. For compress/*.cpp alone.
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -38,8 +39,10 @@ constexpr std::uint32_t log2_fixed(std::uint32_t f) {
 /// log₂(1 + 2⁻¹⁵).
 constexpr std::uint64_t most_bits(std::uint32_t frequency) { return scale_bits * 65536 - log2_fixed(frequency) + 3; }
 
-/// Bytes that outcomes of so many 1/65536 bits take at most.
-constexpr std::size_t bytes_for(std::uint64_t bits) { return state_bytes + bits / 65536 / 32 * word_bytes; }
+/// Bytes that outcomes of so many 1/65536 bits take at most, with so many states.
+constexpr std::size_t bytes_for(std::uint64_t bits, std::size_t lanes = 1) {
+    return lanes * state_bytes + bits / 65536 / 32 * word_bytes;
+}
 
 /// One outcome, as a step of the state. Division by its frequency is a multiplication (Alverson; as in ryg_rans), right
 /// for all states below 2⁶³.
@@ -69,64 +72,75 @@ struct symbol {
     }
 };
 
-/// Takes the last outcome first, so that the reader meets the first one first; so do the words.
+/// Takes the last outcome first, so that the reader meets the first one first; so do the words. Several states, the
+/// lanes, share the words: a processor works on one while it waits for another.
+template <std::size_t Lanes = 1>
 class writer {
 public:
     /// For a range of so many bytes.
-    explicit writer(std::size_t bytes) : words_((bytes - state_bytes) / word_bytes), front_(words_.size()) {}
-    void push(const symbol& s) {
-        if (state_ >= s.limit()) {
-            LONGHAUL_ENSURE(front_ > 0, "no code is longer than its bound");
-            words_[--front_] = static_cast<std::uint32_t>(state_);
-            state_ >>= 32U;
-        }
-        state_ = s.push(state_);
+    explicit writer(std::size_t bytes) : words_((bytes - Lanes * state_bytes) / word_bytes), front_(words_.size()) {
+        states_.fill(least_state);
     }
-    /// The state, the words, and zeros.
+    void push(const symbol& s, std::size_t lane = 0) {
+        auto state = states_[lane];
+        if (state >= s.limit()) {
+            LONGHAUL_ENSURE(front_ > 0, "no code is longer than its bound");
+            words_[--front_] = static_cast<std::uint32_t>(state);
+            state >>= 32U;
+        }
+        states_[lane] = s.push(state);
+    }
+    /// The states, the words, and zeros.
     void finish(core::mutable_bytes out) const {
-        std::memcpy(out.data(), &state_, state_bytes);
+        std::memcpy(out.data(), states_.data(), Lanes * state_bytes);
         const auto used = (words_.size() - front_) * word_bytes;
-        if (used > 0) std::memcpy(out.data() + state_bytes, words_.data() + front_, used);
-        std::ranges::fill(out.subspan(state_bytes + used), std::byte{0});
+        if (used > 0) std::memcpy(out.data() + Lanes * state_bytes, words_.data() + front_, used);
+        std::ranges::fill(out.subspan(Lanes * state_bytes + used), std::byte{0});
     }
 
 private:
-    std::uint64_t state_ = least_state;
+    std::array<std::uint64_t, Lanes> states_;
     std::vector<std::uint32_t> words_;
     std::size_t front_;
 };
 
 /// Of hostile bytes.
+template <std::size_t Lanes = 1>
 class reader {
 public:
-    /// `in` has at least state_bytes.
-    explicit reader(core::const_bytes in) : at_(in.data() + state_bytes), end_(in.data() + in.size()) {
-        std::memcpy(&state_, in.data(), state_bytes);
+    /// `in` has at least a state for each lane.
+    explicit reader(core::const_bytes in) : at_(in.data() + Lanes * state_bytes), end_(in.data() + in.size()) {
+        std::memcpy(states_.data(), in.data(), Lanes * state_bytes);
     }
-    /// Whether the state is one that a writer can leave.
-    bool sound() const { return state_ >= least_state && state_ < (std::uint64_t{1} << 63U); }
+    /// Whether the states are such as a writer can leave.
+    bool sound() const {
+        return std::ranges::all_of(states_, [](auto s) { return s >= least_state && s < (std::uint64_t{1} << 63U); });
+    }
     /// In which outcome's share of 65536 the state is.
-    std::uint32_t slot() const { return static_cast<std::uint32_t>(state_ & (scale - 1)); }
+    std::uint32_t slot(std::size_t lane = 0) const { return static_cast<std::uint32_t>(states_[lane] & (scale - 1)); }
     /// Takes the outcome that has the slot.
-    void take(std::uint32_t start, std::uint32_t frequency) {
-        state_ = frequency * (state_ >> scale_bits) + slot() - start;
-        if (state_ >= least_state) return;
-        if (at_ == end_) {
-            state_ = 0;  // stays below what a state must have: the end is refused
-            return;
+    void take(std::uint32_t start, std::uint32_t frequency, std::size_t lane = 0) {
+        auto state = frequency * (states_[lane] >> scale_bits) + slot(lane) - start;
+        if (state < least_state) {
+            if (at_ == end_) {
+                state = 0;  // stays below what a state must have: the end is refused
+            } else {
+                std::uint32_t word = 0;
+                std::memcpy(&word, at_, word_bytes);
+                at_ += word_bytes;
+                state = (state << 32U) | word;
+            }
         }
-        std::uint32_t word = 0;
-        std::memcpy(&word, at_, word_bytes);
-        at_ += word_bytes;
-        state_ = (state_ << 32U) | word;
+        states_[lane] = state;
     }
-    /// Whether all was taken: the state is the one that a writer begins with, and zeros are left.
+    /// Whether all was taken: the states are those that a writer begins with, and zeros are left.
     bool at_end() const {
-        return state_ == least_state && std::all_of(at_, end_, [](std::byte b) { return b == std::byte{0}; });
+        return std::ranges::all_of(states_, [](auto s) { return s == least_state; }) &&
+               std::all_of(at_, end_, [](std::byte b) { return b == std::byte{0}; });
     }
 
 private:
-    std::uint64_t state_ = 0;
+    std::array<std::uint64_t, Lanes> states_;
     const std::byte *at_, *end_;
 };
 

@@ -160,7 +160,7 @@ const symbol** list_subset(const tables& t, const subset_shape& shape, const std
 
 struct subset_reader {
     const tables& t;
-    rans::reader from;
+    rans::reader<> from;
 
     std::uint32_t take(const outcomes& c) {
         if (c.certain()) return c.first;
@@ -239,7 +239,7 @@ void encode_subsets(std::size_t count, const subset_shape& shape, const subset_s
     const auto& t = tables::get();
     // A subset's symbols are listed, and taken before those of the one in front of it.
     symbol_list symbols{};
-    rans::writer to(out.size());
+    rans::writer<> to(out.size());
     const auto take = [&](const subset_shape& s, const std::uint16_t* at) {
         const symbol** const end = list_subset(t, s, at, symbols);
         for (const symbol** i = end; i-- != symbols.data();) to.push(**i);
@@ -252,7 +252,7 @@ void encode_subsets(std::size_t count, const subset_shape& shape, const subset_s
 bool decode_subsets(std::size_t count, const subset_shape& shape, const subset_shape& last, core::const_bytes in,
                     std::span<std::uint16_t> places) {
     if (in.size() < rans::state_bytes) return false;
-    subset_reader r{tables::get(), rans::reader(in)};
+    subset_reader r{tables::get(), rans::reader<>(in)};
     if (!r.from.sound()) return false;
     auto* at = places.data();
     for (std::size_t i = 0; i <= count; ++i) {

@@ -60,7 +60,7 @@ bool select_largest(std::span<const float> values, std::size_t k, std::vector<st
 class threshold_codec final : public codec {
 public:
     threshold_codec(std::string_view name, std::uint16_t wire_id, std::size_t one_of)
-        : codec(name, wire_id), one_of_(one_of) {}
+        : codec(name, wire_id, {0.6, 0.2}), one_of_(one_of) {}
     bool wants_feedback() const override { return true; }
 
 protected:

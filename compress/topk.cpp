@@ -26,8 +26,8 @@ struct place_code {
 class topk_codec final : public codec {
 public:
     topk_codec(std::string_view name, std::uint16_t wire_id, std::uint32_t keep, std::uint32_t of,
-               const place_code& code)
-        : codec(name, wire_id), keep_(keep), run_(of), code_(code) {}
+               const place_code& code, const compress::effort& effort)
+        : codec(name, wire_id, effort), keep_(keep), run_(of), code_(code) {}
     bool wants_feedback() const override { return true; }
 
 protected:
@@ -140,12 +140,12 @@ private:
 }  // namespace
 
 const codec& topk_64_4096_codec() {
-    static const topk_codec instance("topk-64/4096", 13, 64, 4096, {gaps_bytes, encode_gaps, decode_gaps});
+    static const topk_codec instance("topk-64/4096", 13, 64, 4096, {gaps_bytes, encode_gaps, decode_gaps}, {1.2, 0.7});
     return instance;
 }
 
 const codec& topk_4_64_codec() {
-    static const topk_codec instance("topk-4/64", 14, 4, 64, {subset_bytes, encode_subsets, decode_subsets});
+    static const topk_codec instance("topk-4/64", 14, 4, 64, {subset_bytes, encode_subsets, decode_subsets}, {4, 5});
     return instance;
 }
 

@@ -26,6 +26,7 @@ BEGIN, END = "<!-- written by scripts/bench codec --save -->\n", "<!-- to here -
 FAMILIES = {
     "floats": ("bf16", "e3m0"),
     "integers": ("int8", "int4"),
+    "entropy-coded": ("ecsq-4", "ecsq-3", "ecsq-2", "ecsq-1"),
     "signs": ("sign2", "sign1"),
     "top-k of runs": ("topk-4/64", "topk-64/4096"),
     "top-k of a tensor": ("topk-1%", "topk-0.1%"),

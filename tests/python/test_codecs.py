@@ -6,8 +6,8 @@ import math
 import pytest
 from nodes import World
 
-COARSE = ("topk-64/4096", "topk-4/64", "topk-1%", "topk-0.1%", "lowrank-4", "sign2", "sign1")
-FINE = ("f32", "bf16", "int8", "int4", "e3m0")
+COARSE = ("topk-64/4096", "topk-4/64", "topk-1%", "topk-0.1%", "lowrank-4", "sign2", "sign1", "ecsq-2", "ecsq-1")
+FINE = ("f32", "bf16", "int8", "int4", "e3m0", "ecsq-4", "ecsq-3")
 
 RUN = """
 name = "codecs"

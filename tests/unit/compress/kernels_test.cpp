@@ -103,3 +103,35 @@ TEST_CASE("the k largest are found, the first of equal ones, by every variant") 
         }
     }
 }
+
+TEST_CASE("every variant takes the same steps and misses the same") {
+    const auto variants = runnable_kernels();
+    seeded_entropy random(6);
+    for (int round = 0; round < 300; ++round) {
+        const std::size_t n = 1 + random.below(block_elements);
+        const auto values = all_kinds(n, random);
+        const auto seed = random.u64();
+        const float inverse =
+            std::ldexp(1.0F + static_cast<float>(random.below(100)) / 100, static_cast<int>(random.below(12)) - 4);
+        for (const std::uint64_t* key : {static_cast<const std::uint64_t*>(nullptr), &seed}) {
+            std::vector<int> first_steps;
+            step_sums first{};
+            for (std::size_t k = 0; k < variants.count; ++k) {
+                std::vector<int> steps(n + 1, 77);
+                const auto sums = variants.items[k]->to_steps(values.data(), n, inverse, key, 5, steps.data());
+                CHECK(steps.back() == 77);
+                if (k == 0) {
+                    first_steps = steps;
+                    first = sums;
+                    for (std::size_t i = 0; i < n; ++i) {
+                        const float y = values[i] * inverse;
+                        REQUIRE(std::abs(y - static_cast<float>(steps[i])) <= (key == nullptr ? 0.5F : 1.0F));
+                    }
+                }
+                REQUIRE(steps == first_steps);
+                REQUIRE(std::memcmp(&sums, &first, sizeof sums) == 0);
+                REQUIRE(variants.items[k]->largest(values.data(), n) == variants.items[0]->largest(values.data(), n));
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/ecsq.hpp"
 #include "tests/unit/compress/support.hpp"
 
 using namespace longhaul::core;
@@ -140,7 +141,7 @@ TEST_CASE("sign2 and sign1 decode to the means of the magnitudes on each side") 
 
 TEST_CASE("rounding at random is right in the mean, and a pure function of the seed and the place") {
     const auto values = some_values(4096 + 300);
-    for (const auto* c : {&int8_codec(), &int4_codec(), &e3m0_codec()}) {
+    for (const auto* c : {&int8_codec(), &int4_codec(), &e3m0_codec(), &ecsq_4_codec(), &ecsq_2_codec()}) {
         INFO(c->name());
         std::vector<double> mean(values.size());
         constexpr int draws = 400;
@@ -170,8 +171,9 @@ TEST_CASE("what is lost is less than what was there: ‖C(x) − x‖² ≤ (1 �
     const struct {
         const codec& c;
         double most;
-    } cases[] = {
-        {int8_codec(), 1e-4}, {int4_codec(), 0.03}, {e3m0_codec(), 0.06}, {sign2_codec(), 0.13}, {sign1_codec(), 0.40}};
+    } cases[] = {{int8_codec(), 1e-4},   {int4_codec(), 0.03},   {e3m0_codec(), 0.06},
+                 {sign2_codec(), 0.13},  {sign1_codec(), 0.40},  {ecsq_4_codec(), 0.01},
+                 {ecsq_3_codec(), 0.03}, {ecsq_2_codec(), 0.12}, {ecsq_1_codec(), 0.36}};
     for (const auto& [c, most] : cases) {
         INFO(c.name());
         const double share = error2(values, through(c, values)) / norm2(values);
