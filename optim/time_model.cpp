@@ -252,7 +252,8 @@ exchange_forecast forecast_gather(const exchange_network& net, const exchange_wo
         note_hops(f, from, *it, order);
         latency = std::max(latency, depth_of(net, from, *it, chunk));
     }
-    f.seconds = lines.measured() ? lines.seconds() + latency : 0;
+    const double coding = work.encode_seconds + std::max(0.0, payloads - 1) * work.add_seconds;
+    f.seconds = lines.measured() ? std::max(lines.seconds(), coding) + latency : 0;
     if (!lines.measured()) {
         f.reason = "gather: nobody has measured a line yet";
         return f;
@@ -323,7 +324,9 @@ exchange_forecast forecast_shard(const exchange_network& net, const exchange_wor
         back = std::max(back, depth_of(net, from, owner, chunk));
     }
     // The last chunk is summed when it has come from everybody, and then goes the second hop.
-    f.seconds = lines.measured() ? lines.seconds() + there + back : 0;
+    // An owner adds its shard of each payload, and everybody adds the sums.
+    const double coding = work.encode_seconds + 2 * work.add_seconds;
+    f.seconds = lines.measured() ? std::max(lines.seconds(), coding) + there + back : 0;
     const auto owners = std::ranges::count_if(f.chunks, [](auto c) { return c > 0; });
     f.reason = fmt::format("shard: {} owners sum and return in {}", owners, seconds_text(f.seconds));
     return f;

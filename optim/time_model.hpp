@@ -31,10 +31,11 @@ struct exchange_network {
 };
 
 struct exchange_work {
-    double bytes = 0;               ///< of one payload on the wire
-    std::uint32_t chunks = 1;       ///< that it is cut into
-    bool may_shard = true;          ///< its codec fits sums
-    std::vector<bool> contributes;  ///< of each member; empty: all do
+    double bytes = 0;                            ///< of one payload on the wire
+    std::uint32_t chunks = 1;                    ///< that it is cut into
+    bool may_shard = true;                       ///< its codec fits sums
+    double encode_seconds = 0, add_seconds = 0;  ///< of one payload; both go on beside the lines, chunk by chunk
+    std::vector<bool> contributes;               ///< of each member; empty: all do
 };
 
 /// `to` gets what `source` has through `via`; all are indices of members.

@@ -10,10 +10,15 @@ namespace longhaul::peers {
 
 plan_choices choices_of(const run_config& config, const core::tensor_manifest& tensors) {
     plan_choices out;
+    const double billions = static_cast<double>(tensors.elements()) * 1e-9;
     for (const auto& name : config.codecs()) {
         const auto codec = compress::find_codec(name).value();
-        out.exchange[name] = {chunk_grid::of(tensors.elements(), *codec).count(), payload_bytes(tensors, *codec),
-                              codec->fits_sums(), config.exchange.mode};
+        out.exchange[name] = {chunk_grid::of(tensors.elements(), *codec).count(),
+                              payload_bytes(tensors, *codec),
+                              codec->fits_sums(),
+                              config.exchange.mode,
+                              codec->effort().encode * billions,
+                              codec->effort().add * billions};
         auto plan = optim::fixed_plan(config.inner, config.outer, *codec);
         plan.delay = static_cast<std::uint32_t>(config.exchange.delay);
         if (name == config.exchange.codec) out.first = plan;

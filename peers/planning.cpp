@@ -117,6 +117,8 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     work.chunks = std::max(1U, model_.chunks);
     work.bytes = static_cast<double>(model_.payload_bytes);
     work.may_shard = model_.may_shard;
+    work.encode_seconds = model_.encode_seconds;
+    work.add_seconds = model_.add_seconds;
     for (const auto m : members) work.contributes.push_back(has(contributors, m));
     optim::exchange_forecast f;
     if (model_.mode == "auto") {

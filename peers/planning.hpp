@@ -22,8 +22,9 @@ public:
     struct model {
         std::uint32_t chunks = 1;  ///< of a payload, as its codec cuts it
         std::uint64_t payload_bytes = 0;
-        bool may_shard = true;      ///< the codec fits sums
-        std::string mode = "auto";  ///< auto | gather | shard
+        bool may_shard = true;                       ///< the codec fits sums
+        std::string mode = "auto";                   ///< auto | gather | shard
+        double encode_seconds = 0, add_seconds = 0;  ///< of a payload
     };
     explicit exchange_planner(model m) : model_(std::move(m)) {}
     /// With what it has heard, for another codec.

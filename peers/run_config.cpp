@@ -78,7 +78,7 @@ std::vector<std::string> run_config::codecs() const {
     std::vector<std::string> out{exchange.codec};
     if (!controller.enabled) return out;
     auto more = controller.codecs;
-    if (more.empty() && exchange.feedback == "none") more = {"bf16", "int8", "int4"};
+    if (more.empty() && exchange.feedback == "none") more = {"bf16", "int8", "int4", "ecsq-3"};
     for (auto& codec : more) {
         if (std::ranges::find(out, codec) == out.end()) out.push_back(std::move(codec));
     }
@@ -131,7 +131,7 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("controller.least_steps", c.controller.least_steps, "that it may choose for a round", fewest, 1'000'000);
     b.bind("controller.most_steps", c.controller.most_steps, "that it may choose for a round", fewest, 1'000'000);
     b.bind("controller.codecs", c.controller.codecs,
-           "that it may choose from; empty: bf16, int8 and int4, or with feedback exchange.codec");
+           "that it may choose from; empty: bf16, int8, int4 and ecsq-3, or with feedback exchange.codec");
     b.bind_choice("peers.admission", c.peers.admission, {"invite", "open"},
                   "invite: the ticket carries the run's secret; open: an address is enough");
     b.bind("peers.min", c.peers.min, "members before the first round starts", 1, 10'000);
@@ -188,10 +188,11 @@ core::result<void> validate(const run_config& c) {
         const auto how = aggregation_of(c);
         const bool by_coordinate = how == optim::aggregation::trimmed_mean || how == optim::aggregation::centered_clip;
         if (by_coordinate && one->wants_feedback()) {
-            return core::fail(core::errc::config,
-                              "exchange.aggregate = \"{}\" compares the peers' values of each coordinate, of which {} "
-                              "sends a few: use clip, or one of the codecs f32, bf16, int8, int4 and e3m0",
-                              c.exchange.aggregate, name);
+            return core::fail(
+                core::errc::config,
+                "exchange.aggregate = \"{}\" compares the peers' values of each coordinate, of which {} "
+                "sends a few: use clip, or one of the codecs f32, bf16, int8, int4, e3m0, ecsq-4 and ecsq-3",
+                c.exchange.aggregate, name);
         }
         if (c.exchange.mode == "shard" && !one->fits_sums()) {
             return core::fail(core::errc::config,

@@ -29,7 +29,8 @@ struct controller_config {
     bool enabled = false;      ///< false: inner.steps, exchange.codec and exchange.delay, always
     bool choose_delay = true;  ///< false: exchange.delay, always
     std::int64_t least_steps = 30, most_steps = 300;
-    std::vector<std::string> codecs;  ///< to choose from; empty: bf16, int8 and int4, or exchange.codec with feedback
+    std::vector<std::string>
+        codecs;  ///< to choose from; empty: bf16, int8, int4, ecsq-3, or with feedback exchange.codec
 };
 
 /// [peers]: who may take part and how long others wait for them.

@@ -95,6 +95,18 @@ TEST_CASE("two peers gather: one hop, half a round trip") {
     CHECK(shard_shares(net) == std::vector<double>{0.5, 0.5});
 }
 
+TEST_CASE("an exchange is no shorter than its codec's work, and a longer line hides that") {
+    auto work = dense(16 * mib);
+    const auto net = star({{1000, 1000, 5}, {1000, 1000, 5}, {1000, 1000, 5}});
+    const double lines = forecast_gather(net, work).seconds, latency = 0.01;
+    work.encode_seconds = 3;
+    work.add_seconds = 0.5;
+    CHECK(forecast_gather(net, work).seconds == Approx(3 + 2 * 0.5 + latency));
+    CHECK(forecast_shard(net, work).seconds == Approx(3 + 2 * 0.5 + 2 * latency));
+    work.encode_seconds = work.add_seconds = lines / 10;
+    CHECK(forecast_gather(net, work).seconds == Approx(lines));
+}
+
 TEST_CASE("shares: the formula's T is the smallest at which they sum to one") {
     core::seeded_entropy random(1);
     for (int i = 0; i < 500; ++i) {

@@ -150,7 +150,7 @@ TEST_CASE("combinations that cannot work are refused") {
 TEST_CASE("the controller's choices: codecs that fit the feedback, and room for H") {
     const auto plain = read("[controller]\nenabled = true");
     REQUIRE(plain.has_value());
-    CHECK(plain->codecs() == std::vector<std::string>{"bf16", "int8", "int4"});
+    CHECK(plain->codecs() == std::vector<std::string>{"bf16", "int8", "int4", "ecsq-3"});
     CHECK(plain->most_steps() == 300);
     CHECK(run_config{}.codecs() == std::vector<std::string>{"bf16"});
     CHECK(run_config{}.most_steps() == 30);
