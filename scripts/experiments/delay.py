@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import json
-import os
-import pathlib
 import statistics
-import sys
 
 from experiments import diloco
 
@@ -57,35 +52,22 @@ factor is smaller. This is loss by tokens. What delay saves is time: docs/CONTRO
 
 
 def main(arguments: list[str]) -> int:
-    shared = pathlib.Path(os.environ.get("LONGHAUL_SHARED", diloco.ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(prog="scripts/experiment delay")
-    parser.add_argument("--text", type=pathlib.Path, default=shared / "data" / "tinyshakespeare.txt")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dir", type=pathlib.Path, default=diloco.ROOT / "runs" / "experiment-delay")
-    parser.add_argument("--out", type=pathlib.Path, default=diloco.ROOT / "docs" / "results")
-    options = parser.parse_args(arguments)
-    for path, what in ((options.text, "no text"), (diloco.DAEMON, "no daemon (cmake --build --preset release)")):
-        if not path.exists():
-            print(f"experiment: {what} at {path}", file=sys.stderr)
-            return 2
-    folder = options.dir.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    options = diloco.parser_of("delay").parse_args(arguments)
+    if diloco.missing(options):
+        return 2
+    folder, text = options.dir.resolve(), str(options.text.resolve())
 
     def run(H: int, delay: int, seed: int) -> dict:
         name = f"H{H}-delay{delay}-seed{seed}"
-        kept = folder / f"{name}.json"
-        if not kept.exists():
-            print(f"running {name}", flush=True)
-            text = str(options.text.resolve())
-            kept.write_text(json.dumps(diloco.diloco(text, LR, seed, TOTAL_STEPS // H, folder / name, H, delay)) + "\n")
-        result = json.loads(kept.read_text())
-        print(f"{name}: held-out {result['final']:.4f} after {result['seconds']:.0f} s", flush=True)
-        return result
+        setting = diloco.Setting(LR, H, delay)
+        return diloco.kept(
+            folder, name, lambda: diloco.diloco(text, setting, seed, TOTAL_STEPS // H, folder / name)
+        )
 
     seeds = range(1, options.seeds + 1)
     rows = [row(H, [run(H, 0, s) for s in seeds], [run(H, 1, s) for s in seeds]) for H in STEPS_OF_ROUND]
-    text = page(rows, options.seeds, " ".join(["scripts/experiment delay", *arguments]))
+    found = page(rows, options.seeds, " ".join(["scripts/experiment delay", *arguments]))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "delay.md").write_text(text)
-    print(text)
+    (options.out / "delay.md").write_text(found)
+    print(found)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import dataclasses
 import datetime
 import json
 import os
@@ -12,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -42,11 +44,10 @@ batch = {batch}
 steps = {steps}
 warmup = 100
 [outer]
-optimizer = "nesterov"
-lr = 0.7
-momentum = 0.8
+{outer}
 [exchange]
-codec = "bf16"
+codec = "{codec}"
+feedback = "{feedback}"
 delay = {delay}
 [peers]
 min = {peers}
@@ -60,6 +61,18 @@ rounds = {rounds}
 Result = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What of a run the experiments vary."""
+
+    lr: float
+    steps: int = STEPS
+    delay: int = 0
+    codec: str = "bf16"
+    feedback: str = "none"
+    outer: str = 'optimizer = "nesterov"\nlr = 0.7\nmomentum = 0.8'
+
+
 def read_events(folder: pathlib.Path) -> list[list[dict]]:
     """The events of each node, in their order."""
     nodes = []
@@ -68,13 +81,23 @@ def read_events(folder: pathlib.Path) -> list[list[dict]]:
     return nodes
 
 
-def diloco(
-    text: str, lr: float, seed: int, rounds: int, folder: pathlib.Path, steps: int = STEPS, delay: int = 0
-) -> Result:
+def kept(folder: pathlib.Path, name: str, work: Callable[[], Result]) -> Result:
+    """What `work` found, or had found before: it is a file in that folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    if not path.exists():
+        print(f"running {name}", flush=True)
+        path.write_text(json.dumps(work()) + "\n")
+    result = json.loads(path.read_text())
+    print(f"{name}: held-out {result['final']:.4f} after {result['seconds']:.0f} s", flush=True)
+    return result
+
+
+def diloco(text: str, setting: Setting, seed: int, rounds: int, folder: pathlib.Path) -> Result:
     """One run of four daemons on this machine; what they wrote in events.jsonl is the result."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.toml"
-    run = {"text": text, "lr": lr, "seed": seed, "rounds": rounds, "steps": steps, "delay": delay}
+    run = {"text": text, "seed": seed, "rounds": rounds, **dataclasses.asdict(setting)}
     config.write_text(RUN.format(**run, context=CONTEXT, batch=BATCH, peers=PEERS))
     run = folder / "run"
     threads = max(1, (os.cpu_count() or 1) // PEERS)
@@ -97,10 +120,10 @@ def diloco(
     losses = {e["round"]: e["loss"] for node in nodes for e in node if e["event"] == "eval"}
     if rounds not in losses:
         raise SystemExit(f"the last round in {run} was not evaluated")
-    tokens = PEERS * steps * BATCH * CONTEXT
+    tokens = PEERS * setting.steps * BATCH * CONTEXT
     curve = [{"round": r, "tokens": r * tokens, "loss": loss} for r, loss in sorted(losses.items()) if r > 0]
     return {
-        "lr": lr,
+        "lr": setting.lr,
         "seed": seed,
         "curve": curve,
         "final": losses[rounds],
@@ -121,21 +144,14 @@ class Runs:
 
     def __init__(self, text: str, rounds: int, folder: pathlib.Path, jobs: int):
         self.text, self.rounds, self.folder, self.jobs = text, rounds, folder, jobs
-        folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, method: str, lr: float, seed: int) -> Result:
         name = f"{method}-r{self.rounds}-lr{lr:g}-seed{seed}"
-        kept = self.folder / f"{name}.json"
-        if not kept.exists():
-            print(f"running {name}", flush=True)
-            if method == "diloco":
-                result = diloco(self.text, lr, seed, self.rounds, self.folder / name)
-            else:
-                result = data_parallel(self.text, lr, seed, self.rounds)
-            kept.write_text(json.dumps(result) + "\n")
-        result = json.loads(kept.read_text())
-        print(f"{name}: held-out {result['final']:.4f} after {result['seconds']:.0f} s", flush=True)
-        return result
+        if method == "diloco":
+            return kept(
+                self.folder, name, lambda: diloco(self.text, Setting(lr), seed, self.rounds, self.folder / name)
+            )
+        return kept(self.folder, name, lambda: data_parallel(self.text, lr, seed, self.rounds))
 
     def many(self, method: str, what: list[tuple[float, int]]) -> list[Result]:
         # The daemons of one run share the cores already.
@@ -260,22 +276,35 @@ times over the text.
     return text, ok
 
 
-def main(arguments: list[str]) -> int:
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """What all experiments with daemons may be told."""
     shared = pathlib.Path(os.environ.get("LONGHAUL_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(prog="scripts/experiment diloco")
+    parser = argparse.ArgumentParser(prog=f"scripts/experiment {name}")
     parser.add_argument("--text", type=pathlib.Path, default=shared / "data" / "tinyshakespeare.txt")
-    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="baseline processes at a time")
-    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "runs" / "experiment-diloco")
+    parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "runs" / f"experiment-{name}")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--only", choices=list(TRIALS), help="run this method and write nothing")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def missing(options: argparse.Namespace, daemon: bool = True) -> bool:
+    """Says what the experiment cannot do without."""
     if not options.text.exists():
         print(f"experiment: no text at {options.text}; name one with --text", file=sys.stderr)
-        return 2
-    if options.only != "data-parallel" and not DAEMON.exists():
+        return True
+    if daemon and not DAEMON.exists():
         print("experiment: no daemon: cmake --preset release; cmake --build --preset release", file=sys.stderr)
+        return True
+    return False
+
+
+def main(arguments: list[str]) -> int:
+    parser = parser_of("diloco")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="baseline processes at a time")
+    parser.add_argument("--only", choices=list(TRIALS), help="run this method and write nothing")
+    options = parser.parse_args(arguments)
+    if missing(options, options.only != "data-parallel"):
         return 2
     runs = Runs(str(options.text.resolve()), options.rounds, options.dir.resolve(), options.jobs)
     if options.only:
