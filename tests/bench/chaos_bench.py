@@ -6,8 +6,8 @@ usage: scripts/bench chaos [--seconds N] [--kill-every S] [--partition-every S] 
 three in ten hit whoever coordinates) comes every --kill-every seconds and lasts three, and then the daemon is started
 again; every --partition-every seconds somebody is cut off for three to ten (one in three: one way), stopped by SIGSTOP,
 or its line falls to a hundredth. Nothing else is done to them by hand. Then the same six run without any of it for a
-quarter of the time, five minutes at most. Told are the faults, what the invariants and the recovery say (sim/README.md), and the tokens a
-second beside those of the undisturbed run.
+quarter of the time, five minutes at most. Told are the faults, what the invariants and the recovery say
+(sim/README.md), and the tokens a second beside those of the undisturbed run.
 """
 
 from __future__ import annotations
