@@ -15,7 +15,7 @@ namespace {
 constexpr double kappa = 0.6;
 constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later = 1.1;
 /// Of one seed, 1.76 (H = 100) and 2.03 (H = 30) were measured, which is too much (docs/results/delay.md says why).
-constexpr double of_delay = 1.6;
+constexpr double of_delay = 1.6, of_late_fragment = 1.1;
 
 constexpr std::size_t remembered_rounds = 5;
 /// Lines that carry more than four times what is believed have another reason.
@@ -42,11 +42,12 @@ bool same_setting(const round_plan& a, const round_plan& b) {
     return a.inner_steps == b.inner_steps && a.codec == b.codec && a.delay == b.delay;
 }
 
-double prior_quality(const round_plan& plan) {
+double prior_quality(const round_plan& plan, std::size_t fragments) {
     // To the power of 5/8 for 0.63, by roots, which are exact: the C library's powers differ between machines in the
     // last bit, and a simulated run must not.
-    const double x = static_cast<double>(plan.inner_steps) / 100, root = std::sqrt(x);
-    const double drift = (1 + kappa * root * std::sqrt(std::sqrt(root))) * (plan.delay > 0 ? of_delay : 1);
+    const double x = static_cast<double>(plan.inner_steps * fragments) / 100, root = std::sqrt(x);
+    const double late = fragments > 1 ? of_late_fragment : of_delay;
+    const double drift = (1 + kappa * root * std::sqrt(std::sqrt(root))) * (plan.delay > 0 ? late : 1);
     const auto codec = compress::find_codec(plan.codec);
     LONGHAUL_ENSURE(codec, "a plan's codec is known");
     if ((*codec)->wants_feedback()) return drift * of_what_comes_later;

@@ -26,8 +26,9 @@ using quality_model = std::function<double(const round_plan&)>;
 
 /// N before a run has measured its own: (1 + 0.6·(H/100)^(5/8)) as DESIGN §6 measured it (0.63) on a byte GPT; half a
 /// percent more for 8 bits a value, one for 4 (within the noise of that measurement), a tenth for codecs that send most
-/// of a pseudo-gradient later, and six tenths for one round of delay.
-double prior_quality(const round_plan& plan);
+/// of a pseudo-gradient later, and six tenths for one round of delay. With fragments an element is exchanged every
+/// `fragments` rounds, and a late one delays a part of the steps of a part of the model.
+double prior_quality(const round_plan& plan, std::size_t fragments = 1);
 
 /// What a round could be.
 struct plan_alternative {

@@ -42,16 +42,16 @@ task<result<aggregate>> ask(node& n, donors_question holders, fetch_message what
 
 task<result<shared_aggregate>> download_aggregate(node& n, donors_question holders, std::uint64_t generation,
                                                   commit_record commit) {
-    const auto grid = chunk_grid::of(n.tensors().elements());
-    const auto bytes = n.tensors().elements() * sizeof(float);
+    const auto& tensors = n.part_of(commit.round).tensors;
+    const auto grid = chunk_grid::of(tensors.elements());
+    const auto bytes = tensors.elements() * sizeof(float);
     fetch_message what;
     what.generation = generation;
     what.round = commit.round;
     // Whoever is behind must be faster than the rounds.
-    if (goes_whole(n.tensors().elements()) && grid.count() <= max_fetched_chunks) {
+    if (goes_whole(tensors.elements()) && grid.count() <= max_fetched_chunks) {
         what.kind = fetch_kind::aggregate_chunks;
         what.count = grid.count();
-        const auto& tensors = n.tensors();
         const auto opened = [&tensors, generation, &commit, bytes](core::const_bytes packed) -> result<aggregate> {
             core::byte_vector values(bytes);
             LONGHAUL_TRY(compress::unpack(packed, values));
@@ -64,13 +64,13 @@ task<result<shared_aggregate>> download_aggregate(node& n, donors_question holde
         co_return std::make_shared<const aggregate>(std::move(*told));
     }
     what.kind = fetch_kind::aggregate_index;
-    std::function<result<aggregate>(core::const_bytes)> leaves = [&n, generation, &commit](auto all) {
-        return parse_leaves(n.tensors(), generation, commit, all);
+    std::function<result<aggregate>(core::const_bytes)> leaves = [&tensors, generation, &commit](auto all) {
+        return parse_leaves(tensors, generation, commit, all);
     };
-    auto told = co_await ask(n, holders, what, leaves_bytes(n.tensors()), std::move(leaves));
+    auto told = co_await ask(n, holders, what, leaves_bytes(tensors), std::move(leaves));
     LONGHAUL_CO_TRY(told);
     const auto a = std::make_shared<aggregate>(std::move(*told));
-    const auto make_room = [&] { a->values.resize(n.tensors().elements()); };
+    const auto make_room = [&] { a->values.resize(tensors.elements()); };
     auto made = co_await n.env.workers.run(make_room, 0s);
     LONGHAUL_CO_TRY(made);
     chunked c;

@@ -75,7 +75,8 @@ public:
     const net::identity& identity() const override { return self_key_; }
     core::digest run() const override { return core::hash(core::as_bytes("longhaul bench allreduce")); }
     peer_number self() const override { return number; }
-    const core::tensor_manifest& tensors() const override { return manifest; }
+    const core::tensor_manifest& tensors(std::uint64_t /*round*/) const override { return manifest; }
+    std::uint64_t most_elements() const override { return manifest.elements(); }
     shared_link link_of(peer_number who) const override {
         const auto* key = key_of(who);
         return key == nullptr ? nullptr : mesh_->find(*key);

@@ -55,7 +55,8 @@ std::vector<shared_linked> donors(const node& n, std::uint64_t generation, std::
 /// So many rounds back from the newest commit, aggregates may still be had, and the log can check them.
 std::uint64_t reach_back(const node& n) {
     const auto& l = n.led();
-    const std::uint64_t kept = std::min<std::uint64_t>(retained_aggregates(n.tensors().elements()), l.committed());
+    const std::uint64_t kept =
+        std::min<std::uint64_t>(retained_aggregates(n.parts().largest().tensors.elements()), l.committed());
     std::uint64_t back = 0;
     while (back < kept && l.commit_of(l.committed() - back) != nullptr) ++back;
     return back;
@@ -72,7 +73,7 @@ core::task<core::result<shared_aggregate>> find_aggregate(node& n, committed_rou
     if (done.commit.contributions.empty()) {
         // Everybody knows the sum of nothing: nobody has to be alive who held it.
         core::result<aggregate> zero = fail(errc::internal, "nothing was made");
-        const auto job = [&] { zero = sum_of_nothing(n.tensors(), generation, done.commit); };
+        const auto job = [&] { zero = sum_of_nothing(n.part_of(done.commit.round).tensors, generation, done.commit); };
         auto ran = co_await n.env.workers.run(job, 0s);
         LONGHAUL_CO_TRY(ran);
         LONGHAUL_CO_TRY(zero);
@@ -114,7 +115,7 @@ core::task<core::result<void>> fetch_ahead(node& n) {
     const auto generation = l.generation();
     const auto* next = l.commit_of(n.state->round + 1);
     const bool diverged = next != nullptr && next->commit.state_root != n.state->root;
-    if (diverged || !goes_whole(n.tensors().elements())) co_return core::ok();
+    if (diverged || !goes_whole(n.parts().largest().tensors.elements())) co_return core::ok();
     core::scope fetching(n.env.executor);
     std::size_t turn = 0;
     const auto last = std::min(l.committed(), n.state->round + reach_back(n));
@@ -128,6 +129,34 @@ core::task<core::result<void>> fetch_ahead(node& n) {
     co_return co_await fetching.join();
 }
 
+/// With fragments, members go on from their own parameters, and take from a commit the part that it moves. Of one that
+/// this node's payload is in, what it has learnt since is mixed in by exchange.mix; otherwise all that it has
+/// learnt of that part stays, and is part of the next payload of it.
+core::task<core::result<void>> take_fragment(node& n, shared_state before, shared_state after, committed_round done,
+                                             bool merged) {
+    const std::pair from{before->generation, before->round};
+    if (n.parts().count() == 1 || n.local_of != from) co_return core::ok();
+    n.local_of = {after->generation, after->round};
+    const auto& part = n.part_of(done.commit.round);
+    const float own = done.plan.delay > 0 ? static_cast<float>(n.config().exchange.mix) : 0.0F;
+    auto& trainer = *n.trainer;
+    core::flat_buffer local(n.tensors().elements());
+    const auto job = [&] {
+        trainer.read(local);
+        const auto old_anchor = part.of(std::span(before->anchor)), anchor = part.of(std::span(after->anchor));
+        const auto values = part.of(std::span(local));
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            values[i] = merged ? own * values[i] + (1 - own) * anchor[i] : values[i] + (anchor[i] - old_anchor[i]);
+        }
+        trainer.write(local);
+    };
+    auto idle = co_await hold_ahead(n);
+    LONGHAUL_CO_TRY(idle);
+    auto ran = co_await n.env.workers.run(job, 0s);
+    go_on_ahead(n);
+    co_return ran;
+}
+
 /// Applies the next committed round; errc::not_found when its aggregate cannot be had now.
 core::task<core::result<void>> apply_next(node& n, committed_round done) {
     const auto before = n.state;
@@ -139,7 +168,8 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
     LONGHAUL_CO_TRY(found);
     const auto aggregate = *found;
     shared_state after;
-    const auto job = [&] { after = apply_round(n.tensors(), *before, done.plan, done.commit, aggregate->values); };
+    const auto& part = n.part_of(done.commit.round);
+    const auto job = [&] { after = apply_round(part, *before, done.plan, done.commit, aggregate->values); };
     auto ran = co_await n.env.workers.run(job, 0s);
     LONGHAUL_CO_TRY(ran);
     // That took a while: a new generation may have been founded on another state.
@@ -156,6 +186,8 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
         std::ranges::any_of(done.commit.contributions, [&n](const contribution& c) { return c.number == n.number; });
     if (!done.commit.contributions.empty()) n.mass.moved();
     settle_mass(n);
+    auto taken = co_await take_fragment(n, before, after, done, merged);
+    LONGHAUL_CO_TRY(taken);
     co_return co_await after_apply(n, std::move(done), merged);
 }
 
@@ -190,8 +222,9 @@ core::task<core::result<void>> merge_left(node& n) {
     if (merged.mass.empty()) co_return core::ok();
     core::event e("log_merged");
     e.with("generation", left.state->generation).with("left_round", left.state->round).with("round", now->round);
-    // With these rules of feedback a payload says what receivers lack, and nothing can be added to it.
-    const bool forgets = n.mass.rule().forgets;
+    // With these rules of feedback a payload says what receivers lack, and nothing can be added to it; nor is a model
+    // told by a payload of one fragment.
+    const bool forgets = n.mass.rule().forgets || n.parts().count() > 1;
     e.with("tokens", merged.tokens).with("share", forgets ? 0.0 : merged.share);
     n.emit(std::move(e));
     if (!forgets) n.mass.restore(std::move(merged.mass));
@@ -245,6 +278,7 @@ core::task<core::result<void>> take_state(node& n) {
     LONGHAUL_CO_TRY(was_reset);
     n.trainer_is_cold = true;
     n.steps_since_reset = 0;
+    n.local_of.reset();
     std::vector<std::string> names;
     for (const auto& key : downloaded->brought.donors) names.push_back(key.brief());
     core::event e("catch_up");
@@ -341,7 +375,9 @@ core::task<core::result<void>> catch_up(node& n) {
     } else if (n.state && n.state->generation != l.generation() && n.state->round == l.committed() &&
                n.state->root == l.generation_root()) {
         // A generation was founded on exactly what we hold.
+        const bool goes_on = trainer_goes_on(n);
         n.state = in_generation(*n.state, l.generation());
+        if (goes_on) n.local_of = {n.state->generation, n.state->round};
         tell_applied(n);
         co_return core::ok();
     }

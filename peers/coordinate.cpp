@@ -266,7 +266,7 @@ round_rules rules_of(const node& n) {
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
     rules.own_pace = c.peers.pace == "own";
-    rules.choices = choices_of(c, n.tensors());
+    rules.choices = choices_of(c, n.parts());
     return rules;
 }
 

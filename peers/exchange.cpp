@@ -78,7 +78,7 @@ exchange::exchange(exchange_host& host) : host_(host), moved_(host.env().executo
 
 std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
     if (round_of(name) != round_of(t) || name.step != 0 || name.shard >= shards_of(t.plan)) return {};
-    if (range_of(t.plan, name.shard, chunks_of(t, host_.tensors().elements())).count == 0) return {};
+    if (range_of(t.plan, name.shard, chunks_of(t, host_.tensors(t.round).elements())).count == 0) return {};
     const bool sharded = !t.plan.shards.empty();
     if (name.kind == stream_kind::contribution) {
         if (name.attempt != 0 || !has(t.contributors, name.author)) return {};
@@ -134,9 +134,9 @@ exchange::shared_stream exchange::make_stream(const exchange_terms& t, const str
     LONGHAUL_ENSURE(codec, "terms without a codec have no streams");
     s->name = name;
     s->codec = (*codec)->wire_id();
-    const auto chunks = range_of(t.plan, name.shard, chunks_of(t, host_.tensors().elements()));
+    const auto chunks = range_of(t.plan, name.shard, chunks_of(t, host_.tensors(t.round).elements()));
     const auto table = name.kind == stream_kind::reduced ? t.contributors.size() * table_line : 0;
-    s->layout = stream_layout::of(host_.tensors(), **codec, chunks.first, chunks.count, table);
+    s->layout = stream_layout::of(host_.tensors(t.round), **codec, chunks.first, chunks.count, table);
     const auto& l = s->layout;
     auto bytes = l.total();
     if (const auto window = window_of(t, name); window > 0) bytes = std::min(bytes, window_bytes(l.largest(), window));
@@ -428,7 +428,7 @@ void exchange::retain(shared_aggregate a) {
     const auto later = [&a](const auto& b) { return b->generation == a->generation && b->round > a->round; };
     while (at != aggregates_.begin() && later(*std::prev(at))) --at;
     aggregates_.insert(at, std::move(a));
-    if (aggregates_.size() > retained_aggregates(host_.tensors().elements())) aggregates_.pop_front();
+    if (aggregates_.size() > retained_aggregates(host_.most_elements())) aggregates_.pop_front();
 }
 
 shared_aggregate exchange::find_aggregate(std::uint64_t generation, std::uint64_t round) const {

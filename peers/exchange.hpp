@@ -27,7 +27,10 @@ public:
     virtual const net::identity& identity() const = 0;
     virtual core::digest run() const = 0;
     virtual peer_number self() const = 0;
-    virtual const core::tensor_manifest& tensors() const = 0;
+    /// What a round exchanges: the model, or a fragment of it.
+    virtual const core::tensor_manifest& tensors(std::uint64_t round) const = 0;
+    /// Of the largest of those.
+    virtual std::uint64_t most_elements() const = 0;
     /// How contributions become one; the same on every member.
     virtual optim::aggregation aggregation() const { return optim::aggregation::mean; }
     /// The link with that peer, or null.

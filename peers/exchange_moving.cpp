@@ -216,7 +216,7 @@ core::task<core::result<void>> exchange::check(shared_stream s, net::peer_key fr
             for (auto& c : frames) {
                 c.header = open_chunk(s->frame(c.frame), key);
                 if (!c.header || c.frame >= s->layout.count()) continue;
-                const auto range = range_of_chunk(host_.tensors(), **codec, s->layout.first() + c.frame);
+                const auto range = range_of_chunk(host_.tensors(s->name.round), **codec, s->layout.first() + c.frame);
                 c.sound = (*codec)->check(range, s->data(c.frame));
             }
         };

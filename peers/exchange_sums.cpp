@@ -75,7 +75,7 @@ void exchange::run_isolated(core::task<core::result<void>> part) {
 // ---- the own payload
 
 core::task<core::result<contribution>> exchange::contribute(std::span<const float> values, work_done work) {
-    LONGHAUL_ENSURE(values.size() == host_.tensors().elements(), "a payload has the model's length");
+    LONGHAUL_ENSURE(values.size() == host_.tensors(terms_.round).elements(), "a payload has the model's length");
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(terms_.codec));
     range_encoder encode = [values, codec](const compress::range& r, core::mutable_bytes out) {
         return codec->encode(r, values.subspan(r.first(), r.size()), {}, out);
@@ -107,7 +107,7 @@ core::task<core::result<contribution>> exchange::contribute(range_encoder encode
                 const auto& l = s->layout;
                 for (auto f = i; f < std::min(i + n, l.count()) && made; ++f) {
                     h.index = l.first() + f;
-                    made = encode(range_of_chunk(host_.tensors(), *codec, h.index), s->data(f));
+                    made = encode(range_of_chunk(host_.tensors(s->name.round), *codec, h.index), s->data(f));
                     h.hash = s->hashes[f] = core::hash(s->data(f));
                     if (f + 1 == l.count()) h.root = s->root = root_of_stream(h, s->hashes);
                     seal_chunk(h, s->frame(f), host_.identity());
@@ -151,7 +151,7 @@ void exchange::start_attempt() {
 }
 
 core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
-    const auto elements = host_.tensors().elements();
+    const auto elements = host_.tensors(a->terms.round).elements();
     const auto chunks = chunks_of(a->terms, elements);
     const bool nobody = a->terms.contributors.empty();
     std::function<void()> job = [&] {
@@ -200,7 +200,7 @@ std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a,
 /// for itself what the others will decode.
 core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t shard) {
     const auto& terms = a->terms;
-    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors().elements()));
+    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors(terms.round).elements()));
     shared_stream out;
     if (!terms.plan.shards.empty()) {
         stream_name name;
@@ -231,7 +231,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         if (!mean) {
             std::vector<optim::contribution_weight> weights;
             for (const auto& s : inputs) weights.push_back({s->work->tokens, s->work->steps});
-            auto begun = optim::aggregator::begin(host_.tensors(), weights);
+            auto begun = optim::aggregator::begin(host_.tensors(terms.round), weights);
             LONGHAUL_CO_TRY(begun);
             mean = std::move(*begun);
             std::vector<std::uint64_t> steps;
@@ -241,7 +241,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto chunk = range.first + f;
-                const auto elements = range_of_chunk(host_.tensors(), *a->codec, chunk);
+                const auto elements = range_of_chunk(host_.tensors(terms.round), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
                 if (robust) {
                     std::vector<core::const_bytes> said;
@@ -313,7 +313,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
 /// Takes a shard's result from its owner, chunk by chunk.
 core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t shard) {
     const auto& terms = a->terms;
-    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors().elements()));
+    const auto range = range_of(terms.plan, shard, chunks_of(terms, host_.tensors(terms.round).elements()));
     stream_name name;
     name.generation = terms.generation;
     name.round = terms.round;
@@ -334,7 +334,7 @@ core::task<core::result<void>> exchange::collect(shared_attempt a, std::uint32_t
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && decoded; ++f) {
                 const auto chunk = range.first + f;
-                const auto elements = range_of_chunk(host_.tensors(), *a->codec, chunk);
+                const auto elements = range_of_chunk(host_.tensors(terms.round), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
                 decoded = a->codec->decode(elements, s->data(f), part);
                 if (a->codec->lossless()) {

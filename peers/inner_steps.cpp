@@ -33,7 +33,9 @@ core::task<core::result<void>> rest(node& n, shared_steps s) {
 
 core::task<core::result<void>> make_ahead(node& n, shared_steps s) {
     auto& trainer = *n.trainer;
-    const auto write = [&trainer, &s] { trainer.write(s->start); };
+    const auto write = [&trainer, &s] {
+        if (!s->start.empty()) trainer.write(s->start);
+    };
     auto made = co_await n.env.workers.run(write, 0s);
     if (made) made = co_await make_steps(n, s);
     s->running = false;
@@ -95,6 +97,10 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s) {
         }
     }
     co_return core::ok();
+}
+
+bool trainer_goes_on(const node& n) {
+    return n.parts().count() > 1 && n.state && n.local_of == std::pair(n.state->generation, n.state->round);
 }
 
 bool may_begin_ahead(const node& n) {

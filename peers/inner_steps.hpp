@@ -21,7 +21,7 @@ struct inner_steps {
     std::uint64_t position = 0;  ///< of the run, where the round begins
     std::uint64_t H = 0;         ///< of the round
     std::uint64_t own = 0;       ///< of this node
-    core::flat_buffer start;     ///< parameters before the first; empty: the anchor that the round began with
+    core::flat_buffer start;     ///< parameters before the first; empty: the anchor, or what the trainer has
     core::time_point begun{};
 
     std::uint32_t steps = 0;
@@ -44,8 +44,11 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s);
 
 /// Whether the round after the open one may begin here now, and has not.
 bool may_begin_ahead(const node& n);
-/// Begins it from `start`, in a task of its own. The trainer must be idle.
+/// Begins it from `start`, or with fragments from what the trainer has, in a task of its own. The trainer must be idle.
 void begin_ahead(node& n, core::flat_buffer start);
+/// Whether the trainer's parameters are those that this node's next steps begin from: with fragments they go on from
+/// round to round.
+bool trainer_goes_on(const node& n);
 /// The steps for that round, which is open, that were begun ahead, when they are over; null: there are none. Others are
 /// stopped.
 core::task<core::result<shared_steps>> take_ahead(node& n, std::uint64_t generation, round_record open);

@@ -86,10 +86,13 @@ core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state star
         s->H = open.plan.inner_steps;
         s->own = open.steps_of(n.number);
         s->begun = n.env.clock.now();
-        auto& trainer = *n.trainer;
-        const auto write = [&trainer, &start] { trainer.write(start->anchor); };
-        auto written = co_await n.env.workers.run(write, 0s);
-        LONGHAUL_CO_TRY(written);
+        if (!trainer_goes_on(n)) {
+            auto& trainer = *n.trainer;
+            const auto write = [&trainer, &start] { trainer.write(start->anchor); };
+            auto written = co_await n.env.workers.run(write, 0s);
+            LONGHAUL_CO_TRY(written);
+            n.local_of = {start->generation, start->round};
+        }
     }
     n.steps_done = s->steps;
     auto made = co_await make_steps(n, s);
@@ -147,9 +150,10 @@ core::task<core::result<void>> train(node& n) {
     auto& mass = payload.mass;
     mass.tokens = done->tokens + carry.tokens;
     mass.steps = done->steps + carry.steps;
-    mass.values.resize(n.tensors().elements());
+    const auto& part = n.part_of(open.round);
+    mass.values.resize(part.tensors.elements());
     compress::payload_source source;
-    source.anchor = done->start.empty() ? start->anchor : done->start;
+    source.anchor = part.of(std::span<const float>(done->start.empty() ? start->anchor : done->start));
     source.residual = carry.values;
     if (n.mass.rule().keeps_residual) {
         // The new residual takes the old one's place, unless a part of that is to be added again: nothing moves between
@@ -182,7 +186,13 @@ core::task<core::result<void>> train(node& n) {
     // What feedback keeps is sent bit by bit; what is only carried goes with this payload, and is unmerged as well.
     const auto unmerged =
         n.mass.rule().keeps_residual ? std::span<const float>() : std::span<const float>(carry.values);
-    const auto read = [&n, &mass, &next, &done, &start, unmerged, begins_next] {
+    const auto read = [&n, &mass, &next, &done, &start, &part, unmerged, begins_next] {
+        if (n.parts().count() > 1) {
+            core::flat_buffer local(n.tensors().elements());
+            n.trainer->read(local);
+            std::ranges::copy(part.of(std::span<const float>(local)), mass.values.begin());
+            return;
+        }
         n.trainer->read(mass.values);
         if (begins_next) next = start_of_next(*done, start->anchor, mass.values, unmerged);
     };
@@ -206,7 +216,7 @@ core::task<core::result<void>> train(node& n) {
     work.steps = mass.steps;
     work.loss = *n.train_loss;
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(open.plan.codec));
-    const auto grid = chunk_grid::of(n.tensors().elements(), *codec);
+    const auto grid = chunk_grid::of(part.tensors.elements(), *codec);
     auto& chunks = payload.chunks;
     if (codec->goes_on()) chunks.resize(grid.count());
     const auto& last = n.mass.last_chunks();
@@ -233,7 +243,9 @@ core::task<core::result<void>> train(node& n) {
     // Whether a log that was left takes it will not be heard here.
     if (!n.log_known || n.led().generation() != generation) give_up_payload(n);
     send_progress(n);
-    if (!next.empty() && still_wanted(n, generation, open.round) && may_begin_ahead(n)) begin_ahead(n, std::move(next));
+    const bool has_start = !next.empty() || trainer_goes_on(n);
+    if (begins_next && has_start && still_wanted(n, generation, open.round) && may_begin_ahead(n))
+        begin_ahead(n, std::move(next));
     co_return core::ok();
 }
 
@@ -256,7 +268,8 @@ public:
     const net::identity& identity() const override { return n_.options.self; }
     core::digest run() const override { return n_.run->run_id; }
     peer_number self() const override { return n_.number; }
-    const core::tensor_manifest& tensors() const override { return n_.tensors(); }
+    const core::tensor_manifest& tensors(std::uint64_t round) const override { return n_.part_of(round).tensors; }
+    std::uint64_t most_elements() const override { return n_.parts().largest().tensors.elements(); }
     optim::aggregation aggregation() const override { return aggregation_of(n_.config()); }
     std::shared_ptr<net::link> link_of(peer_number who) const override {
         const auto peer = n_.find(who);
@@ -306,7 +319,7 @@ core::task<core::result<void>> evaluate(node& n, applied_message& report) {
     auto& trainer = *n.trainer;
     auto idle = co_await hold_ahead(n);
     LONGHAUL_CO_TRY(idle);
-    core::flat_buffer local(n.ahead ? n.tensors().elements() : 0);
+    core::flat_buffer local(n.ahead || trainer_goes_on(n) ? n.tensors().elements() : 0);
     const auto job = [&trainer, &state, &loss, &local] {
         if (!local.empty()) trainer.read(local);
         trainer.write(state->anchor);
@@ -481,6 +494,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     e.with("root", n.state->root.hex())
         .with("tau_steps", std::uint64_t{0})
         .with("tau_rounds", std::uint64_t{done.plan.delay});
+    if (n.parts().count() > 1) e.with("fragment", (done.commit.round - 1) % n.parts().count() + 1);
     const double compute = core::to_seconds(t.compute), encode = core::to_seconds(t.encode);
     const double exchange_seconds =
         t.encoded_at == core::time_point{} ? std::max(0.0, seconds - compute) : core::to_seconds(now - t.encoded_at);
@@ -546,7 +560,9 @@ core::task<core::result<void>> take_part(node& n) {
                 // Without a pseudo-gradient of its own that is under way: from the anchor.
                 auto idle = co_await stop_ahead(n);
                 LONGHAUL_CO_TRY(idle);
-                if (decide(n) == next_step::begin_ahead) begin_ahead(n, n.state->anchor);
+                if (decide(n) != next_step::begin_ahead) break;
+                begin_ahead(n, trainer_goes_on(n) ? core::flat_buffer() : n.state->anchor);
+                n.local_of = {n.state->generation, n.state->round};
                 break;
             }
             case next_step::report: {

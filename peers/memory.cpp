@@ -20,7 +20,7 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
         2 * states + 2 + (retained_aggregates(tensors.elements()) + 2) + 2 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     // What this round's steps and the next ones began from, and the trainer's parameters while it evaluates.
-    const std::uint64_t late = may_have_delay(config) ? 3 : 0;
+    const std::uint64_t late = may_have_delay(config) ? 3 : config.exchange.fragments > 1 ? 1 : 0;
     // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
     // next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 3 : 0;

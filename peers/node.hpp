@@ -146,7 +146,10 @@ struct node {
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
-    core::time_point applied_at{};                 ///< the last commit
+    core::time_point applied_at{};  ///< the last commit
+    /// (generation, round) of the state whose parts are in the trainer's parameters; with fragments, where those go on
+    /// from round to round.
+    std::optional<std::pair<std::uint64_t, std::uint64_t>> local_of;
     shared_steps ahead;                            ///< of a round that is not open yet, or was not taken
     std::optional<round_plan> last_plan;           ///< as last told in an event
     exchange_plan last_way;                        ///< likewise
@@ -171,6 +174,9 @@ struct node {
 
     const run_config& config() const { return run->manifest.config; }
     const core::tensor_manifest& tensors() const { return run->manifest.tensors; }
+    const fragments& parts() const { return run->manifest.parts; }
+    /// What a round exchanges.
+    const fragment& part_of(std::uint64_t round) const { return parts().of_round(round); }
     const ledger& led() const { return log->state(); }
     const net::peer_key& self() const { return options.self.key(); }
     /// Where others reach this node: as configured, else where it listens.

@@ -8,8 +8,10 @@
 
 namespace longhaul::peers {
 
-plan_choices choices_of(const run_config& config, const core::tensor_manifest& tensors) {
+plan_choices choices_of(const run_config& config, const fragments& parts) {
+    const auto& tensors = parts.largest().tensors;
     plan_choices out;
+    out.fragments = parts.count();
     const double billions = static_cast<double>(tensors.elements()) * 1e-9;
     for (const auto& name : config.codecs()) {
         const auto codec = compress::find_codec(name).value();
@@ -25,7 +27,7 @@ plan_choices choices_of(const run_config& config, const core::tensor_manifest& t
         if (!config.controller.enabled) continue;
         std::vector<std::uint32_t> delays{plan.delay};
         if (config.controller.choose_delay) delays = {0, 1};
-        if (!may_be_late(plan)) delays = {0};
+        if (parts.count() == 1 && !may_be_late(plan)) delays = {0};
         auto steps = optim::steps_to_try(static_cast<std::uint64_t>(config.controller.least_steps),
                                          static_cast<std::uint64_t>(config.controller.most_steps));
         if (std::ranges::find(steps, plan.inner_steps) == steps.end()) steps.push_back(plan.inner_steps);

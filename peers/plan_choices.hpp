@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/tensor.hpp"
+#include "peers/fragments.hpp"
 #include "peers/planning.hpp"
 #include "peers/run_config.hpp"
 
@@ -15,10 +16,11 @@ namespace longhaul::peers {
 struct plan_choices {
     optim::round_plan first;                   ///< the configured one
     std::vector<optim::round_plan> to_choose;  ///< by the controller, `first` among them; empty: there is none
+    std::size_t fragments = 1;                 ///< of which each round exchanges one
     std::map<std::string, exchange_planner::model> exchange;  ///< by codec, of all of these
 };
 
 /// `config` must be valid.
-plan_choices choices_of(const run_config& config, const core::tensor_manifest& tensors);
+plan_choices choices_of(const run_config& config, const fragments& parts);
 
 }  // namespace longhaul::peers

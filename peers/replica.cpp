@@ -72,18 +72,29 @@ void seal(model_state& s) {
     s.root = root_of(s);
 }
 
-shared_state apply_round(const core::tensor_manifest& manifest, const model_state& before, const round_plan& plan,
+void seal(model_state& s, std::uint64_t first, std::uint64_t count) {
+    const auto anchors = chunks_of_buffer(s.anchor.size() * sizeof(float));
+    const auto begin = first * sizeof(float) / state_chunk_bytes;
+    for (auto i = begin; count > 0 && i * state_chunk_bytes < (first + count) * sizeof(float); ++i) {
+        for (const auto leaf : {static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(anchors + i)})
+            s.leaves[leaf] = leaf_of(chunk_of(std::as_const(s), leaf));
+    }
+    s.root = root_of(s);
+}
+
+shared_state apply_round(const fragment& part, const model_state& before, const round_plan& plan,
                          const commit_record& commit, std::span<const float> aggregate) {
     auto after = std::make_shared<model_state>(before);
     after->round = commit.round;
     after->position += plan.inner_steps;
     for (const auto& c : commit.contributions) after->tokens += c.tokens;
     // A round without contributors moves nothing, momentum included.
-    if (!commit.contributions.empty()) {
-        optim::outer_step(manifest, plan.nesterov, plan.outer_lr, plan.outer_momentum, after->anchor, after->momentum,
-                          aggregate);
+    const auto moved = commit.contributions.empty() ? 0 : part.tensors.elements();
+    if (moved > 0) {
+        const auto anchor = part.of(std::span(after->anchor)), momentum = part.of(std::span(after->momentum));
+        optim::outer_step(part.tensors, plan.nesterov, plan.outer_lr, plan.outer_momentum, anchor, momentum, aggregate);
     }
-    seal(*after);
+    seal(*after, part.first, moved);
     return after;
 }
 

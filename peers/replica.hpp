@@ -10,6 +10,7 @@
 
 #include "core/tensor.hpp"
 #include "optim/outer.hpp"
+#include "peers/fragments.hpp"
 #include "peers/records.hpp"
 
 namespace longhaul::peers {
@@ -37,6 +38,8 @@ using shared_state = std::shared_ptr<const model_state>;
 
 /// Makes leaves and root of what the state holds. CPU work: all of it is hashed.
 void seal(model_state& s);
+/// The same where only these elements have changed since it was sealed.
+void seal(model_state& s, std::uint64_t first, std::uint64_t count);
 /// The root of an index: of all but `generation` and `root`.
 core::digest root_of(const state_index& s);
 
@@ -48,8 +51,9 @@ core::mutable_bytes chunk_of(model_state& s, std::uint32_t i);
 /// Whether these are the bytes of chunk i.
 bool chunk_fits(const state_index& s, std::uint32_t i, core::const_bytes bytes);
 
-/// S[r] from S[r−1] and the aggregate of round r (manifest.elements() floats, already averaged). CPU work.
-shared_state apply_round(const core::tensor_manifest& manifest, const model_state& before, const round_plan& plan,
+/// S[r] from S[r−1] and the aggregate of round r: of the part that it has exchanged, as many floats, already averaged.
+/// CPU work.
+shared_state apply_round(const fragment& part, const model_state& before, const round_plan& plan,
                          const commit_record& commit, std::span<const float> aggregate);
 
 /// The same state under a new generation.

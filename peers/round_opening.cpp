@@ -176,7 +176,10 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
         // Whoever coordinated before has left its plan in the log.
         auto present = present_;
         if (const auto* last = l.commit_of(l.committed()); !present && last != nullptr) present = last->plan;
-        why = optim::choose_plan(all, pace, optim::prior_quality, present.value_or(rules_.choices.first), kept_for_);
+        const optim::quality_model quality = [parts = rules_.choices.fragments](const auto& plan) {
+            return optim::prior_quality(plan, parts);
+        };
+        why = optim::choose_plan(all, pace, quality, present.value_or(rules_.choices.first), kept_for_);
         r.plan = why->chosen.plan;
     }
     r.plan.inner_steps = std::min(r.plan.inner_steps, rules_.total_steps - l.position());

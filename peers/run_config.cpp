@@ -123,6 +123,10 @@ void bind(core::config_binder& b, run_config& c) {
                   "open runs, else mean");
     b.bind("exchange.delay", c.exchange.delay,
            "rounds that a payload may be under way while its author does the next steps", 0, 1);
+    b.bind("exchange.fragments", c.exchange.fragments,
+           "parts of the model, of which each round exchanges one, in turn (Streaming DiLoCo)", 1, 64);
+    b.bind("exchange.mix", c.exchange.mix,
+           "of a member's own parameters, in what it goes on with when a late fragment arrives", 0, 1);
     b.bind("controller.enabled", c.controller.enabled,
            "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
     b.bind("controller.choose_delay", c.controller.choose_delay,
@@ -208,7 +212,13 @@ core::result<void> validate(const run_config& c) {
             "then: set exchange.delay = 0 and controller.choose_delay = false",
             c.peers.per_round);
     }
-    if (c.exchange.delay > 0 && !may_be_late(outer)) {
+    if (c.exchange.fragments > 1 && c.exchange.feedback != "none") {
+        return core::fail(core::errc::config,
+                          "exchange.fragments = {} with exchange.feedback = \"{}\": what a fragment's payload does not "
+                          "say stays in its author's parameters; set feedback = \"none\", or fragments = 1",
+                          c.exchange.fragments, c.exchange.feedback);
+    }
+    if (c.exchange.delay > 0 && c.exchange.fragments == 1 && !may_be_late(outer)) {
         return core::fail(
             core::errc::config,
             "exchange.delay = 1 with outer.lr = {} and momentum {} never settles: give outer.lr less than "

@@ -22,6 +22,8 @@ struct exchange_config {
     std::string mode = "auto";      ///< auto | gather (every member gets every payload) | shard (owners sum and return)
     std::string aggregate = "auto";  ///< mean, or one that a few liars cannot move far; auto: clip in open runs
     std::int64_t delay = 0;          ///< rounds that a payload may be under way during the next steps: 0 or 1
+    std::int64_t fragments = 1;      ///< parts of the model, of which each round exchanges one, in turn
+    double mix = 0.5;  ///< of a member's own parameters, in what it goes on with when a late fragment comes
 };
 
 /// [controller]: who chooses H, the codec and the delay, from round to round.

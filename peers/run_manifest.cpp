@@ -89,6 +89,7 @@ core::result<run_manifest> parse_body(const manifest::Manifest& body) {
     run_manifest m;
     LONGHAUL_TRY_ASSIGN(m.config, parse_config(body.config()));
     LONGHAUL_TRY_ASSIGN(m.tensors, parse_tensors(body));
+    LONGHAUL_TRY_ASSIGN(m.parts, fragments::cut(m.tensors, static_cast<std::size_t>(m.config.exchange.fragments)));
     LONGHAUL_TRY_ASSIGN(m.data_hash, digest_of(body.data_hash(), "hash of the data"));
     LONGHAUL_TRY(printable(body.data_description(), max_description_bytes, "description of the data"));
     m.data_description = body.data_description();

@@ -6,6 +6,7 @@
 
 #include "core/tensor.hpp"
 #include "net/identity.hpp"
+#include "peers/fragments.hpp"
 #include "peers/run_config.hpp"
 
 namespace longhaul::peers {
@@ -14,6 +15,7 @@ namespace longhaul::peers {
 struct run_manifest {
     run_config config;
     core::tensor_manifest tensors;
+    fragments parts;  ///< of `tensors`, by exchange.fragments; filled in when it is signed or parsed
     core::digest data_hash;
     std::string data_description;  ///< for people: "Python 3.11.2's standard library, 4194304 bytes"
     net::peer_key founder;

@@ -45,6 +45,7 @@ void settlement::formed(std::uint64_t generation, std::uint64_t round, const com
 
 void settlement::fold_back(carried_mass mass) {
     if (mass.empty()) return;
+    if (in_parts_) return lose(mass);
     if (rule_.forgets) {
         // What was not said is in the next pseudo-gradient's difference anyway, and its tokens are nobody's.
         lose(mass);

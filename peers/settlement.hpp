@@ -51,7 +51,8 @@ struct mass_account {
 /// A peer's unsettled and carried mass. All changes happen on the I/O thread between awaits.
 class settlement {
 public:
-    explicit settlement(compress::feedback_rule rule = {}) : rule_(rule) {}
+    /// `in_parts`: rounds exchange fragments, and what is not accepted stays in its author's parameters instead.
+    explicit settlement(compress::feedback_rule rule = {}, bool in_parts = false) : rule_(rule), in_parts_(in_parts) {}
     const compress::feedback_rule& rule() const { return rule_; }
 
     /// Takes what is carried for inclusion in the next payload: it is empty afterwards, its mass belongs to the caller,
@@ -95,6 +96,7 @@ private:
     /// What the commits since then have left of `mass.velocity` in the receivers' momentum.
     float left_of(const carried_mass& mass) const;
     compress::feedback_rule rule_;
+    bool in_parts_;
     carried_mass carry_;
     std::optional<pending_payload> pending_;
     std::vector<core::byte_vector> last_chunks_;

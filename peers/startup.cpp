@@ -109,7 +109,7 @@ std::string first_difference(const run_config& ours, const run_config& theirs, s
 
 core::task<core::result<void>> make_trainer(node& n, const run_config& config) {
     LONGHAUL_CO_TRY_ASSIGN(const auto rule, feedback_of(config));
-    n.mass = settlement(rule);
+    n.mass = settlement(rule, config.exchange.fragments > 1);
     optim::trainer_options o;
     o.model = config.model;
     o.data = config.data;

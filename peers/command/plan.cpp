@@ -75,10 +75,12 @@ core::result<int> show(const plan_wishes& w) {
     core::tensor_spec spec;
     spec.name = "all";
     spec.shape = {1, parameters};
+    if (config.exchange.fragments > 1) spec.shape = {parameters, 1};
     std::vector<core::tensor_spec> specs{spec};
     LONGHAUL_TRY_ASSIGN(const auto tensors, core::tensor_manifest::make(std::move(specs)));
 
-    const auto choices = choices_of(config, tensors);
+    LONGHAUL_TRY_ASSIGN(const auto parts, fragments::cut(tensors, static_cast<std::size_t>(config.exchange.fragments)));
+    const auto choices = choices_of(config, parts);
     std::vector<peer_number> everybody;
     for (peer_number n = 1; n <= static_cast<peer_number>(w.peers); ++n) everybody.push_back(n);
     std::map<std::string, exchange_planner::choice> ways;
@@ -89,7 +91,8 @@ core::result<int> show(const plan_wishes& w) {
     std::vector<optim::plan_alternative> all;
     for (const auto& p : choices.to_choose) all.push_back({p, ways.at(p.codec).plan.predicted_seconds});
     const optim::measured_pace pace{core::to_seconds(step), beside_seconds(rtt, parameters)};
-    const auto decision = optim::choose_plan(all, pace, optim::prior_quality, std::nullopt, 0);
+    const optim::quality_model quality = [&parts](const auto& p) { return optim::prior_quality(p, parts.count()); };
+    const auto decision = optim::choose_plan(all, pace, quality, std::nullopt, 0);
     const auto steps = static_cast<double>(config.total_steps());
 
     if (!w.as_json) {

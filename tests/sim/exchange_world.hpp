@@ -70,7 +70,8 @@ struct party final : exchange_host {
     const net::identity& identity() const override { return self_; }
     core::digest run() const override { return core::digest{}; }
     peer_number self() const override { return number_; }
-    const core::tensor_manifest& tensors() const override { return model_; }
+    const core::tensor_manifest& tensors(std::uint64_t /*round*/) const override { return model_; }
+    std::uint64_t most_elements() const override { return model_.elements(); }
     std::shared_ptr<net::link> link_of(peer_number who) const override { return mesh_.find(key(who)); }
     const net::peer_key* key_of(peer_number who) const override;
     core::scope& tasks() override { return tasks_; }

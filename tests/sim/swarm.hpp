@@ -220,4 +220,39 @@ inline node_options usual_line(int) {
     return o;
 }
 
+/// Of the last state that a node had.
+inline std::string last_root(const node& n) {
+    std::string root;
+    for (const auto& [at, e] : n.events()) {
+        if (e.name == "round_committed") root = std::get<std::string>(*e.find("root"));
+    }
+    return root;
+}
+
+/// A run of five, of whom some are killed, stopped and started again, drawn from the seed: what is wrong at its end,
+/// and the hash of its trace.
+inline std::pair<std::string, core::digest> troubled_run(const peers::run_config& c, std::uint64_t seed) {
+    small_run r(seed);
+    r.s.step_time = 50ms;
+    r.start(c, 5, usual_line);
+    r.w.set_default_path({.delay = 100ms});
+    core::seeded_entropy random(seed, "trouble");
+    if (!r.until_round(3)) return {"no round was committed", {}};
+    for (int i = 0; i < 6; ++i) {
+        const auto name = fmt::format("n{}", random.below(5));
+        r.w.run_for(core::from_seconds(3 * random.unit()));
+        if (i % 3 == 2) {
+            r.w[name].pause();
+            r.w.run_for(4s);
+            r.w[name].resume();
+            continue;
+        }
+        r.w[name].kill();
+        r.w.run_for(core::from_seconds(2 * random.unit()));
+        r.w[name].restart();
+    }
+    auto problem = r.finish(c.stop.rounds, "");
+    return {std::move(problem), r.w.trace_hash()};
+}
+
 }  // namespace longhaul::sim::testing

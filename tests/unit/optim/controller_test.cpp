@@ -26,7 +26,8 @@ std::vector<plan_alternative> with_exchange(double seconds, std::uint64_t least 
 
 plan_decision decide(const std::vector<plan_alternative>& all, double step, std::optional<round_plan> present = {},
                      std::uint64_t kept = dwell_rounds, double beside = 0) {
-    return choose_plan(all, {step, beside, 1}, prior_quality, present, kept);
+    const auto quality = [](const round_plan& p) { return prior_quality(p); };
+    return choose_plan(all, {step, beside, 1}, quality, present, kept);
 }
 
 /// Where (H·T_c + X)/H · (1 + κ(H/100)^q) is least: X/H² · N(H) = (T_c + X/H) · N'(H), by bisection.

@@ -54,7 +54,7 @@ model_state large_state() {
 }  // namespace
 
 TEST_CASE("a round moves the anchor by the outer step and counts its steps and tokens") {
-    const auto manifest = small_manifest();
+    const fragment whole{0, small_manifest()};
     const auto before = some_state();
     round_plan plan = short_plan(10);
     plan.nesterov = false;
@@ -62,7 +62,7 @@ TEST_CASE("a round moves the anchor by the outer step and counts its steps and t
     plan.outer_momentum = 0;
     const core::flat_buffer aggregate = {1, 1, 1, 1, 0, 0, -1};
     const auto commit = commit_with({{1, 100, 10, 2.0, digest_of(1)}, {2, 50, 10, 2.0, digest_of(2)}});
-    const auto after = apply_round(manifest, before, plan, commit, aggregate);
+    const auto after = apply_round(whole, before, plan, commit, aggregate);
     CHECK(after->anchor == core::flat_buffer{0, -3, 2.5F, -1, 1e-20F, -0.0F, 8});
     CHECK(after->round == 7);
     CHECK(after->position == 70);
@@ -76,7 +76,7 @@ TEST_CASE("a round moves the anchor by the outer step and counts its steps and t
     plan.nesterov = true;
     plan.outer_lr = 0.5F;
     plan.outer_momentum = 0.5F;
-    const auto nesterov = apply_round(manifest, before, plan, commit, aggregate);
+    const auto nesterov = apply_round(whole, before, plan, commit, aggregate);
     for (std::size_t i = 0; i < aggregate.size(); ++i) {
         const float m = 0.5F * before.momentum[i] + aggregate[i];
         CHECK(nesterov->momentum[i] == m);
@@ -87,7 +87,7 @@ TEST_CASE("a round moves the anchor by the outer step and counts its steps and t
 TEST_CASE("a round without contributors moves neither anchor nor momentum") {
     const auto before = some_state();
     const core::flat_buffer zero(7, 0.0F);
-    const auto after = apply_round(small_manifest(), before, short_plan(10), commit_with({}), zero);
+    const auto after = apply_round(fragment{0, small_manifest()}, before, short_plan(10), commit_with({}), zero);
     CHECK(after->anchor == before.anchor);
     CHECK(after->momentum == before.momentum);
     CHECK(after->round == 7);
