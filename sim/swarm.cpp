@@ -85,13 +85,19 @@ void drawer::run() {
         "inner = {{ optimizer = \"sgd\", lr = 0.05, weight_decay = 0.0, steps = {}, warmup = 0, "
         "schedule = \"constant\" }}",
         steps_);
-    line("model = {{ kind = \"quadratic\", width = {} }}", one_of(64u, 1000u, 5000u, 30000u));
+    const auto width = one_of(64u, 1000u, 5120u, 30720u);
+    line("model = {{ kind = \"quadratic\", width = {} }}", width);
     const bool sums = codec->fits_sums();
-    line("exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\", delay = {}, aggregate = \"{}\" }}",
-         codec->name(), sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"),
-         codec->wants_feedback() ? "ef" : "none", one_of(0u, 0u, 1u),
-         codec->wants_feedback() ? one_of("mean", "clip")
-                                 : one_of("mean", "mean", "clip", "trimmed_mean", "centered_clip"));
+    // Only matrices can be cut, and what feedback keeps is of the whole model.
+    const bool parts = width > 4096 && !codec->wants_feedback();
+    line(
+        "exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\", delay = {}, aggregate = \"{}\", "
+        "fragments = {} }}",
+        codec->name(), sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"),
+        codec->wants_feedback() ? "ef" : "none", one_of(0u, 0u, 1u),
+        codec->wants_feedback() ? one_of("mean", "clip")
+                                : one_of("mean", "mean", "clip", "trimmed_mean", "centered_clip"),
+        parts ? one_of(1u, 2u, 3u, 7u) : 1);
     // Who trains for minutes listens for minutes, and costs less to simulate.
     line(
         "peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\", on_quorum_loss = "

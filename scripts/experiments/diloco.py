@@ -49,6 +49,7 @@ warmup = 100
 codec = "{codec}"
 feedback = "{feedback}"
 delay = {delay}
+fragments = {fragments}
 [peers]
 min = {peers}
 pace = "equal"
@@ -68,6 +69,7 @@ class Setting:
     lr: float
     steps: int = STEPS
     delay: int = 0
+    fragments: int = 1
     codec: str = "bf16"
     feedback: str = "none"
     outer: str = 'optimizer = "nesterov"\nlr = 0.7\nmomentum = 0.8'

@@ -159,6 +159,11 @@ TEST_CASE("the controller's choices: codecs that fit the feedback, and room for 
     CHECK(coarse->codecs() == std::vector<std::string>{"topk-64/4096"});
     has(refusal("controller = { enabled = true, least_steps = 50, most_steps = 40 }"), "least_steps = 50");
     has(refusal("controller = { enabled = true, codecs = [\"int9\"] }"), "int9");
+    has(refusal("exchange = { fragments = 4, codec = \"topk-64/4096\", feedback = \"ef\" }"), "fragments = 4");
+    has(refusal("exchange.fragments = 0"), "between 1 and 64");
+    // Late by the whole model this outer step never settles; by a part it does.
+    has(refusal("exchange.delay = 1\nouter.lr = 1.2"), "never settles");
+    CHECK(read("exchange = { delay = 1, fragments = 2 }\nouter.lr = 1.2"));
     has(refusal("exchange.mode = \"shard\"\n[controller]\nenabled = true"), "int4");
     has(refusal("exchange = { codec = \"sign1\", feedback = \"ef\" }\n"
                 "controller = { enabled = true, codecs = [\"lowrank-4\"] }"),
