@@ -160,7 +160,7 @@ TEST_CASE("the controller's choices: codecs that fit the feedback, and room for 
     has(refusal("controller = { enabled = true, least_steps = 50, most_steps = 40 }"), "least_steps = 50");
     has(refusal("controller = { enabled = true, codecs = [\"int9\"] }"), "int9");
     has(refusal("exchange = { fragments = 4, codec = \"topk-64/4096\", feedback = \"ef\" }"), "fragments = 4");
-    has(refusal("exchange.fragments = 0"), "between 1 and 64");
+    has(refusal("exchange.fragments = 0"), "from 1 to 64");
     // Late by the whole model this outer step never settles; by a part it does.
     has(refusal("exchange.delay = 1\nouter.lr = 1.2"), "never settles");
     CHECK(read("exchange = { delay = 1, fragments = 2 }\nouter.lr = 1.2"));

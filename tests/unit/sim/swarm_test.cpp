@@ -37,7 +37,7 @@ TEST_CASE("every seed draws a scenario that can be read, whose faults end, and a
         }
     }
     CHECK(kinds.size() == 12);
-    CHECK(codecs.size() == 12);
+    CHECK(codecs.size() == 16);
     CHECK(modes.size() == 3);
     CHECK(errors == std::set<std::string>{"", "fsync", "full", "lost", "rot"});
     CHECK((coordinator && late && site));
