@@ -252,7 +252,7 @@ exchange_forecast forecast_gather(const exchange_network& net, const exchange_wo
         note_hops(f, from, *it, order);
         latency = std::max(latency, depth_of(net, from, *it, chunk));
     }
-    const double coding = work.encode_seconds + std::max(0.0, payloads - 1) * work.add_seconds;
+    const double coding = work.encode_seconds + payloads * work.add_seconds;
     f.seconds = lines.measured() ? std::max(lines.seconds(), coding) + latency : 0;
     if (!lines.measured()) {
         f.reason = "gather: nobody has measured a line yet";

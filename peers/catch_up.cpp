@@ -129,34 +129,6 @@ core::task<core::result<void>> fetch_ahead(node& n) {
     co_return co_await fetching.join();
 }
 
-/// With fragments, members go on from their own parameters, and take from a commit the part that it moves. Of one that
-/// this node's payload is in, what it has learnt since is mixed in by exchange.mix; otherwise all that it has
-/// learnt of that part stays, and is part of the next payload of it.
-core::task<core::result<void>> take_fragment(node& n, shared_state before, shared_state after, committed_round done,
-                                             bool merged) {
-    const std::pair from{before->generation, before->round};
-    if (n.parts().count() == 1 || n.local_of != from) co_return core::ok();
-    n.local_of = {after->generation, after->round};
-    const auto& part = n.part_of(done.commit.round);
-    const float own = done.plan.delay > 0 ? static_cast<float>(n.config().exchange.mix) : 0.0F;
-    auto& trainer = *n.trainer;
-    core::flat_buffer local(n.tensors().elements());
-    const auto job = [&] {
-        trainer.read(local);
-        const auto old_anchor = part.of(std::span(before->anchor)), anchor = part.of(std::span(after->anchor));
-        const auto values = part.of(std::span(local));
-        for (std::size_t i = 0; i < values.size(); ++i) {
-            values[i] = merged ? own * values[i] + (1 - own) * anchor[i] : values[i] + (anchor[i] - old_anchor[i]);
-        }
-        trainer.write(local);
-    };
-    auto idle = co_await hold_ahead(n);
-    LONGHAUL_CO_TRY(idle);
-    auto ran = co_await n.env.workers.run(job, 0s);
-    go_on_ahead(n);
-    co_return ran;
-}
-
 /// Applies the next committed round; errc::not_found when its aggregate cannot be had now.
 core::task<core::result<void>> apply_next(node& n, committed_round done) {
     const auto before = n.state;
@@ -186,9 +158,7 @@ core::task<core::result<void>> apply_next(node& n, committed_round done) {
         std::ranges::any_of(done.commit.contributions, [&n](const contribution& c) { return c.number == n.number; });
     if (!done.commit.contributions.empty()) n.mass.moved();
     settle_mass(n);
-    auto taken = co_await take_fragment(n, before, after, done, merged);
-    LONGHAUL_CO_TRY(taken);
-    co_return co_await after_apply(n, std::move(done), merged);
+    co_return co_await after_apply(n, std::move(done), merged, before);
 }
 
 /// The log certifies the state before each recent commit, and what the newest one has counted; the root of the newest
@@ -278,7 +248,7 @@ core::task<core::result<void>> take_state(node& n) {
     LONGHAUL_CO_TRY(was_reset);
     n.trainer_is_cold = true;
     n.steps_since_reset = 0;
-    n.local_of.reset();
+    n.local.reset();
     std::vector<std::string> names;
     for (const auto& key : downloaded->brought.donors) names.push_back(key.brief());
     core::event e("catch_up");
@@ -370,6 +340,7 @@ core::task<core::result<void>> catch_up(node& n) {
                 auto idle = co_await stop_ahead(n);
                 LONGHAUL_CO_TRY(idle);
                 n.state.reset();
+                n.local.reset();
             }
         }
     } else if (n.state && n.state->generation != l.generation() && n.state->round == l.committed() &&
@@ -377,7 +348,7 @@ core::task<core::result<void>> catch_up(node& n) {
         // A generation was founded on exactly what we hold.
         const bool goes_on = trainer_goes_on(n);
         n.state = in_generation(*n.state, l.generation());
-        if (goes_on) n.local_of = {n.state->generation, n.state->round};
+        if (goes_on) n.local->generation = n.state->generation;
         tell_applied(n);
         co_return core::ok();
     }

@@ -253,6 +253,7 @@ core::task<core::result<void>> recover_generation(node& n, std::uint64_t office)
     e.with("reason", g.reason);
     n.emit(std::move(e));
     n.state = best;
+    n.local.reset();
     auto proposed = co_await n.log->propose(std::move(g));
     co_return proposed;
 }

@@ -100,7 +100,35 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s) {
 }
 
 bool trainer_goes_on(const node& n) {
-    return n.parts().count() > 1 && n.state && n.local_of == std::pair(n.state->generation, n.state->round);
+    return n.parts().count() > 1 && n.state && n.local && n.local->generation == n.state->generation &&
+           n.local->round == n.state->round;
+}
+
+core::task<core::result<void>> take_fragment(node& n, shared_state before, committed_round done, bool accepted) {
+    const auto after = n.state;
+    const bool goes_on = n.parts().count() > 1 && n.local && n.local->generation == before->generation &&
+                         n.local->round == before->round && after->generation == before->generation;
+    if (!goes_on) co_return core::ok();
+    n.local->round = after->round;
+    const bool told = accepted && n.local->told == after->round;
+    const auto& part = n.part_of(after->round);
+    const float own = done.plan.delay > 0 ? static_cast<float>(n.config().exchange.mix) : 0.0F;
+    auto& trainer = *n.trainer;
+    core::flat_buffer local(n.tensors().elements());
+    const auto job = [&] {
+        trainer.read(local);
+        const auto old_anchor = part.of(std::span(before->anchor)), anchor = part.of(std::span(after->anchor));
+        const auto values = part.of(std::span(local));
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            values[i] = told ? own * values[i] + (1 - own) * anchor[i] : values[i] + (anchor[i] - old_anchor[i]);
+        }
+        trainer.write(local);
+    };
+    auto idle = co_await hold_ahead(n);
+    LONGHAUL_CO_TRY(idle);
+    auto ran = co_await n.env.workers.run(job, 0s);
+    go_on_ahead(n);
+    co_return ran;
 }
 
 bool may_begin_ahead(const node& n) {
@@ -154,7 +182,8 @@ core::task<core::result<void>> stop_ahead(node& n) {
     const auto are_over = [&s] { return !s->running; };
     auto over = co_await core::wait_until(n.changed, are_over);
     LONGHAUL_CO_TRY(over);
-    if (s->steps == 0) co_return core::ok();
+    // With fragments they stay in the trainer's parameters.
+    if (s->steps == 0 || n.parts().count() > 1) co_return core::ok();
     core::event lost("ahead_lost");
     lost.with("round", s->round).with("steps", std::uint64_t{s->steps}).with("tokens", s->tokens);
     n.emit(std::move(lost));

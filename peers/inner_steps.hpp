@@ -9,7 +9,8 @@
 #include "core/result.hpp"
 #include "core/task.hpp"
 #include "core/tensor.hpp"
-#include "peers/records.hpp"
+#include "peers/ledger.hpp"
+#include "peers/replica.hpp"
 
 namespace longhaul::peers {
 
@@ -37,6 +38,12 @@ struct inner_steps {
 };
 using shared_steps = std::shared_ptr<inner_steps>;
 
+/// What the trainer's parameters are with fragments: they go on from round to round.
+struct local_parameters {
+    std::uint64_t generation = 0, round = 0;  ///< of the state whose parts they have taken
+    std::uint64_t told = 0;                   ///< the last round for which a payload was made of them
+};
+
 /// Whether this node's training for `round` can still be summed.
 bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round);
 /// Makes steps until `own` are made or nobody wants them any more. The trainer holds the parameters to go on from.
@@ -46,9 +53,12 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s);
 bool may_begin_ahead(const node& n);
 /// Begins it from `start`, or with fragments from what the trainer has, in a task of its own. The trainer must be idle.
 void begin_ahead(node& n, core::flat_buffer start);
-/// Whether the trainer's parameters are those that this node's next steps begin from: with fragments they go on from
-/// round to round.
+/// Whether the trainer's parameters are those that this node's next steps begin from, as with fragments.
 bool trainer_goes_on(const node& n);
+/// With fragments: takes what a commit has made of its part, `before` being the state before it. If the trainer's
+/// parameters have told what they had learnt of it, that is taken, and what they have learnt since is mixed in by
+/// exchange.mix; otherwise they keep all that they have learnt of the part, which is in the next payload of it.
+core::task<core::result<void>> take_fragment(node& n, shared_state before, committed_round done, bool accepted);
 /// The steps for that round, which is open, that were begun ahead, when they are over; null: there are none. Others are
 /// stopped.
 core::task<core::result<shared_steps>> take_ahead(node& n, std::uint64_t generation, round_record open);

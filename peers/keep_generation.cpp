@@ -152,6 +152,7 @@ core::task<core::result<void>> branch_off(node& n, ledger old, std::string why) 
     e.with("reason", std::move(why));
     n.emit(std::move(e));
     leave_log(n);
+    if (trainer_goes_on(n)) n.local->generation = renamed->generation;
     n.state = renamed;
     n.admitted = true;
     n.left.reset();  // it goes on with that

@@ -91,7 +91,7 @@ core::task<core::result<shared_steps>> steps_of_round(node& n, shared_state star
             const auto write = [&trainer, &start] { trainer.write(start->anchor); };
             auto written = co_await n.env.workers.run(write, 0s);
             LONGHAUL_CO_TRY(written);
-            n.local_of = {start->generation, start->round};
+            n.local = local_parameters{start->generation, start->round};
         }
     }
     n.steps_done = s->steps;
@@ -198,9 +198,12 @@ core::task<core::result<void>> train(node& n) {
     };
     auto was_read = co_await n.env.workers.run(read, 0s);
     LONGHAUL_CO_TRY(was_read);
-    if (!still_wanted(n, generation, open.round)) {
+    // A record that the exchange has refused has no streams, either.
+    const bool has_streams = n.held.terms().generation == generation && n.held.terms().round == open.round;
+    if (!has_streams || !still_wanted(n, generation, open.round)) {
         // Too late for this round: the mass goes into the next payload, once.
         n.held.withdraw();
+        n.produced_for = {generation, open.round};
         source.gain = 1;
         const auto form = [&] { sums = compress::compensate(source, 0, mass.values.size()); };
         auto formed = co_await n.env.workers.run(form, 0s);
@@ -240,6 +243,7 @@ core::task<core::result<void>> train(node& n) {
     payload.sent = sums.sent;
     payload.id = contributed->payload;
     n.mass.sent(std::move(payload));
+    if (n.local) n.local->told = open.round;
     // Whether a log that was left takes it will not be heard here.
     if (!n.log_known || n.led().generation() != generation) give_up_payload(n);
     send_progress(n);
@@ -471,7 +475,7 @@ core::task<core::result<void>> report_progress(node& n) {
     }
 }
 
-core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged) {
+core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged, shared_state before) {
     auto& t = n.timing;
     const auto now = n.env.clock.now();
     const bool took_part = t.started != core::time_point{};
@@ -521,6 +525,8 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     // First tell, then evaluate: the next round need not wait for a number.
     const bool was_member = n.state->round == n.led().committed() && has(n.last_members, n.number);
     was_member ? tell_committed(n) : tell_applied(n);
+    auto taken = co_await take_fragment(n, std::move(before), done, own_merged);
+    LONGHAUL_CO_TRY(taken);
     if (my_turn_to_evaluate(n, done)) {
         auto report = applied_by(n);
         auto evaluated = co_await evaluate(n, report);
@@ -561,8 +567,9 @@ core::task<core::result<void>> take_part(node& n) {
                 auto idle = co_await stop_ahead(n);
                 LONGHAUL_CO_TRY(idle);
                 if (decide(n) != next_step::begin_ahead) break;
-                begin_ahead(n, trainer_goes_on(n) ? core::flat_buffer() : n.state->anchor);
-                n.local_of = {n.state->generation, n.state->round};
+                const bool goes_on = trainer_goes_on(n);
+                if (!goes_on) n.local = local_parameters{n.state->generation, n.state->round};
+                begin_ahead(n, goes_on ? core::flat_buffer() : n.state->anchor);
                 break;
             }
             case next_step::report: {

@@ -146,10 +146,8 @@ struct node {
     shared_aggregate candidate;                              ///< what we last reported as READY
     std::pair<std::uint64_t, core::time_point> lacking{};    ///< the round whose aggregate is looked for, since when
     round_timing timing;
-    core::time_point applied_at{};  ///< the last commit
-    /// (generation, round) of the state whose parts are in the trainer's parameters; with fragments, where those go on
-    /// from round to round.
-    std::optional<std::pair<std::uint64_t, std::uint64_t>> local_of;
+    core::time_point applied_at{};                 ///< the last commit
+    std::optional<local_parameters> local;         ///< with fragments
     shared_steps ahead;                            ///< of a round that is not open yet, or was not taken
     std::optional<round_plan> last_plan;           ///< as last told in an event
     exchange_plan last_way;                        ///< likewise
@@ -267,9 +265,9 @@ core::task<core::result<void>> report_progress(node& n);
 void send_progress(node& n);
 /// Tells a coordinator that we are linked with anew what we did and hold of the open round.
 void repeat_standing(node& n);
-/// After a commit was applied to the state: its event, the news to the others, evaluation and checkpoint when they are
-/// due.
-core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged);
+/// After a commit was applied to the state, which was `before`: its event, the news to the others, evaluation and
+/// checkpoint when they are due.
+core::task<core::result<void>> after_apply(node& n, committed_round done, bool own_merged, shared_state before);
 /// Tells everybody which state this node holds now.
 void tell_applied(node& n);
 /// After a commit that this node was part of: only to who may coordinate, and to those in another log. The others can

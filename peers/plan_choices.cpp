@@ -9,18 +9,17 @@
 namespace longhaul::peers {
 
 plan_choices choices_of(const run_config& config, const fragments& parts) {
-    const auto& tensors = parts.largest().tensors;
     plan_choices out;
     out.fragments = parts.count();
-    const double billions = static_cast<double>(tensors.elements()) * 1e-9;
     for (const auto& name : config.codecs()) {
         const auto codec = compress::find_codec(name).value();
-        out.exchange[name] = {chunk_grid::of(tensors.elements(), *codec).count(),
-                              payload_bytes(tensors, *codec),
-                              codec->fits_sums(),
-                              config.exchange.mode,
-                              codec->effort().encode * billions,
-                              codec->effort().add * billions};
+        for (std::uint64_t round = 1; round <= parts.count(); ++round) {
+            const auto& tensors = parts.of_round(round).tensors;
+            const double billions = static_cast<double>(tensors.elements()) * 1e-9;
+            out.exchange[name].push_back({chunk_grid::of(tensors.elements(), *codec).count(),
+                                          payload_bytes(tensors, *codec), codec->fits_sums(), config.exchange.mode,
+                                          codec->effort().encode * billions, codec->effort().add * billions});
+        }
         auto plan = optim::fixed_plan(config.inner, config.outer, *codec);
         plan.delay = static_cast<std::uint32_t>(config.exchange.delay);
         if (name == config.exchange.codec) out.first = plan;

@@ -75,7 +75,7 @@ round_record round_coordinator::next_attempt(const round_record& open, std::vect
     r.members = std::move(members);
     r.contributors = std::move(contributors);
     r.reason = std::move(why);
-    r.exchange = planner_.with(rules_.choices.exchange.at(r.plan.codec)).replan(r, now, relieved);
+    r.exchange = planner_.with(rules_.choices.model_of(r.plan.codec, r.round)).replan(r, now, relieved);
     return r;
 }
 

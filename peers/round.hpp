@@ -47,7 +47,7 @@ public:
     static constexpr core::duration return_wait = std::chrono::seconds(12);
 
     round_coordinator(round_rules rules, peer_number self)
-        : rules_(std::move(rules)), self_(self), planner_(rules_.choices.exchange.at(rules_.choices.first.codec)) {}
+        : rules_(std::move(rules)), self_(self), planner_(rules_.choices.model_of(rules_.choices.first.codec, 1)) {}
 
     /// A peer is linked and holds the state of `applied` in `generation`. Repeated when it applied more.
     void caught_up(peer_number who, std::uint64_t generation, std::uint64_t applied, core::time_point now);
@@ -202,6 +202,7 @@ private:
     bool saw_begin_ = false;  ///< it was opened under this coordinator
     bool forgetful_ = false;  ///< owners hold what they have summed only until the next attempt
     double predicted_steps_ = 0, predicted_exchange_ = 0;   ///< in seconds; 0: unknown
+    bool coding_ends_it_ = false;                           ///< the exchange, and not a line
     core::time_point round_started_{}, attempt_started_{};  ///< while no round is open: since when
     core::time_point committed_at_{};                       ///< the last round
     core::duration to_wait_{};                              ///< for those who return; a tenth of what the rounds took

@@ -164,7 +164,8 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
     const auto way_of = [&](const std::string& codec) -> const exchange_planner::choice& {
         const auto known = ways.find(codec);
         if (known != ways.end()) return known->second;
-        auto way = planner_.with(rules_.choices.exchange.at(codec)).plan(r.members, r.contributors, now, last_mode_);
+        const auto planner = planner_.with(rules_.choices.model_of(codec, r.round));
+        auto way = planner.plan(r.members, r.contributors, now, last_mode_);
         return ways.emplace(codec, std::move(way)).first->second;
     };
     std::optional<optim::plan_decision> why;
@@ -196,6 +197,9 @@ void round_coordinator::note_plan(const round_record& opened) {
     present_ = p;
     predicted_steps_ = static_cast<double>(p.inner_steps) * pace_of(opened.contributors);
     predicted_exchange_ = opened.exchange.predicted_seconds;
+    const auto& model = rules_.choices.model_of(p.codec, opened.round);
+    const auto others = static_cast<double>(opened.contributors.size());
+    coding_ends_it_ = model.encode_seconds + others * model.add_seconds > 0.9 * predicted_exchange_;
 }
 
 void round_coordinator::note_outcome(core::duration took) {
@@ -207,6 +211,8 @@ void round_coordinator::note_outcome(core::duration took) {
     outcome_ = round_outcome{round_, predicted, core::to_seconds(took)};
     // The first late round has begun with the others, like one without delay.
     if (present_->delay > 0 && kept_for_ == 1) return;
+    // What the codec took says nothing of lines.
+    if (coding_ends_it_) return;
     pace_.add(core::to_seconds(took), predicted_steps_, predicted_exchange_, present_->delay);
 }
 

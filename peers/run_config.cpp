@@ -126,7 +126,7 @@ void bind(core::config_binder& b, run_config& c) {
     b.bind("exchange.fragments", c.exchange.fragments,
            "parts of the model, of which each round exchanges one, in turn (Streaming DiLoCo)", 1, 64);
     b.bind("exchange.mix", c.exchange.mix,
-           "of a member's own parameters, in what it goes on with when a late fragment arrives", 0, 1);
+           "of a member's own parameters, in what it goes on with when a late fragment arrives", 0, 0.95);
     b.bind("controller.enabled", c.controller.enabled,
            "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
     b.bind("controller.choose_delay", c.controller.choose_delay,

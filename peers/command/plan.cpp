@@ -84,7 +84,8 @@ core::result<int> show(const plan_wishes& w) {
     std::vector<peer_number> everybody;
     for (peer_number n = 1; n <= static_cast<peer_number>(w.peers); ++n) everybody.push_back(n);
     std::map<std::string, exchange_planner::choice> ways;
-    for (const auto& [codec, model] : choices.exchange) {
+    for (const auto& [codec, models] : choices.exchange) {
+        const auto& model = models.front();
         const auto planner = equal_peers(w.peers, up.bytes_per_second(), down.bytes_per_second(), rtt, model);
         ways[codec] = planner.plan(everybody, everybody, {}, {});
     }
@@ -106,7 +107,7 @@ core::result<int> show(const plan_wishes& w) {
         if (!w.as_json && rows.size() >= w.rows) break;
         const auto H = static_cast<double>(a.plan.inner_steps);
         const double share = H * pace.step_seconds / a.round_seconds;
-        const auto payload = choices.exchange.at(a.plan.codec).payload_bytes;
+        const auto payload = choices.model_of(a.plan.codec, 1).payload_bytes;
         const auto& mode = ways.at(a.plan.codec).mode;
         if (!w.as_json) {
             fmt::print("{:>5}  {:<14} {:<7} {:>5} {:>8.2f} s {:>8.2f} s {:>8.1f}% {:>10} {:>8.3g}\n",

@@ -121,3 +121,24 @@ TEST_CASE("a run in parts goes on through deaths, stops and joiners, the same wa
         CHECK(troubled_run(c, seed) == first);
     }
 }
+
+TEST_CASE("parts of one and of two chunks have shards of their own, and a straggler takes nobody else with it", "[sim]") {
+    auto c = run_in_parts(24, 3, 3, 0);
+    c.model.width = 64 * 769;  // 16,384, 16,448 and 16,384 elements
+    c.exchange.mode = "shard";
+    c.peers.pace = "equal";
+    c.peers.grace = 1s;
+    small_run r(4);
+    r.s.step_time = 50ms;
+    r.start(c, 3, usual_line);
+    REQUIRE(r.until_round(6));
+    r.w["n2"].pause();
+    r.w.run_for(5s);
+    r.w["n2"].resume();
+    const auto problem = r.finish(24, "");
+    INFO(problem << story(r.w));
+    REQUIRE(problem.empty());
+    for (const auto& [at, e] : r.w["n0"].events()) {
+        if (e.name == "round_committed") CHECK(std::get<std::uint64_t>(*e.find("merged")) >= 2);
+    }
+}

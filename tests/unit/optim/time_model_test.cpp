@@ -101,7 +101,7 @@ TEST_CASE("an exchange is no shorter than its codec's work, and a longer line hi
     const double lines = forecast_gather(net, work).seconds, latency = 0.01;
     work.encode_seconds = 3;
     work.add_seconds = 0.5;
-    CHECK(forecast_gather(net, work).seconds == Approx(3 + 2 * 0.5 + latency));
+    CHECK(forecast_gather(net, work).seconds == Approx(3 + 3 * 0.5 + latency));
     CHECK(forecast_shard(net, work).seconds == Approx(3 + 2 * 0.5 + 2 * latency));
     work.encode_seconds = work.add_seconds = lines / 10;
     CHECK(forecast_gather(net, work).seconds == Approx(lines));

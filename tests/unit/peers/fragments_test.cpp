@@ -54,6 +54,9 @@ TEST_CASE("more parts than there are rows to cut between are refused, with how m
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == errc::config);
     CHECK(refused.error().message.find("exchange.fragments = 4") != std::string::npos);
+    CHECK(refused.error().message.ends_with("; 3 is possible"));
+    const auto uneven = *tensor_manifest::make({{"a", {1}}, {"b", {1}}, {"c", {1}}, {"d", {1}}, {"e", {96}}});
+    CHECK(fragments::cut(uneven, 64).error().message.ends_with("; 2 is possible"));
 }
 
 TEST_CASE("a round moves its own part of the state, and its root is that of all of it") {

@@ -8,8 +8,8 @@ using namespace longhaul::peers::testing;
 
 TEST_CASE("a controller chooses H and the codec from what members report, and the run ends after its steps") {
     auto rules = table::rules(30, 100s);  // of 10 steps: 300 in all
-    rules.choices.exchange["bf16"] = {.chunks = 64, .payload_bytes = 8 << 20};
-    rules.choices.exchange["int4"] = {.chunks = 64, .payload_bytes = 2 << 20};
+    rules.choices.exchange["bf16"] = {{.chunks = 64, .payload_bytes = 8 << 20}};
+    rules.choices.exchange["int4"] = {{.chunks = 64, .payload_bytes = 2 << 20}};
     for (const std::uint64_t H : {10U, 30U, 100U}) {
         for (const auto* codec : {"bf16", "int4"}) {
             auto p = short_plan(H);

@@ -25,7 +25,7 @@ struct table {
         r.grace = 2s;
         r.first_deadline = first_deadline;
         r.choices.first = short_plan();
-        r.choices.exchange[r.choices.first.codec] = {};
+        r.choices.exchange[r.choices.first.codec] = {exchange_planner::model{}};
         r.total_steps = rounds * r.choices.first.inner_steps;
         return r;
     }
