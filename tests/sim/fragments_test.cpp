@@ -122,7 +122,8 @@ TEST_CASE("a run in parts goes on through deaths, stops and joiners, the same wa
     }
 }
 
-TEST_CASE("parts of one and of two chunks have shards of their own, and a straggler takes nobody else with it", "[sim]") {
+TEST_CASE("parts of one and of two chunks have shards of their own, and a straggler takes nobody else with it",
+          "[sim]") {
     auto c = run_in_parts(24, 3, 3, 0);
     c.model.width = 64 * 769;  // 16,384, 16,448 and 16,384 elements
     c.exchange.mode = "shard";
