@@ -28,10 +28,6 @@ double median(std::vector<double> values) {
     return values[values.size() / 2];
 }
 
-std::string name_of(const round_plan& p) {
-    return fmt::format("H = {} with {}{}", p.inner_steps, p.codec, p.delay > 0 ? ", a round late" : "");
-}
-
 std::string account_of(const weighed_plan& w) {
     return fmt::format("a round of {:.2f} s, {:.2f} s of it exchange", w.round_seconds, w.exchange_seconds);
 }
@@ -40,6 +36,10 @@ std::string account_of(const weighed_plan& w) {
 
 bool same_setting(const round_plan& a, const round_plan& b) {
     return a.inner_steps == b.inner_steps && a.codec == b.codec && a.delay == b.delay;
+}
+
+std::string name_of(const round_plan& p) {
+    return fmt::format("H = {} with {}{}", p.inner_steps, p.codec, p.delay > 0 ? ", a round late" : "");
 }
 
 double prior_quality(const round_plan& plan, std::size_t fragments) {

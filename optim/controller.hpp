@@ -20,6 +20,8 @@ namespace longhaul::optim {
 
 /// Whether two plans have the same H, codec and delay, which is what a controller chooses.
 bool same_setting(const round_plan& a, const round_plan& b);
+/// Those in words.
+std::string name_of(const round_plan& plan);
 
 /// N of a plan, at least 1. It need not be exact: what counts is the ratio between plans.
 using quality_model = std::function<double(const round_plan&)>;

@@ -485,12 +485,6 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     const auto [sent, received] = n.untold_wire_bytes();
     const auto elements = n.tensors().elements();
     const auto peers = done.commit.contributions.size();
-    double loss = 0;
-    std::uint64_t tokens = 0;
-    for (const auto& c : done.commit.contributions) {
-        loss += c.loss * static_cast<double>(c.tokens);
-        tokens += c.tokens;
-    }
     core::event e("round_committed");
     e.with("generation", n.state->generation).with("round", done.commit.round);
     e.with("attempt", std::uint64_t{done.commit.attempt}).with("members", std::uint64_t{done.members});
@@ -512,7 +506,7 @@ core::task<core::result<void>> after_apply(node& n, committed_round done, bool o
     // caught up with saved nothing.
     const bool saved = took_part && peers > 1;
     e.with("raw_bytes", saved ? elements * 4 * done.plan.inner_steps * (peers - 1) : std::uint64_t{0});
-    if (tokens > 0) e.with("loss", loss / static_cast<double>(tokens));
+    if (const double loss = mean_loss(done.commit); std::isfinite(loss)) e.with("loss", loss);
     const auto mass = n.mass.account();
     LONGHAUL_ENSURE(mass.balances(), "what was produced was sent, is held or is counted lost (I13)");
     e.with("mass_produced", mass.produced).with("mass_sent", mass.sent).with("mass_residual", mass.held);

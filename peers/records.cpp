@@ -1,8 +1,19 @@
 #include "peers/records.hpp"
 
+#include <limits>
+
 #include "peers/wire_convert.hpp"
 
 namespace longhaul::peers {
+
+double mean_loss(const commit_record& commit) {
+    double loss = 0, tokens = 0;
+    for (const auto& c : commit.contributions) {
+        loss += c.loss * static_cast<double>(c.tokens);
+        tokens += static_cast<double>(c.tokens);
+    }
+    return tokens > 0 ? loss / tokens : std::numeric_limits<double>::quiet_NaN();
+}
 
 std::uint64_t round_record::steps_of(peer_number who) const {
     const auto own = std::ranges::lower_bound(own_steps, who, {}, &peer_steps::peer);

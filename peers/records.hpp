@@ -114,6 +114,8 @@ struct commit_record {
     std::vector<contribution> contributions;
     bool operator==(const commit_record&) const = default;
 };
+/// Training loss of a round, by tokens; not a number without any.
+double mean_loss(const commit_record& commit);
 /// The run goes on from `round` (not newer than the last commit), because nobody has a newer state any more.
 struct generation_record {
     std::uint64_t generation = 0;

@@ -211,6 +211,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
             if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
+            if (!fruitless) guard_.committed(done->plan, mean_loss(done->commit));
             if (!fruitless && saw_begin_) note_absences(done->commit);
             save_up_waiting(now - round_started_);
             committed_at_ = now;

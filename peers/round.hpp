@@ -8,6 +8,7 @@
 
 #include "core/clock.hpp"
 #include "optim/controller.hpp"
+#include "optim/plan_guard.hpp"
 #include "peers/ledger.hpp"
 #include "peers/messages.hpp"
 #include "peers/plan_choices.hpp"
@@ -188,6 +189,7 @@ private:
     std::optional<round_plan> present_;           ///< likewise
     std::uint64_t kept_for_ = 0;                  ///< rounds with this H and codec
     optim::pace_history pace_;
+    optim::plan_guard guard_;
     std::optional<round_outcome> outcome_;
     std::vector<peer_number> last_members_;  ///< likewise; empty: this coordinator has seen none
     std::map<peer_number, absence> absences_;

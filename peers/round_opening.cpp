@@ -173,6 +173,15 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
     if (!rules_.choices.to_choose.empty()) {
         std::vector<optim::plan_alternative> all;
         for (const auto& p : rules_.choices.to_choose) all.push_back({p, way_of(p.codec).plan.predicted_seconds});
+        // A plan that made the loss rise is not chosen, and the one before it is.
+        const auto& back = guard_.taken_back();
+        const auto unwanted = [&](const auto& a) {
+            return back ? !optim::same_setting(a.plan, back->back_to) : !guard_.allows(a.plan);
+        };
+        auto wanted = all;
+        std::erase_if(wanted, unwanted);
+        const bool goes_back = back && !wanted.empty();
+        if (!wanted.empty()) all = std::move(wanted);
         const auto pace = pace_.with(pace_of(r.contributors));
         // Whoever coordinated before has left its plan in the log.
         auto present = present_;
@@ -181,6 +190,7 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
             return optim::prior_quality(plan, parts);
         };
         why = optim::choose_plan(all, pace, quality, present.value_or(rules_.choices.first), kept_for_);
+        if (goes_back) why->reason = back->reason;
         r.plan = why->chosen.plan;
     }
     r.plan.inner_steps = std::min(r.plan.inner_steps, rules_.total_steps - l.position());

@@ -27,7 +27,7 @@ peers::run_config run_in_parts(std::int64_t rounds, std::int64_t members, std::i
 /// The same run in a few lines (Streaming DiLoCo, arXiv 2501.18512, algorithm 2): peers go on from their own
 /// parameters; each round all give the anchor less those for one part, the outer step moves that part, and they take
 /// it, at once or, when it is late, mixed with what they have by then: here, after the next round's steps.
-std::string root_by_hand(const peers::run_config& c, std::uint64_t members) {
+std::string root_in_parts(const peers::run_config& c, std::uint64_t members) {
     optim::trainer_options o;
     o.model = c.model;
     o.data = c.data;
@@ -107,7 +107,7 @@ TEST_CASE("a run in parts is, bit for bit, the loop that its description says, l
         const auto problem = r.finish(14, "");
         INFO(problem);
         REQUIRE(problem.empty());
-        CHECK(last_root(r.w["n1"]) == root_by_hand(c, 3));
+        CHECK(last_root(r.w["n1"]) == root_in_parts(c, 3));
     }
 }
 

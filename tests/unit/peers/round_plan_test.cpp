@@ -6,6 +6,23 @@ using namespace longhaul;
 using namespace longhaul::peers;
 using namespace longhaul::peers::testing;
 
+namespace {
+
+/// Lines of so many bytes a second between three members, whose steps take 0.1 s.
+void report(table& t, double bytes_per_second) {
+    for (const peer_number n : {1U, 2U, 3U}) {
+        lines_message m;
+        m.up = m.down = bytes_per_second;
+        m.step_seconds = 0.1;
+        for (const peer_number other : {1U, 2U, 3U}) {
+            if (other != n) m.links.push_back({other, 100'000});
+        }
+        t.coordinator.lines(n, m, t.now);
+    }
+}
+
+}  // namespace
+
 TEST_CASE("a controller chooses H and the codec from what members report, and the run ends after its steps") {
     auto rules = table::rules(30, 100s);  // of 10 steps: 300 in all
     rules.choices.exchange["bf16"] = {{.chunks = 64, .payload_bytes = 8 << 20}};
@@ -18,27 +35,16 @@ TEST_CASE("a controller chooses H and the codec from what members report, and th
         }
     }
     table t(3, rules);
-    const auto report = [&t](double bytes_per_second) {
-        for (const peer_number n : {1U, 2U, 3U}) {
-            lines_message m;
-            m.up = m.down = bytes_per_second;
-            m.step_seconds = 0.1;
-            for (const peer_number other : {1U, 2U, 3U}) {
-                if (other != n) m.links.push_back({other, 100'000});
-            }
-            t.coordinator.lines(n, m, t.now);
-        }
-    };
     const auto first = t.decide();
     REQUIRE(first.plan);
     CHECK_FALSE(first.plan->changed);
     CHECK(std::get<round_record>(*first.propose).plan == rules.choices.first);
     t.whole_round(1s);
-    report(1e9);
+    report(t, 1e9);
     t.whole_round(1s);
     CHECK(t.led.commit_of(2)->plan.inner_steps == 10);
     // Bf16 takes two minutes now: that cannot wait.
-    report(125e3);
+    report(t, 125e3);
     const auto d = t.decide();
     REQUIRE(d.plan);
     CHECK(d.plan->changed);
@@ -71,4 +77,25 @@ TEST_CASE("a controller chooses H and the codec from what members report, and th
     CHECK(t.led.commit_of(5)->plan.inner_steps == 80);
     CHECK(t.led.position() == 300);
     CHECK(t.waits());
+}
+
+TEST_CASE("a plan under which the loss rises is taken back") {
+    auto rules = table::rules(1000, 100s);
+    rules.choices.exchange["bf16"] = {{.chunks = 64, .payload_bytes = 8 << 20}};
+    for (const std::uint64_t H : {10U, 100U}) rules.choices.to_choose.push_back(short_plan(H));
+    table t(3, rules);
+    report(t, 1e9);
+    for (int i = 0; i < 6; ++i) t.whole_round(1s);
+    CHECK(t.led.commit_of(6)->plan.inner_steps == 10);
+    report(t, 125e3);
+    t.loss = 2.8;
+    for (int i = 0; i < 5; ++i) t.whole_round(100s);
+    CHECK(t.led.commit_of(7)->plan.inner_steps == 100);
+    CHECK(t.led.commit_of(11)->plan.inner_steps == 100);
+    const auto d = t.decide();
+    REQUIRE(d.plan);
+    CHECK(d.plan->changed);
+    CHECK(d.plan->reason.starts_with("back to H = 10 with bf16"));
+    for (int i = 0; i < 20; ++i) t.whole_round(100s);
+    CHECK(t.led.commit_of(31)->plan.inner_steps == 10);
 }

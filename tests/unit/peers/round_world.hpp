@@ -61,7 +61,10 @@ struct table {
         m.attempt = led.open()->attempt;
         m.aggregate_root = digest_of(500 + root);
         m.state_root = digest_of(600);
-        for (const auto c : led.open()->contributors) m.contributions.push_back(contribution_of(led, c));
+        for (const auto c : led.open()->contributors) {
+            m.contributions.push_back(contribution_of(led, c));
+            m.contributions.back().loss = loss;
+        }
         return m;
     }
     void ready(peer_number who, std::uint64_t root = 0) { coordinator.ready(who, ready_message_of(root), now); }
@@ -93,6 +96,7 @@ struct table {
     }
 
     core::time_point now{1000s};
+    double loss = 2.5;  ///< of all contributions
     ledger led;
     round_coordinator coordinator;
 };
