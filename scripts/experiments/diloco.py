@@ -95,12 +95,16 @@ def kept(folder: pathlib.Path, name: str, work: Callable[[], Result]) -> Result:
     return result
 
 
+def run_toml(text: str, setting: Setting, seed: int, rounds: int, peers: int = PEERS) -> str:
+    about = {"text": text, "seed": seed, "rounds": rounds, "peers": peers}
+    return RUN.format(**about, **dataclasses.asdict(setting), context=CONTEXT, batch=BATCH)
+
+
 def diloco(text: str, setting: Setting, seed: int, rounds: int, folder: pathlib.Path) -> Result:
     """One run of four daemons on this machine; what they wrote in events.jsonl is the result."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.toml"
-    run = {"text": text, "seed": seed, "rounds": rounds, **dataclasses.asdict(setting)}
-    config.write_text(RUN.format(**run, context=CONTEXT, batch=BATCH, peers=PEERS))
+    config.write_text(run_toml(text, setting, seed, rounds))
     run = folder / "run"
     threads = max(1, (os.cpu_count() or 1) // PEERS)
     command = [PYTHON, "-m", "longhaul", "launch", config, "--peers", str(PEERS), "--dir", run, "--plain"]

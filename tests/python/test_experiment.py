@@ -6,7 +6,7 @@ import json
 import pathlib
 
 import pytest
-from experiments import delay, diloco
+from experiments import codecs, delay, diloco
 from nodes import ROOT, World
 
 ELEMENTS = 168_384
@@ -47,8 +47,7 @@ def test_the_baseline_reads_what_the_daemons_read(tmp_path):
     if not (world.binary.parent / "liblonghaul_torch.so").exists():
         pytest.skip("the LibTorch trainers are not built")
     config = tmp_path / "run.toml"
-    one_step = {"seed": 3, "rounds": 1, "steps": 1, "peers": 2, "delay": 0}
-    config.write_text(diloco.RUN.format(text=text, lr=8e-3, context=64, batch=16, **one_step))
+    config.write_text(diloco.run_toml(str(text), diloco.Setting(8e-3, steps=1), seed=3, rounds=1, peers=2))
     try:
         founder = world.start("founder", "run", config, "--listen", "127.0.0.1:0", "--threads", "1")
         joiner = world.join("joiner", founder.ready()["ticket"], "--data", text, "--threads", "1")
@@ -98,9 +97,21 @@ def test_a_delay_is_told_by_its_loss_and_by_the_tokens_for_the_same_loss():
     assert delay.tokens_until(curve, 2.25) == pytest.approx(750)
     assert delay.tokens_until(curve, 1.5) == 1000
     at_once, late = {"final": 2.0, "curve": curve}, {"final": 2.2, "curve": curve}
-    told = delay.row(30, [at_once], [late])
-    assert "+10.0%" in told
-    assert told.endswith("| 1.25 |")
+    assert delay.row(30, [at_once], [[late], [at_once]]) == (
+        "| 30 | 2.000 | 2.200, +10.0%, 1.25 × | 2.000, +0.0%, 1.00 × |"
+    )
+
+
+def test_a_codec_is_told_by_its_loss_and_its_bytes():
+    full = [{"final": 2.0, "wire_sent_per_peer": 60e6}, {"final": 2.0, "wire_sent_per_peer": 60e6}]
+    coarse = [{"final": 2.1, "wire_sent_per_peer": 6e6}, {"final": 2.3, "wire_sent_per_peer": 6e6}]
+    assert codecs.row("topk-4/64", coarse, full) == (
+        "| `topk-4/64` | ef | 2.200 ± 0.141 | +10.0% (+5.0%, +15.0%) | 2.00 MB | 10.0 |"
+    )
+    assert ", noise |" in codecs.row("int8", full, full)
+    for codec in codecs.SETTINGS:
+        text = diloco.run_toml("text", codecs.setting_of(codec), seed=1, rounds=2)
+        assert f'codec = "{codec}"' in text
 
 
 def test_it_sets_no_variable_that_its_daemons_would_take_for_a_setting():

@@ -44,7 +44,7 @@ def test_slow_links_mean_longer_rounds_of_fewer_bits(daemon):
 
 
 def test_where_an_exchange_takes_about_as_long_as_the_steps_it_goes_on_beside_them(daemon):
-    flags = ["--up", "20 Mbit/s", "--rtt", "100 ms", "--step", "30 ms"]
+    flags = ["--up", "12 Mbit/s", "--rtt", "100 ms", "--step", "20 ms"]
     assert plan(daemon, *flags)["alternatives"][0]["tau_rounds"] == 1
     for pinned in (["controller.choose_delay=false"], ["outer.lr=1.2"]):
         rows = plan(daemon, *flags, "--set", *pinned)["alternatives"]
