@@ -249,7 +249,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
                 return !last_members_.empty() && !has(last_members_, s.peer);
             };
             std::erase_if(last_steps_, perhaps);
-            for (auto& [who, s] : peers_) s.passed_over = has(l.open()->members, who) ? 0 : s.passed_over + 1;
+            for (auto& [who, s] : peers_) s.passed_over = has(l.open()->contributors, who) ? 0 : s.passed_over + 1;
         }
     }
     if (open_attempt != attempt_) {

@@ -92,7 +92,7 @@ private:
         core::time_point since{};  ///< when it said so
         /// The longest that an aggregate took it since it came; the default: not known.
         core::duration step{};
-        /// Rounds that have begun without it since it came.
+        /// Rounds that have begun without its work since it came.
         int passed_over = 0;
     };
     struct member_view {

@@ -107,6 +107,28 @@ TEST_CASE("short rounds wait for who is nearly back for long, with a tenth of th
     }
 }
 
+TEST_CASE("who is a member of every second round and never contributes is waited for, too") {
+    table t(3);
+    t.coordinator.gone(3);
+    for (int i = 0; i < 20; ++i) t.whole_round(1s);
+    const auto round = [&t](const numbers& members) {
+        const auto opened = t.open();
+        CHECK(opened.members == members);
+        CHECK(opened.contributors == numbers{1, 2});
+        for (const peer_number n : {1U, 2U}) t.ready(n);
+        t.step<commit_record>();
+    };
+    for (int i = 0; i < 2; ++i) {
+        t.coordinator.caught_up(3, 1, t.led.committed() - 2, t.now);
+        CHECK_FALSE(t.waits());
+        round({1, 2});
+        t.coordinator.caught_up(3, 1, t.led.committed() - 1, t.now);
+        round({1, 2, 3});
+    }
+    t.coordinator.caught_up(3, 1, t.led.committed() - 2, t.now);
+    CHECK(t.waits());
+}
+
 namespace {
 
 /// A round without peer 3, which comes meanwhile and is one aggregate behind at its end: what an aggregate takes it is
