@@ -50,7 +50,6 @@ public:
         for (std::uint32_t q = 0; q < cost_.size(); ++q)
             cost_[q] = static_cast<std::uint32_t>(q <= most_ ? rans::most_bits(frequency[q] * grain)
                                                              : rans::most_bits(escapes * grain) + 2 * half_cost);
-        mean_ = 0;
         for (std::uint32_t q = 1; q <= most_; ++q) mean_ += 2.0 * q * frequency[q] / slots;
         mean_ += static_cast<double>(most_ + 1) * escapes / slots;
     }
@@ -189,7 +188,7 @@ public:
     quantized best(float largest) const {
         if (largest < smallest) return zeros(layout_);
         const int least = to_bf16(largest * least_share) + 1;
-        int code = std::clamp<int>(guess(largest), least, largest_bf16), too_fine = least - 1;
+        int code = std::clamp<int>(guess(largest, least), least, largest_bf16), too_fine = least - 1;
         quantized best;
         best.fits = false;
         for (int tries = 0; tries < most_tries && code <= largest_bf16; ++tries) {
@@ -249,8 +248,8 @@ private:
         }
         return q;
     }
-    /// By a few blocks: where to begin.
-    int guess(float largest) const {
+    /// By a few blocks: where to begin, not below `least`.
+    int guess(float largest, int least) const {
         constexpr std::size_t sampled = 16;
         const auto stride = std::max<std::size_t>(1, layout_.blocks / sampled);
         const int coarse = to_bf16(largest * (1 / 64.0F));
@@ -259,12 +258,12 @@ private:
         if (!(mean > 0)) return coarse;
         // Right for normal numbers.
         const double fine = std::min<double>(mean * 5.1 / (1U << bits_), from_bf16(largest_bf16));
-        int code = std::max<int>(to_bf16(static_cast<float>(fine)), to_bf16(largest * least_share) + 1);
+        int code = std::max<int>(to_bf16(static_cast<float>(fine)), least);
         if (stride == 1) return code;
         for (int tries = 0; tries < few_tries; ++tries) {
             const auto q = with(static_cast<std::uint16_t>(code), stride);
             const int move = static_cast<int>((q.bits_an_element() - static_cast<double>(bits_)) * codes_an_octave);
-            code = std::clamp<int>(code + move, to_bf16(largest * least_share) + 1, largest_bf16);
+            code = std::clamp<int>(code + move, least, largest_bf16);
             if (std::abs(move) <= near_enough) break;
         }
         return code;
@@ -285,7 +284,7 @@ public:
 
 protected:
     std::size_t piece_bytes(const piece& p) const override { return layout(p.count, bits_).bytes; }
-    bool encode_piece(const piece& p, std::span<const float> values, const encode_hints& how, std::byte* out,
+    bool encode_piece(const piece& /*p*/, std::span<const float> values, const encode_hints& how, std::byte* out,
                       remainder* rest) const override {
         const auto& run = best_kernels();
         const auto largest = std::bit_cast<float>(run.largest(values.data(), values.size()));
@@ -297,12 +296,12 @@ protected:
         const double n = static_cast<double>(values.size());
         const bool signs = !q.fits || q.squares - q.magnitudes * q.magnitudes / n < q.missed;
         std::fill_n(out, l.bytes, std::byte{0});
+        const auto said = rest == nullptr ? std::span<float>() : rest->left;
         if (signs && how.key == nullptr)
-            encode_signs(l, q, values, out);
+            encode_signs(l, q, values, out, said);
         else
-            encode_steps(l, q.fits ? q : zeros(l), steps, out);
+            encode_steps(l, q.fits ? q : zeros(l), steps, out, said);
         if (rest == nullptr) return true;
-        decode_piece(p, out, rest->left);
         rest->sent += run.take_away(values.data(), values.size(), rest->left.data());
         return true;
     }
@@ -326,23 +325,34 @@ protected:
     }
 
 private:
-    static void encode_signs(const layout& l, const quantized& q, std::span<const float> values, std::byte* out) {
+    // `said`, unless empty, gets what is decoded.
+    static void encode_signs(const layout& l, const quantized& q, std::span<const float> values, std::byte* out,
+                             std::span<float> said) {
         const double mean = q.magnitudes / static_cast<double>(values.size()) * static_cast<double>(q.step());
         store_bf16(-static_cast<float>(mean), out);
         for (std::size_t i = 0; i < values.size(); ++i)
             if (std::signbit(values[i])) out[l.stream_at + i / 8] |= std::byte{1} << (i % 8);
+        const float step = from_bf16(static_cast<std::uint16_t>(load_bf16(out) & ~signs_alone));
+        for (std::size_t i = 0; i < said.size(); ++i) said[i] = std::copysign(step, values[i]);
     }
-    static void encode_steps(const layout& l, const quantized& q, const quantizer& steps, std::byte* out) {
+    static void encode_steps(const layout& l, const quantized& q, const quantizer& steps, std::byte* out,
+                             std::span<float> said) {
         store_bf16(q.step(), out);
         for (std::size_t b = 0; b < l.blocks; ++b)
             out[2 + b / 2] |= static_cast<std::byte>(q.spread[b] << (4 * (b % 2)));
         rans::writer<lanes> to(l.bytes - l.stream_at);
         std::array<int, block_elements> some;
         for (auto b = l.blocks; b-- > 0;) {
-            if (q.spread[b] == 0) continue;
+            const auto n = l.block_size(b);
+            const auto part = said.empty() ? said : said.subspan(b * block_elements, n);
+            if (q.spread[b] == 0) {
+                std::ranges::fill(part, 0.0F);
+                continue;
+            }
             const auto& table = spread_tables::get().of(q.spread[b]);
             steps.steps_of(b, q.step(), some.data());
-            for (auto i = l.block_size(b); i-- > 0;) table.push(to, some[i], i % lanes);
+            for (auto i = n; i-- > 0;) table.push(to, some[i], i % lanes);
+            for (std::size_t i = 0; i < part.size(); ++i) part[i] = value_of(q.step(), some[i]);
         }
         to.finish({out + l.stream_at, l.bytes - l.stream_at});
     }

@@ -25,7 +25,7 @@ public:
         std::string reason;  ///< one sentence
     };
 
-    /// A round of that plan was committed; its mean training loss.
+    /// A round of that plan was committed; its training loss.
     void committed(const round_plan& plan, double loss);
     /// The plan before the present one, if the loss is higher now than it was then.
     const std::optional<verdict>& taken_back() const { return verdict_; }

@@ -252,7 +252,7 @@ exchange_forecast forecast_gather(const exchange_network& net, const exchange_wo
         note_hops(f, from, *it, order);
         latency = std::max(latency, depth_of(net, from, *it, chunk));
     }
-    const double coding = work.encode_seconds + payloads * work.add_seconds;
+    const double coding = coding_seconds(f.mode, work.encode_seconds, work.add_seconds, contributors(net, work));
     f.seconds = lines.measured() ? std::max(lines.seconds(), coding) + latency : 0;
     if (!lines.measured()) {
         f.reason = "gather: nobody has measured a line yet";
@@ -324,8 +324,7 @@ exchange_forecast forecast_shard(const exchange_network& net, const exchange_wor
         back = std::max(back, depth_of(net, from, owner, chunk));
     }
     // The last chunk is summed when it has come from everybody, and then goes the second hop.
-    // An owner adds its shard of each payload, and everybody adds the sums.
-    const double coding = work.encode_seconds + 2 * work.add_seconds;
+    const double coding = coding_seconds(f.mode, work.encode_seconds, work.add_seconds, contributors(net, work));
     f.seconds = lines.measured() ? std::max(lines.seconds(), coding) + there + back : 0;
     const auto owners = std::ranges::count_if(f.chunks, [](auto c) { return c > 0; });
     f.reason = fmt::format("shard: {} owners sum and return in {}", owners, seconds_text(f.seconds));

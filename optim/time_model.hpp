@@ -46,6 +46,12 @@ struct exchange_hop {
 
 enum class exchange_mode : std::uint8_t { gather, shard };
 
+/// What a codec takes a member, beside the lines: it encodes its payload and adds all of them; or an owner adds its
+/// shard of each, and everybody the sums.
+constexpr double coding_seconds(exchange_mode mode, double encode, double add, std::size_t payloads) {
+    return encode + (mode == exchange_mode::gather ? static_cast<double>(payloads) : 2) * add;
+}
+
 struct exchange_forecast {
     exchange_mode mode = exchange_mode::gather;
     double seconds = 0;                 ///< 0: nothing is measured

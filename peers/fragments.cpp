@@ -1,6 +1,7 @@
 #include "peers/fragments.hpp"
 
 #include <algorithm>
+#include <ranges>
 
 namespace longhaul::peers {
 
@@ -14,8 +15,9 @@ std::uint64_t row_of(const core::tensor_spec& s) {
 
 /// The place between two rows that is nearest to `target`.
 std::uint64_t cut_near(const core::tensor_manifest& whole, std::uint64_t target) {
-    std::size_t t = 0;
-    while (t + 1 < whole.size() && whole.offset(t + 1) <= target) ++t;
+    const auto all = std::views::iota(std::size_t{1}, whole.size());
+    const auto behind = std::ranges::partition_point(all, [&](auto i) { return whole.offset(i) <= target; });
+    const auto t = static_cast<std::size_t>(behind - all.begin());
     const auto row = row_of(whole.specs()[t]);
     return whole.offset(t) + (target - whole.offset(t) + row / 2) / row * row;
 }

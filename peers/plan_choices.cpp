@@ -10,7 +10,6 @@ namespace longhaul::peers {
 
 plan_choices choices_of(const run_config& config, const fragments& parts) {
     plan_choices out;
-    out.fragments = parts.count();
     for (const auto& name : config.codecs()) {
         const auto codec = compress::find_codec(name).value();
         for (std::uint64_t round = 1; round <= parts.count(); ++round) {

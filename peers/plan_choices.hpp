@@ -16,13 +16,15 @@ namespace longhaul::peers {
 struct plan_choices {
     optim::round_plan first;                   ///< the configured one
     std::vector<optim::round_plan> to_choose;  ///< by the controller, `first` among them; empty: there is none
-    std::size_t fragments = 1;                 ///< of which each round exchanges one
     std::map<std::string, std::vector<exchange_planner::model>>
         exchange;  ///< by codec, of all of these; of each fragment
 
     const exchange_planner::model& model_of(const std::string& codec, std::uint64_t round) const {
-        return exchange.at(codec)[(round + fragments - 1) % fragments];
+        const auto& models = exchange.at(codec);
+        return models[(round + models.size() - 1) % models.size()];
     }
+    /// Of which each round exchanges one.
+    std::size_t fragments() const { return exchange.at(first.codec).size(); }
 };
 
 /// `config` must be valid.

@@ -59,6 +59,15 @@ void wake_no_later(round_decision& d, core::time_point at) {
     if (!d.wake_at || at < *d.wake_at) d.wake_at = at;
 }
 
+/// Of the contributions: what one of them claims cannot move it far.
+double middle_loss(const commit_record& commit) {
+    std::vector<double> losses;
+    for (const auto& c : commit.contributions) losses.push_back(c.loss);
+    const auto middle = losses.begin() + static_cast<std::ptrdiff_t>(losses.size() / 2);
+    std::ranges::nth_element(losses, middle);
+    return *middle;
+}
+
 }  // namespace
 
 round_record round_coordinator::next_attempt(const round_record& open, std::vector<peer_number> members,
@@ -211,7 +220,7 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
             }
             if (history_.size() > history_length) history_.erase(history_.begin());
             if (!fruitless && saw_begin_ && attempt_ == 1) note_outcome(now - round_started_);
-            if (!fruitless) guard_.committed(done->plan, mean_loss(done->commit));
+            if (!fruitless) guard_.committed(done->plan, middle_loss(done->commit));
             if (!fruitless && saw_begin_) note_absences(done->commit);
             save_up_waiting(now - round_started_);
             committed_at_ = now;

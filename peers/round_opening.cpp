@@ -18,6 +18,8 @@ constexpr core::duration longest_wait = std::chrono::seconds(30);
 constexpr core::duration least_wait = std::chrono::seconds(1);
 /// Nobody waits for one that will be here for the round after next anyway.
 constexpr int rounds_without_it = 3;
+/// A larger share of an exchange than that: the codec ends it, and not a line.
+constexpr double most_coding = 0.9;
 /// Whoever was missed k times in a row, and most others were not, sits out 2^(k−1) − 1 rounds, and at most 2^(this − 1)
 /// − 1: a peer that lies, or whose payloads are always late, costs an attempt now and then rather than each round.
 constexpr unsigned most_absences = 5;
@@ -186,7 +188,7 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
         // Whoever coordinated before has left its plan in the log.
         auto present = present_;
         if (const auto* last = l.commit_of(l.committed()); !present && last != nullptr) present = last->plan;
-        const optim::quality_model quality = [parts = rules_.choices.fragments](const auto& plan) {
+        const optim::quality_model quality = [parts = rules_.choices.fragments()](const auto& plan) {
             return optim::prior_quality(plan, parts);
         };
         why = optim::choose_plan(all, pace, quality, present.value_or(rules_.choices.first), kept_for_);
@@ -208,8 +210,10 @@ void round_coordinator::note_plan(const round_record& opened) {
     predicted_steps_ = static_cast<double>(p.inner_steps) * pace_of(opened.contributors);
     predicted_exchange_ = opened.exchange.predicted_seconds;
     const auto& model = rules_.choices.model_of(p.codec, opened.round);
-    const auto others = static_cast<double>(opened.contributors.size());
-    coding_ends_it_ = model.encode_seconds + others * model.add_seconds > 0.9 * predicted_exchange_;
+    const auto mode = p.mode == "shard" ? optim::exchange_mode::shard : optim::exchange_mode::gather;
+    const double coding =
+        optim::coding_seconds(mode, model.encode_seconds, model.add_seconds, opened.contributors.size());
+    coding_ends_it_ = coding > most_coding * predicted_exchange_;
 }
 
 void round_coordinator::note_outcome(core::duration took) {

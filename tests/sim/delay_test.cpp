@@ -1,9 +1,7 @@
 /// Runs whose payloads are under way while their authors do the next steps (exchange.delay = 1).
 
-#include "core/counter_random.hpp"
 #include "optim/aggregate.hpp"
 #include "optim/outer.hpp"
-#include "optim/schedule.hpp"
 #include "peers/replica.hpp"
 #include "tests/sim/swarm.hpp"
 #include "tests/test.hpp"
@@ -24,23 +22,14 @@ peers::run_config late_run(std::int64_t rounds, std::int64_t members, std::int64
 /// The same run in a few lines: every peer's steps begin from the anchor less its own pseudo-gradient that was not
 /// merged then, and all outer steps are taken by the mean.
 std::string root_by_hand(const peers::run_config& c, std::uint64_t members) {
-    optim::trainer_options o;
-    o.model = c.model;
-    o.data = c.data;
-    o.inner = c.inner;
     const auto plan = optim::fixed_plan(c.inner, c.outer, **compress::find_codec(c.exchange.codec));
     struct worker {
         std::unique_ptr<optim::trainer> trainer;
         core::flat_buffer start, delta;
     };
     std::vector<worker> workers(members);
-    for (std::uint64_t i = 0; i < members; ++i) {
-        auto made = optim::make_quadratic_trainer(o);
-        REQUIRE(made);
-        workers[i].trainer = std::move(*made);
-        const auto number = i + 1;
-        workers[i].trainer->assign(number, core::combine_key(static_cast<std::uint64_t>(c.data.seed), number), 0);
-    }
+    auto trainers = trainers_of(c, members);
+    for (std::uint64_t i = 0; i < members; ++i) workers[i].trainer = std::move(trainers[i]);
     const auto& manifest = workers[0].trainer->manifest();
     const auto elements = manifest.elements();
     peers::model_state s;
@@ -54,15 +43,7 @@ std::string root_by_hand(const peers::run_config& c, std::uint64_t members) {
         for (auto& w : workers) {
             if (w.start.empty()) w.start = before;
             w.trainer->write(w.start);
-            std::uint64_t tokens = 0;
-            for (std::uint64_t j = 0; j < H; ++j) {
-                optim::step_context at;
-                at.position = s.position + j;
-                at.lr = optim::learning_rate(c.inner, at.position, c.total_steps());
-                // All but the founder got their state from elsewhere.
-                if (&w != workers.data()) at.lr *= optim::ramp(at.position);
-                tokens += w.trainer->step(at)->tokens;
-            }
+            const auto tokens = steps_by_hand(c, *w.trainer, s.position, &w == workers.data());
             core::flat_buffer local(elements), next(elements);
             w.trainer->read(local);
             w.delta.resize(elements);

@@ -1,9 +1,7 @@
 /// Runs whose rounds exchange a part of the model each, in turn (exchange.fragments).
 
-#include "core/counter_random.hpp"
 #include "optim/aggregate.hpp"
 #include "optim/outer.hpp"
-#include "optim/schedule.hpp"
 #include "peers/replica.hpp"
 #include "tests/sim/swarm.hpp"
 #include "tests/test.hpp"
@@ -28,16 +26,8 @@ peers::run_config run_in_parts(std::int64_t rounds, std::int64_t members, std::i
 /// parameters; each round all give the anchor less those for one part, the outer step moves that part, and they take
 /// it, at once or, when it is late, mixed with what they have by then: here, after the next round's steps.
 std::string root_in_parts(const peers::run_config& c, std::uint64_t members) {
-    optim::trainer_options o;
-    o.model = c.model;
-    o.data = c.data;
-    o.inner = c.inner;
     const auto plan = optim::fixed_plan(c.inner, c.outer, **compress::find_codec(c.exchange.codec));
-    std::vector<std::unique_ptr<optim::trainer>> workers;
-    for (std::uint64_t number = 1; number <= members; ++number) {
-        workers.push_back(std::move(*optim::make_quadratic_trainer(o)));
-        workers.back()->assign(number, core::combine_key(static_cast<std::uint64_t>(c.data.seed), number), 0);
-    }
+    const auto workers = trainers_of(c, members);
     const auto& manifest = workers[0]->manifest();
     const auto parts = *peers::fragments::cut(manifest, static_cast<std::size_t>(c.exchange.fragments));
     const auto elements = manifest.elements();
@@ -58,15 +48,7 @@ std::string root_in_parts(const peers::run_config& c, std::uint64_t members) {
         std::vector<optim::contribution_weight> weights;
         for (std::size_t i = 0; i < members; ++i) {
             workers[i]->write(local[i]);
-            std::uint64_t tokens = 0;
-            for (std::uint64_t j = 0; j < H; ++j) {
-                optim::step_context at;
-                at.position = s.position + j;
-                at.lr = optim::learning_rate(c.inner, at.position, c.total_steps());
-                // All but the founder got their state from elsewhere.
-                if (i > 0) at.lr *= optim::ramp(at.position);
-                tokens += workers[i]->step(at)->tokens;
-            }
+            const auto tokens = steps_by_hand(c, *workers[i], s.position, i == 0);
             workers[i]->read(local[i]);
             weights.push_back({tokens, H});
             s.tokens += tokens;

@@ -5,7 +5,10 @@
 #include <array>
 #include <map>
 
+#include "core/counter_random.hpp"
 #include "net/ticket.hpp"
+#include "optim/schedule.hpp"
+#include "optim/trainer.hpp"
 #include "peers/peer.hpp"
 #include "sim/checkers.hpp"
 #include "sim/play.hpp"
@@ -218,6 +221,34 @@ inline node_options usual_line(int) {
     o.up = {50e6};
     o.down = {100e6};
     return o;
+}
+
+/// The trainers of peers 1 to `members` of a quadratic run, for loops that are compared with it.
+inline std::vector<std::unique_ptr<optim::trainer>> trainers_of(const peers::run_config& c, std::uint64_t members) {
+    optim::trainer_options o;
+    o.model = c.model;
+    o.data = c.data;
+    o.inner = c.inner;
+    std::vector<std::unique_ptr<optim::trainer>> out;
+    for (std::uint64_t number = 1; number <= members; ++number) {
+        out.push_back(std::move(*optim::make_quadratic_trainer(o)));
+        out.back()->assign(number, core::combine_key(static_cast<std::uint64_t>(c.data.seed), number), 0);
+    }
+    return out;
+}
+/// The steps of a round that begins at `position`; returns their tokens. All but the founder got their state from
+/// elsewhere.
+inline std::uint64_t steps_by_hand(const peers::run_config& c, optim::trainer& t, std::uint64_t position,
+                                   bool founder) {
+    std::uint64_t tokens = 0;
+    for (std::uint64_t j = 0; j < static_cast<std::uint64_t>(c.inner.steps); ++j) {
+        optim::step_context at;
+        at.position = position + j;
+        at.lr = optim::learning_rate(c.inner, at.position, c.total_steps());
+        if (!founder) at.lr *= optim::ramp(at.position);
+        tokens += t.step(at)->tokens;
+    }
+    return tokens;
 }
 
 /// Of the last state that a node had.
