@@ -11,7 +11,7 @@ using namespace longhaul::optim;
 
 namespace {
 
-round_plan setting(std::uint64_t H) {
+round_plan plan_of_steps(std::uint64_t H) {
     round_plan p;
     p.inner_steps = H;
     return p;
@@ -25,7 +25,7 @@ void rounds(plan_guard& g, const round_plan& p, int count, double loss) {
 
 TEST_CASE("a plan after which the loss is higher is taken back, and not tried again for a while") {
     plan_guard g;
-    const auto first = setting(30), second = setting(300);
+    const auto first = plan_of_steps(30), second = plan_of_steps(300);
     rounds(g, first, 8, 3.0);
     CHECK_FALSE(g.taken_back());
     rounds(g, second, 4, 3.2);
@@ -46,12 +46,12 @@ TEST_CASE("a plan after which the loss is higher is taken back, and not tried ag
 
 TEST_CASE("a loss that rises later under the new plan counts as well, and what is no number does not") {
     plan_guard g;
-    rounds(g, setting(30), 5, 3.0);
-    rounds(g, setting(100), 20, 2.9);
+    rounds(g, plan_of_steps(30), 5, 3.0);
+    rounds(g, plan_of_steps(100), 20, 2.9);
     CHECK_FALSE(g.taken_back());
-    g.committed(setting(100), std::nan(""));
+    g.committed(plan_of_steps(100), std::nan(""));
     CHECK_FALSE(g.taken_back());
-    rounds(g, setting(100), 5, 3.1);
+    rounds(g, plan_of_steps(100), 5, 3.1);
     CHECK(g.taken_back());
 }
 
@@ -62,7 +62,7 @@ TEST_CASE("noise on a falling loss takes nothing back") {
         for (std::uint64_t i = 0; i < 60; ++i) {
             const double loss =
                 4 - 0.02 * static_cast<double>(i) + 0.05 * static_cast<double>(core::random_normal(seed, i));
-            g.committed(setting(30 + i / 15), loss);
+            g.committed(plan_of_steps(30 + i / 15), loss);
             taken += g.taken_back() ? 1 : 0;
         }
     }
