@@ -48,10 +48,10 @@ kind = "stdlib"
 [inner]
 optimizer = "adamw"
 lr = 8e-3
-batch = 16
+batch = 4
 steps = 30
 """
-MODELS = {"quadratic": (QUADRATIC, "20 ms"), "gpt": (GPT, "100 ms")}  # and what a step takes
+MODELS = {"quadratic": (QUADRATIC, "20 ms"), "gpt": (GPT, "50 ms")}  # and what a step takes
 RUN = """
 name = "failover"
 {model}
