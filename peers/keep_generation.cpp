@@ -23,6 +23,8 @@ constexpr auto least_patience = 10s;
 constexpr int silences = 3;
 /// Who looks so much later than it wanted was asleep itself.
 constexpr auto asleep = 5s;
+/// Whoever has just linked says within so long what it holds and whom it hears.
+constexpr auto longest_greeting = 5s;
 /// A pause that a person notices.
 constexpr auto worth_a_word = 4s;
 
@@ -84,6 +86,11 @@ shared_linked somebody_led(const node& n) {
         if (would_do && is_trusted(n, key, *p) && (!best || weight(*p) > weight(*best))) best = p;
     }
     return best;
+}
+
+/// Somebody is linked of whom nothing is known yet.
+bool somebody_is_new(const node& n) {
+    return std::ranges::any_of(n.links, [](const auto& l) { return !l.second->greeted && !l.second->observer; });
 }
 
 bool a_fellow_is_led(const node& n) {
@@ -280,6 +287,7 @@ core::task<core::result<void>> keep_generation(node& n) {
     auto led_at = n.env.clock.now(), looked_at = led_at;
     net::peer_key said;
     bool waits = false;
+    std::optional<core::time_point> hears_since;  // until it is known what newcomers hold
     for (;;) {
         const auto dissolved = [&n] { return n.log_known && n.led().dissolved_into().has_value(); };
         const auto at_once = [&n, &dissolved] { return dissolved() || n.wanted_recovery; };
@@ -311,7 +319,12 @@ core::task<core::result<void>> keep_generation(node& n) {
         } else if (alone >= worth_a_word && !std::exchange(waits, true)) {
             tell_waiting(n, patience);
         }
+        if (!somebody_is_new(n)) hears_since.reset();
         if (alone < patience) continue;
+        if (somebody_is_new(n) && now - hears_since.value_or(now) < longest_greeting) {
+            hears_since = hears_since.value_or(now);
+            continue;
+        }
         const auto for_so_long = fmt::format("nobody has coordinated for {}", core::format_duration(alone));
         // Who opened a branch with a round less will have more in a moment.
         const int turn = turn_of(n) + (somebody_led(n) ? 1 : 0);

@@ -185,6 +185,34 @@ TEST_CASE("two are cut off from each other: both go on, and when they meet one l
     }
 }
 
+TEST_CASE("who would go on without the others, and has just linked with one, hears first what that one holds",
+          "[sim]") {
+    const auto meets = [](std::uint64_t seed, core::duration away) {
+        generations g(seed, 2, 400);
+        // What the other one says takes longer than a look.
+        g.w.set_default_path({.delay = 500ms});
+        std::string problem;
+        if (!g.until([&] { return g.round_of("n1") >= 3; })) problem += "the run did not begin\n";
+        std::vector<std::string> here{"n0"}, there{"n1"};
+        g.w.cut(here, there);
+        g.w.run_for(away);
+        g.w.heal();
+        g.w.run_for(30s);
+        bool linked = false;
+        for (const auto& [at, e] : g.w["n1"].events()) {
+            if (e.name == "peer_up") linked = true;
+            if (e.name == "link_lost" || e.name == "peer_silent") linked = false;
+            if (e.name == "generation" && linked)
+                problem += fmt::format("cut off for {} s, it went on alone although linked\n", core::to_seconds(away));
+        }
+        return concluded(g, std::move(problem));
+    };
+    for (int i = 0; i < 8; ++i) {
+        const auto away = 27s + i * 500ms;
+        play_twice(static_cast<std::uint64_t>(i + 1), [&](std::uint64_t s) { return meets(s, away); });
+    }
+}
+
 TEST_CASE("one comes over to a log whose only other peer dies at that moment: it goes on with what it has", "[sim]") {
     const auto alone = [](std::uint64_t seed) {
         generations g(seed, 2, 250);
