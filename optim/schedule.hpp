@@ -24,8 +24,21 @@ struct round_plan {
     /// last anchor less the author's own pseudo-gradient, which nobody has merged yet ("keeping one's own Δ", DESIGN
     /// §6).
     std::uint32_t delay = 0;
+    /// Inner steps between the exchanges of a round (D-SGD; DeCo-SGD, arXiv 2507.17346); 0: one, at its end.
+    std::uint64_t exchange_every = 0;
+    /// Exchanges of a round by which the result of one of them may be late.
+    std::uint32_t staleness = 0;
     bool operator==(const round_plan&) const = default;
+
+    /// Exchanges of a round.
+    std::uint64_t exchanges() const {
+        return exchange_every == 0 ? 1 : (inner_steps + exchange_every - 1) / exchange_every;
+    }
+    /// Inner steps by which a result is late, within a round.
+    std::uint64_t late_steps() const { return staleness * exchange_every; }
 };
+/// More of them would be forgotten steps of one round at a death, and streams to keep.
+inline constexpr std::uint64_t max_exchanges = 1000;
 
 /// The plan of a run without a controller: the configured values, every round. What is left to it depends on the codec:
 /// one that needs feedback sends most of a pseudo-gradient later, and momentum on top of that makes runs swing

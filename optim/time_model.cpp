@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <numeric>
 
@@ -234,6 +235,22 @@ std::vector<double> shard_shares(const exchange_network& net) {
     }
     for (auto& s : shares) s /= total;
     return shares;
+}
+
+double seconds_of_exchanges(std::uint64_t exchanges, double steps, double line, double latency,
+                            std::uint32_t staleness) {
+    std::deque<double> results;  // when those that are not waited for yet are here
+    double now = 0, line_free = 0;
+    for (std::uint64_t i = 0; i < exchanges; ++i) {
+        if (results.size() > staleness) {
+            now = std::max(now, results.front());
+            results.pop_front();
+        }
+        now += steps;
+        line_free = std::max(line_free, now) + line;
+        results.push_back(line_free + latency);
+    }
+    return results.empty() ? 0 : results.back();
 }
 
 exchange_forecast forecast_gather(const exchange_network& net, const exchange_work& work) {

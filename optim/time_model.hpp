@@ -69,6 +69,13 @@ double exchange_floor(const exchange_network& net, const exchange_work& work);
 /// sum to 1; halves for two. A line that nobody has measured owns nothing; if none is measured, shares are equal.
 std::vector<double> shard_shares(const exchange_network& net);
 
+/// Seconds of a round of several exchanges one after another: the steps before each take `steps`, its payloads keep the
+/// lines busy for `line`, and its result is here `latency` after that; before the steps after an exchange the result
+/// of the one `staleness` before it must be here, and before the round's end all are. Of many exchanges each takes
+/// max(steps, line, (steps + line + latency) / (staleness + 1)) (DESIGN §6, "Time model").
+double seconds_of_exchanges(std::uint64_t exchanges, double steps, double line, double latency,
+                            std::uint32_t staleness);
+
 exchange_forecast forecast_gather(const exchange_network& net, const exchange_work& work);
 exchange_forecast forecast_shard(const exchange_network& net, const exchange_work& work);
 /// The faster of the two. In doubt `gather`, which has one hop.

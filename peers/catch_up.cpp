@@ -178,7 +178,7 @@ core::task<core::result<void>> merge_left(node& n) {
     if (!saved || !n.log_known || n.state != now) co_return core::ok();
     const auto& c = n.config();
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
-    const auto plan = optim::fixed_plan(c.inner, c.outer, *codec);
+    const auto plan = configured_plan(c, *codec);
     const auto origins = n.led().origins();
     // Those of the last round, and this node.
     std::size_t contributors = 1;

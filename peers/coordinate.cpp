@@ -266,7 +266,8 @@ round_rules rules_of(const node& n) {
     rules.per_round = static_cast<std::size_t>(c.peers.per_round);
     rules.grace = c.peers.grace;
     rules.first_deadline = c.peers.first_deadline;
-    rules.own_pace = c.peers.pace == "own";
+    // An exchange takes as many steps of each.
+    rules.own_pace = c.peers.pace == "own" && c.exchange.every == 0;
     rules.choices = choices_of(c, n.parts());
     return rules;
 }

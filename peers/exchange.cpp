@@ -77,7 +77,7 @@ exchange::exchange(exchange_host& host) : host_(host), moved_(host.env().executo
 // ---- which streams there are
 
 std::span<const peer_number> exchange::receivers_of(const exchange_terms& t, const stream_name& name) const {
-    if (round_of(name) != round_of(t) || name.step != 0 || name.shard >= shards_of(t.plan)) return {};
+    if (round_of(name) != round_of(t) || name.step >= t.exchanges || name.shard >= shards_of(t.plan)) return {};
     if (range_of(t.plan, name.shard, chunks_of(t, host_.tensors(t.round).elements())).count == 0) return {};
     const bool sharded = !t.plan.shards.empty();
     if (name.kind == stream_kind::contribution) {
@@ -181,11 +181,12 @@ exchange::shared_stream exchange::take_broken(const stream& s) {
     return before->layout == s.layout ? before : nullptr;
 }
 
-std::vector<exchange::shared_stream> exchange::own_streams() const {
+std::vector<exchange::shared_stream> exchange::own_streams(std::optional<std::uint32_t> step) const {
     std::vector<shared_stream> out;
     for (const auto& [name, s] : streams_) {
         const bool mine = name.kind == stream_kind::contribution && name.author == host_.self();
-        if (mine && round_of(name) == round_of(terms_)) out.push_back(s);
+        const bool now = round_of(name) == round_of(terms_) && name.step == step.value_or(name.step);
+        if (mine && now) out.push_back(s);
     }
     return out;
 }
@@ -195,7 +196,8 @@ std::vector<exchange::shared_stream> exchange::own_streams() const {
 void exchange::open(exchange_terms terms) {
     if (terms == terms_) return;
     const auto codec = compress::find_codec(terms.codec);
-    if (!codec || (!terms.plan.shards.empty() && !(*codec)->fits_sums())) {
+    const bool sharded = !terms.plan.shards.empty();
+    if (!codec || (sharded && (!(*codec)->fits_sums() || terms.exchanges > 1))) {
         host_.report(core::error(errc::config, fmt::format("sums cannot be sent in the codec {}", terms.codec)),
                      "opening an exchange");
         return;
@@ -210,7 +212,8 @@ void exchange::open(exchange_terms terms) {
         previous_ = std::exchange(current_, nullptr);
         refused_.clear();
         arrived_bytes_ = arrived_from_afar_ = 0;
-        up_ = down_ = {};
+        up_ = down_ = rate_of_exchange(terms.exchanges > 1);
+        means_from_.reset();
     } else {
         for (const auto& [name, s] : streams_) {
             const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
@@ -228,6 +231,7 @@ void exchange::open(exchange_terms terms) {
     }
     for (const auto& s : useless) forget(s);
     if (fresh) former_.clear();
+    means_.clear();
     terms_ = std::move(terms);
     if (fresh) neighbours_ = neighbours();
     start_attempt();
@@ -242,16 +246,22 @@ void exchange::open(exchange_terms terms) {
     moved_.notify();
 }
 
-void exchange::prepare() {
+void exchange::prepare(std::uint32_t step) {
     if (!has(terms_.contributors, host_.self())) return;
     stream_name name;
     name.generation = terms_.generation;
     name.round = terms_.round;
     name.author = host_.self();
-    for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
-        if (!receivers_of(terms_, name).empty() && !find(name)) make_stream(terms_, name)->own = true;
+    // An offer takes a round trip to be answered, and so does a result.
+    const auto last = std::min(terms_.exchanges - 1, step + terms_.staleness + 1);
+    for (name.step = step; name.step <= last; ++name.step) {
+        for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
+            if (receivers_of(terms_, name).empty() || find(name)) continue;
+            const auto s = make_stream(terms_, name);
+            s->own = true;
+            push_to_takers(s);
+        }
     }
-    push_all();
 }
 
 void exchange::withdraw() {
@@ -304,6 +314,21 @@ exchange::verdict exchange::consider(const std::shared_ptr<net::link>& from, pee
 
 // ---- what is known
 
+void exchange::want_means(std::optional<std::uint32_t> from) {
+    means_from_ = from;
+    std::erase_if(means_, [from](const auto& m) { return !from || m.first < *from; });
+}
+
+bool exchange::has_mean(std::uint32_t step) const { return means_.contains(step); }
+
+std::shared_ptr<const core::flat_buffer> exchange::take_mean(std::uint32_t step) {
+    const auto it = means_.find(step);
+    if (it == means_.end()) return nullptr;
+    auto mean = std::move(it->second);
+    want_means(step + 1);
+    return mean;
+}
+
 shared_aggregate exchange::result(std::uint64_t generation, std::uint64_t round, std::uint32_t attempt) const {
     for (const auto& a : {current_, previous_}) {
         if (!a || a->terms.attempt != attempt) continue;
@@ -328,12 +353,14 @@ std::vector<peer_number> exchange::authors() const {
         name.round = terms_.round;
         name.author = c;
         bool any = false, all = true;
-        for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
-            const auto wanted = receivers_of(terms_, name);
-            if (!has(wanted, host_.self()) && c != host_.self()) continue;
-            const auto s = find(name);
-            any = true;
-            all = all && (wanted.empty() || (s && s->complete));
+        for (name.step = 0; name.step < terms_.exchanges && all; ++name.step) {
+            for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
+                const auto wanted = receivers_of(terms_, name);
+                if (!has(wanted, host_.self()) && c != host_.self()) continue;
+                const auto s = find(name);
+                any = true;
+                all = all && (wanted.empty() || (s && s->complete));
+            }
         }
         if (any && all) out.push_back(c);
     }

@@ -58,6 +58,9 @@ struct exchange_terms {
     std::string codec;
     exchange_plan plan;
     std::uint64_t max_steps = ~std::uint64_t{0};  ///< that a contributor may claim
+    /// The model is exchanged so many times, one after another, and the results add up: no shards then.
+    std::uint32_t exchanges = 1;
+    std::uint32_t staleness = 0;  ///< of these, so many are under way at a time, beside the latest
     bool operator==(const exchange_terms&) const = default;
 };
 
@@ -104,11 +107,13 @@ public:
     void open(exchange_terms terms);
     const exchange_terms& terms() const { return terms_; }
 
-    /// Offers this node's payload to those who are to have it, before there is one.
-    void prepare();
-    /// Encodes, signs and sends this node's payload, chunk by chunk; returns when all of it is signed. What `encode`
-    /// refers to must live until then; its error is passed on.
-    core::task<core::result<contribution>> contribute(range_encoder encode, work_done work);
+    /// Offers this node's payload to those who are to have it, before there is one: that of the exchange `step` of the
+    /// round and of those soon after it.
+    void prepare(std::uint32_t step = 0);
+    /// Encodes, signs and sends this node's payload, or what it has for the exchange `step` of the round, chunk by
+    /// chunk; returns when all of it is signed. What `encode` refers to must live until then; its error is passed on.
+    /// What it returns names the payload after the last exchange.
+    core::task<core::result<contribution>> contribute(range_encoder encode, work_done work, std::uint32_t step = 0);
     /// The same with these values (the manifest's elements), which must live as long. errc::limit: one that the codec
     /// cannot carry.
     core::task<core::result<contribution>> contribute(std::span<const float> values, work_done work);
@@ -119,6 +124,12 @@ public:
     /// A transfer that `sender` offers: accepts it, leaves it for later, or refuses it over the link.
     verdict consider(const std::shared_ptr<net::link>& from, peer_number sender, const std::string& tag,
                      std::uint64_t bytes);
+    /// In a round of several exchanges: their means are kept for `take_mean` from that one on; nothing: none is.
+    void want_means(std::optional<std::uint32_t> from);
+    /// The mean of that exchange by the open attempt, once; null: it is not complete. After it those before are not
+    /// kept any more.
+    std::shared_ptr<const core::flat_buffer> take_mean(std::uint32_t step);
+    bool has_mean(std::uint32_t step) const;
     /// The aggregate of the open attempt, or of the round before, when it is complete; null otherwise.
     shared_aggregate result(std::uint64_t generation, std::uint64_t round, std::uint32_t attempt) const;
     /// Something of that round is still on its way here: worth a moment before it is fetched elsewhere.
@@ -164,7 +175,8 @@ private:
     /// What is left of a stream whose link broke, if it fits.
     shared_stream take_broken(const stream& s);
     void forget(const shared_stream& s);
-    std::vector<shared_stream> own_streams() const;
+    /// This node's contribution to the open round: to one of its exchanges, or to all.
+    std::vector<shared_stream> own_streams(std::optional<std::uint32_t> step = std::nullopt) const;
     // exchange_moving.cpp
     void push_all();
     void push_to_takers(const shared_stream& s);
@@ -192,8 +204,11 @@ private:
     void run_isolated(core::task<core::result<void>> part);
     core::task<core::result<void>> run_attempt(shared_attempt a);
     core::task<core::result<void>> reduce(shared_attempt a, std::uint32_t shard);
+    core::task<core::result<void>> reduce_in_turn(shared_attempt a);
+    core::task<core::result<void>> sum_exchange(shared_attempt a, std::uint32_t step,
+                                                std::shared_ptr<core::flat_buffer> mean);
     core::task<core::result<void>> collect(shared_attempt a, std::uint32_t shard);
-    std::vector<shared_stream> inputs_of(const attempt_state& a, std::uint32_t shard) const;
+    std::vector<shared_stream> inputs_of(const attempt_state& a, std::uint32_t shard, std::uint32_t step) const;
     void shard_done(attempt_state& a);
 
     exchange_host& host_;
@@ -206,6 +221,8 @@ private:
     std::map<stream_name, shared_stream> broken_;
     /// Verified chunks of streams that broke off: whoever sends other ones the next time has signed both.
     std::map<stream_name, std::vector<core::digest>> former_;
+    std::optional<std::uint32_t> means_from_;  ///< who trains wants the means of these exchanges
+    std::map<std::uint32_t, std::shared_ptr<const core::flat_buffer>> means_;
     std::deque<shared_aggregate> aggregates_;
     core::wakeup moved_;  ///< chunks arrived, were made or dropped
     std::uint64_t arrived_bytes_ = 0;

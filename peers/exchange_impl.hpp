@@ -70,7 +70,7 @@ struct exchange::attempt_state {
     const compress::codec* codec = nullptr;
     bool over = false;  ///< another one has begun
     std::shared_ptr<aggregate> out = std::make_shared<aggregate>();
-    std::vector<std::vector<shard_input>> inputs;  ///< of each shard, of each contributor
+    std::vector<std::vector<shard_input>> inputs;  ///< of each shard or exchange, of each contributor
     std::uint32_t shards_left = 0;
     shared_aggregate result;
 };

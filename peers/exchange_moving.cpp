@@ -273,7 +273,9 @@ bool exchange::belongs(const stream& s, std::uint32_t frame, const chunk_header&
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
     const bool contributes = s.name.kind == stream_kind::contribution;
-    if (contributes && h.work.steps > terms_.max_steps) {
+    // What was carried from earlier rounds is in a round's first exchange.
+    const auto most = h.stream.step == 0 ? terms_.max_steps : terms_.max_steps / terms_.exchanges;
+    if (contributes && h.work.steps > most) {
         return fail(errc::protocol, "it claims {} inner steps", h.work.steps);
     }
     const auto two = [&h] { return fail(errc::protocol, "peer {} signed two versions", h.stream.author); };

@@ -52,6 +52,18 @@ core::result<std::vector<shard_input>> read_lines(const std::vector<peer_number>
     return out;
 }
 
+std::vector<work_done> works_of(const auto& inputs) {
+    std::vector<work_done> out;
+    for (const auto& s : inputs) out.push_back(*s->work);
+    return out;
+}
+
+std::vector<core::const_bytes> data_of(const auto& inputs, std::uint32_t chunk) {
+    std::vector<core::const_bytes> out;
+    for (const auto& s : inputs) out.push_back(s->data(chunk));
+    return out;
+}
+
 /// A chunk's sum that a few contributors cannot move far. On an error `sum` is unchanged.
 core::result<void> sum_robustly(const optim::robust_sum& robust, const compress::codec& codec, const compress::range& r,
                                 const std::vector<core::const_bytes>& said, std::span<float> sum) {
@@ -84,9 +96,9 @@ core::task<core::result<contribution>> exchange::contribute(std::span<const floa
     co_return made;
 }
 
-core::task<core::result<contribution>> exchange::contribute(range_encoder encode, work_done work) {
-    prepare();
-    const auto mine = own_streams();
+core::task<core::result<contribution>> exchange::contribute(range_encoder encode, work_done work, std::uint32_t step) {
+    prepare(step);
+    const auto mine = own_streams(step), of_round = own_streams();
     LONGHAUL_CO_TRY_ASSIGN(const auto codec, compress::find_codec(terms_.codec));
     LONGHAUL_ENSURE(!mine.empty(), "a contributor has a payload");
     std::uint32_t longest = 0;
@@ -127,7 +139,7 @@ core::task<core::result<contribution>> exchange::contribute(range_encoder encode
     out.steps = work.steps;
     out.loss = work.loss;
     std::vector<core::digest> roots;
-    for (const auto& s : mine) roots.push_back(s->root);
+    for (const auto& s : of_round) roots.push_back(s->root);
     out.payload = payload_id(roots);
     co_return out;
 }
@@ -142,7 +154,7 @@ void exchange::start_attempt() {
     const auto codec = compress::find_codec(terms_.codec);
     LONGHAUL_ENSURE(codec, "open has looked for it");
     a->codec = *codec;
-    a->inputs.resize(shards_of(terms_.plan));
+    a->inputs.resize(std::size_t{shards_of(terms_.plan)} * terms_.exchanges);
     a->shards_left = shards_of(terms_.plan);
     a->out->generation = terms_.generation;
     a->out->round = terms_.round;
@@ -171,6 +183,8 @@ core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
     for (std::uint32_t shard = 0; shard < shards_of(plan); ++shard) {
         if (range_of(plan, shard, chunks).count == 0) {
             shard_done(*a);
+        } else if (a->terms.exchanges > 1) {
+            run_isolated(reduce_in_turn(a));
         } else if (plan.shards.empty() || plan.shards[shard].owner == host_.self()) {
             run_isolated(reduce(a, shard));
         } else {
@@ -180,13 +194,16 @@ core::task<core::result<void>> exchange::run_attempt(shared_attempt a) {
     co_return core::ok();
 }
 
-/// The contributors' streams of a shard, in the order of summation; empty while one has not begun.
-std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a, std::uint32_t shard) const {
+/// The contributors' streams of a shard, or of one of several exchanges, in the order of summation; empty while one has
+/// not begun.
+std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a, std::uint32_t shard,
+                                                         std::uint32_t step) const {
     std::vector<shared_stream> out;
     for (const auto c : a.terms.contributors) {
         stream_name name;
         name.generation = a.terms.generation;
         name.round = a.terms.round;
+        name.step = step;
         name.shard = shard;
         name.author = c;
         auto s = find(name);
@@ -195,6 +212,38 @@ std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a,
     }
     return out;
 }
+
+namespace {
+
+/// How a round's contributions to one sum become one: begun when all of them say what they stand for.
+struct summation {
+    optim::aggregator mean;
+    std::optional<optim::robust_sum> robust;
+
+    static core::result<summation> begin(const core::tensor_manifest& tensors, optim::aggregation how,
+                                         const std::vector<work_done>& works) {
+        std::vector<optim::contribution_weight> weights;
+        std::vector<std::uint64_t> steps;
+        for (const auto& w : works) {
+            weights.push_back({w.tokens, w.steps});
+            steps.push_back(w.steps);
+        }
+        LONGHAUL_TRY_ASSIGN(auto mean, optim::aggregator::begin(tensors, weights));
+        summation s{std::move(mean), std::nullopt};
+        if (how != optim::aggregation::mean) s.robust.emplace(how, steps);
+        return s;
+    }
+
+    /// Adds a chunk of all contributions to `sum`, which is zero. On an error it may have some of them.
+    core::result<void> add(const compress::codec& codec, const compress::range& r,
+                           const std::vector<core::const_bytes>& said, std::span<float> sum) const {
+        if (robust) return sum_robustly(*robust, codec, r, said, sum);
+        for (std::size_t c = 0; c < said.size(); ++c) LONGHAUL_TRY(codec.add(r, said[c], mean.factors_of(c), sum));
+        return core::ok();
+    }
+};
+
+}  // namespace
 
 /// Sums a shard chunk by chunk, in the order of the round. An owner signs and sends each chunk of the result, and takes
 /// for itself what the others will decode.
@@ -214,12 +263,11 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         out->own = true;
         push_all();
     }
-    std::optional<optim::aggregator> mean;
-    std::optional<optim::robust_sum> robust;
+    std::optional<summation> sum;
     core::result<void> summed = core::ok();
     for (std::uint32_t i = 0; i < range.count;) {
         if (a->over) co_return core::ok();
-        const auto inputs = inputs_of(*a, shard);
+        const auto inputs = inputs_of(*a, shard, 0);
         for (const auto& s : inputs) use_up(*s, i);
         auto n = inputs.empty() ? 0 : std::min(batch, range.count - i);
         for (const auto& s : inputs) n = s->run_from(i, n);
@@ -228,28 +276,17 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
             LONGHAUL_CO_TRY(woken);
             continue;
         }
-        if (!mean) {
-            std::vector<optim::contribution_weight> weights;
-            for (const auto& s : inputs) weights.push_back({s->work->tokens, s->work->steps});
-            auto begun = optim::aggregator::begin(host_.tensors(terms.round), weights);
+        if (!sum) {
+            auto begun = summation::begin(host_.tensors(terms.round), host_.aggregation(), works_of(inputs));
             LONGHAUL_CO_TRY(begun);
-            mean = std::move(*begun);
-            std::vector<std::uint64_t> steps;
-            for (const auto& w : weights) steps.push_back(w.steps);
-            if (const auto how = host_.aggregation(); how != optim::aggregation::mean) robust.emplace(how, steps);
+            sum = std::move(*begun);
         }
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto chunk = range.first + f;
                 const auto elements = range_of_chunk(host_.tensors(terms.round), *a->codec, chunk);
                 const auto part = std::span(a->out->values).subspan(elements.first(), elements.size());
-                if (robust) {
-                    std::vector<core::const_bytes> said;
-                    for (const auto& s : inputs) said.push_back(s->data(f));
-                    summed = sum_robustly(*robust, *a->codec, elements, said, part);
-                }
-                for (std::size_t c = 0; c < inputs.size() && summed && !robust; ++c)
-                    summed = a->codec->add(elements, inputs[c]->data(f), mean->factors_of(c), part);
+                summed = sum->add(*a->codec, elements, data_of(inputs, f), part);
                 if (!summed) return;
                 if (out) {
                     summed = a->codec->encode(elements, part, {}, out->data(f));
@@ -279,7 +316,7 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
     // The last chunks may have come before the first ones of a stream were checked against its root.
     for (;;) {
         if (a->over) co_return core::ok();
-        const auto inputs = inputs_of(*a, shard);
+        const auto inputs = inputs_of(*a, shard, 0);
         // The last frame brings the root: it comes again, if its link broke.
         for (const auto& s : inputs) use_up(*s, range.count - 1);
         if (!inputs.empty() && std::ranges::all_of(inputs, [](const auto& s) { return s->complete; })) {
@@ -307,6 +344,71 @@ core::task<core::result<void>> exchange::reduce(shared_attempt a, std::uint32_t 
         verified(*out, f, 1);
     }
     shard_done(*a);
+    co_return core::ok();
+}
+
+/// Sums the exchanges of a round one after another: what they give is the sum of their means.
+core::task<core::result<void>> exchange::reduce_in_turn(shared_attempt a) {
+    const auto elements = host_.tensors(a->terms.round).elements();
+    auto mean = std::make_shared<core::flat_buffer>();
+    for (std::uint32_t step = 0; step < a->terms.exchanges && !a->over; ++step) {
+        // Nobody wants the last one: its buffer is used again.
+        if (mean.use_count() > 1) mean = std::make_shared<core::flat_buffer>();
+        mean->assign(elements, 0.0F);
+        auto summed = co_await sum_exchange(a, step, mean);
+        LONGHAUL_CO_TRY(summed);
+        if (a->over || current_ != a || !means_from_ || step < *means_from_) continue;
+        means_[step] = mean;
+        host_.changed().notify();
+    }
+    if (!a->over) shard_done(*a);
+    co_return core::ok();
+}
+
+/// Sums one of several exchanges into `mean`, which is zero, and adds that to the round's values. Returns early when
+/// the attempt is over.
+core::task<core::result<void>> exchange::sum_exchange(shared_attempt a, std::uint32_t step,
+                                                      std::shared_ptr<core::flat_buffer> mean) {
+    const auto& tensors = host_.tensors(a->terms.round);
+    const auto chunks = chunks_of(a->terms, tensors.elements());
+    const bool is_last = step + 1 == a->terms.exchanges;
+    std::optional<summation> sum;
+    core::result<void> summed = core::ok();
+    for (std::uint32_t i = 0; !a->over;) {
+        const auto inputs = inputs_of(*a, 0, step);
+        auto n = inputs.empty() ? 0 : std::min(batch, chunks - i);
+        for (const auto& s : inputs) n = s->run_from(i, n);
+        const auto is_whole = [](const auto& s) { return s->complete; };
+        if (!inputs.empty() && i == chunks && std::ranges::all_of(inputs, is_whole)) {
+            for (const auto& s : inputs) a->inputs[step].push_back({*s->work, s->root});
+            break;
+        }
+        if (n == 0) {
+            auto woken = co_await moved_.wait();
+            LONGHAUL_CO_TRY(woken);
+            continue;
+        }
+        if (!sum) {
+            auto begun = summation::begin(tensors, host_.aggregation(), works_of(inputs));
+            LONGHAUL_CO_TRY(begun);
+            sum = std::move(*begun);
+        }
+        std::function<void()> job = [&] {
+            for (auto f = i; f < i + n && summed; ++f) {
+                const auto elements = range_of_chunk(tensors, *a->codec, f);
+                const auto part = std::span(*mean).subspan(elements.first(), elements.size());
+                summed = sum->add(*a->codec, elements, data_of(inputs, f), part);
+                const auto all = std::span(a->out->values).subspan(elements.first(), elements.size());
+                if (!summed) return;
+                for (std::size_t k = 0; k < all.size(); ++k) all[k] += part[k];
+                if (is_last) hash_leaves(a->out->values, elements.first(), elements.size(), a->out->leaves);
+            }
+        };
+        auto ran = co_await host_.env().workers.run(std::move(job), 0s);
+        LONGHAUL_CO_TRY(ran);
+        LONGHAUL_CO_TRY(summed);
+        i += n;
+    }
     co_return core::ok();
 }
 
@@ -379,11 +481,19 @@ void exchange::shard_done(attempt_state& a) {
         contribution c;
         c.number = a.terms.contributors[i];
         std::vector<core::digest> roots;
-        for (const auto& shard : a.inputs) {
-            if (shard.empty()) continue;  // a shard without chunks
-            const auto& w = shard[i].work;
-            const bool first = roots.empty();
-            if (!first && work_done{c.tokens, c.steps, c.loss} != w) {
+        double loss_sum = 0;
+        for (const auto& part : a.inputs) {
+            if (part.empty()) continue;  // a shard without chunks
+            const auto& w = part[i].work;
+            roots.push_back(part[i].root);
+            if (a.terms.exchanges > 1) {
+                c.tokens += w.tokens;
+                c.steps += w.steps;
+                loss_sum += w.loss * static_cast<double>(w.tokens);
+                c.loss = loss_sum / static_cast<double>(c.tokens);
+                continue;
+            }
+            if (roots.size() > 1 && work_done{c.tokens, c.steps, c.loss} != w) {
                 host_.report(core::error(errc::protocol, fmt::format("peer {} signed two versions", c.number)),
                              fmt::format("summing round {}", a.terms.round));
                 return;
@@ -391,7 +501,6 @@ void exchange::shard_done(attempt_state& a) {
             c.tokens = w.tokens;
             c.steps = w.steps;
             c.loss = w.loss;
-            roots.push_back(shard[i].root);
         }
         c.payload = payload_id(roots);
         a.out->contributions.push_back(c);

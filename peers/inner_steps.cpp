@@ -59,7 +59,8 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s) {
     auto& trainer = *n.trainer;
     auto last_progress = n.env.clock.now();
     auto paced_from = last_progress - n.options.step_time * static_cast<int>(s->steps);
-    while (s->steps < s->own && goes_on(n, *s)) {
+    const auto enough = [&s] { return s->steps >= (s->until > 0 ? std::min(s->until, s->own) : s->own); };
+    while (!enough() && goes_on(n, *s)) {
         const auto now = n.env.clock.now();
         if (s->held) {
             auto rested = co_await rest(n, s);

@@ -22,6 +22,7 @@ struct inner_steps {
     std::uint64_t position = 0;  ///< of the run, where the round begins
     std::uint64_t H = 0;         ///< of the round
     std::uint64_t own = 0;       ///< of this node
+    std::uint64_t until = 0;     ///< made next, of its own; 0: all of them
     core::flat_buffer start;     ///< parameters before the first; empty: the anchor, or what the trainer has
     core::time_point begun{};
 
@@ -46,7 +47,8 @@ struct local_parameters {
 
 /// Whether this node's training for `round` can still be summed.
 bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round);
-/// Makes steps until `own` are made or nobody wants them any more. The trainer holds the parameters to go on from.
+/// Makes steps until `own` (or `until`) are made or nobody wants them any more. The trainer holds the parameters to go
+/// on from.
 core::task<core::result<void>> make_steps(node& n, shared_steps s);
 
 /// Whether the round after the open one may begin here now, and has not.

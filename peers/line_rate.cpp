@@ -50,7 +50,7 @@ double line_rate::with(const rate_of_exchange& latest) const {
     const double rate = latest.bytes_per_second();
     if (latest.strained() > 0 && latest.strained() < fallen * std::max(rate, believed_)) return latest.strained();
     if (rate <= 0) return believed_;
-    const bool slow_now = latest.seconds() >= a_while && rate < fallen * believed_;
+    const bool slow_now = !latest.in_bursts() && latest.seconds() >= a_while && rate < fallen * believed_;
     if (slow_now && way_ == way::sends) return rate;
     return std::max(rate, (slow_now ? fallen : fade) * believed_);
 }

@@ -19,6 +19,9 @@ public:
     /// Looks that come closer together are not remembered: best look so often.
     static constexpr core::duration interval = window / 5;
 
+    /// `in_bursts`: of an exchange that pauses again and again, so that little need not mean a slow line.
+    explicit rate_of_exchange(bool in_bursts = false) : in_bursts_(in_bursts) {}
+    bool in_bursts() const { return in_bursts_; }
     /// Bytes flow from now on; `already` of the running total do not count. Only the first call does anything.
     void begin(core::time_point now, std::uint64_t already);
     /// The running total now. A total that has shrunk is another one: the average begins anew.
@@ -40,6 +43,7 @@ private:
         core::time_point at;
         std::uint64_t total = 0;
     };
+    bool in_bursts_ = false;
     std::deque<mark> marks_;  ///< of the latest window; the first one is older, or the beginning
     core::time_point since_{};
     double best_ = 0;   ///< over an interval at least: bytes come in clumps

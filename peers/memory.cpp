@@ -20,7 +20,9 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
         2 * states + 2 + (retained_aggregates(tensors.elements()) + 2) + 2 + optim::trainer_buffers(config.model.kind);
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(config));
     // What this round's steps and the next ones began from, and the trainer's parameters while it evaluates.
-    const std::uint64_t late = may_have_delay(config) ? 3 : config.exchange.fragments > 1 ? 1 : 0;
+    std::uint64_t late = may_have_delay(config) ? 3 : config.exchange.fragments > 1 ? 1 : 0;
+    // Where everybody is between the exchanges of a round and what was said in them; and means that are waited for.
+    if (config.exchange.every > 0) late = 4 + static_cast<std::uint64_t>(config.exchange.staleness) + 1;
     // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
     // next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 3 : 0;
@@ -29,7 +31,9 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // Whichever codec a round has.
     for (const auto& name : config.codecs()) {
         LONGHAUL_TRY_ASSIGN(const auto* codec, compress::find_codec(name));
-        const auto payload = payload_bytes(tensors, *codec);
+        // Of all exchanges of a round.
+        const auto exchanges = configured_plan(config, *codec).exchanges();
+        const auto payload = exchanges * payload_bytes(tensors, *codec);
         // And what a codec goes on from, twice.
         auto own = (words + late + kept) * 4 * tensors.elements() + (codec->goes_on() ? 4 : 2) * payload;
         // A chunk of all contributors, decoded.
@@ -39,7 +43,7 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
         // At best the payloads of all others, of two rounds; at least the sums, and windows of one chunk.
         const auto all = own + 2 * others * payload;
         auto sharded = all;
-        if (codec->fits_sums() && config.exchange.mode != "gather") {
+        if (codec->fits_sums() && config.exchange.mode != "gather" && config.exchange.every == 0) {
             const auto a_chunk = payload / chunk_grid::of(tensors.elements(), *codec).count() + chunk_header_bytes;
             sharded = std::min(all, own + 2 * payload + others * window_bytes(a_chunk, 1));
         }

@@ -10,17 +10,18 @@ namespace longhaul::peers {
 
 plan_choices choices_of(const run_config& config, const fragments& parts) {
     plan_choices out;
+    const bool in_turn = config.exchange.every > 0;
     for (const auto& name : config.codecs()) {
         const auto codec = compress::find_codec(name).value();
         for (std::uint64_t round = 1; round <= parts.count(); ++round) {
             const auto& tensors = parts.of_round(round).tensors;
             const double billions = static_cast<double>(tensors.elements()) * 1e-9;
             out.exchange[name].push_back({chunk_grid::of(tensors.elements(), *codec).count(),
-                                          payload_bytes(tensors, *codec), codec->fits_sums(), config.exchange.mode,
-                                          codec->effort().encode * billions, codec->effort().add * billions});
+                                          payload_bytes(tensors, *codec), codec->fits_sums() && !in_turn,
+                                          config.exchange.mode, codec->effort().encode * billions,
+                                          codec->effort().add * billions, in_turn});
         }
-        auto plan = optim::fixed_plan(config.inner, config.outer, *codec);
-        plan.delay = static_cast<std::uint32_t>(config.exchange.delay);
+        auto plan = configured_plan(config, *codec);
         if (name == config.exchange.codec) out.first = plan;
         if (!config.controller.enabled) continue;
         std::vector<std::uint32_t> delays{plan.delay};

@@ -155,6 +155,12 @@ exchange_planner::choice exchange_planner::plan(const std::vector<peer_number>& 
     }
     out.plan.predicted_seconds = f.seconds;
     out.plan.reason = std::move(f.reason);
+    if (model_.in_turn) {
+        auto near = net;
+        for (auto& row : near.rtt)
+            for (auto& rtt : row) rtt = std::min(rtt, 0.0);
+        out.line_seconds = std::min(f.seconds, optim::forecast_gather(near, work).seconds);
+    }
     fit_memory(out.plan, members.size());
     return out;
 }

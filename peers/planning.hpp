@@ -25,6 +25,7 @@ public:
         bool may_shard = true;                       ///< the codec fits sums
         std::string mode = "auto";                   ///< auto | gather | shard
         double encode_seconds = 0, add_seconds = 0;  ///< of a payload
+        bool in_turn = false;                        ///< a round has several of them, one after another
     };
     explicit exchange_planner(model m) : model_(std::move(m)) {}
     /// With what it has heard, for another codec.
@@ -38,6 +39,7 @@ public:
     struct choice {
         std::string mode;
         exchange_plan plan;
+        double line_seconds = 0;  ///< of the prediction, without latency; only of exchanges in turn
     };
     /// For a new round. `present` is the mode of the last one ("" for none): another one must be a tenth faster.
     choice plan(const std::vector<peer_number>& members, const std::vector<peer_number>& contributors,

@@ -199,6 +199,16 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
     const auto& way = way_of(r.plan.codec);
     r.plan.mode = way.mode;
     r.exchange = way.plan;
+    if (const auto exchanges = r.plan.exchanges(); exchanges > 1 && way.plan.predicted_seconds > 0) {
+        const double H = static_cast<double>(r.plan.inner_steps), of_all = H * pace_of(r.contributors);
+        const double steps = of_all / static_cast<double>(exchanges);
+        const double latency = way.plan.predicted_seconds - way.line_seconds;
+        const double round = optim::seconds_of_exchanges(exchanges, steps, way.line_seconds, latency, r.plan.staleness);
+        r.exchange.predicted_seconds = round - of_all;
+        r.exchange.reason = fmt::format("{} exchanges of {:.3g} s, each at most {} late; {}", exchanges,
+                                        way.plan.predicted_seconds, r.plan.staleness, r.exchange.reason)
+                                .substr(0, max_reason);
+    }
     if (why) r.exchange.reason = (why->reason + "; " + r.exchange.reason).substr(0, max_reason);
     return why;
 }

@@ -60,9 +60,58 @@ double lr_limit_of_delay(const optim::round_plan& p) {
     return optim::outer_lr_limit_of_delay(p.nesterov, static_cast<double>(p.outer_momentum));
 }
 
+/// Rounds of several exchanges: what they cannot be together with.
+core::result<void> validate_exchanges(const run_config& c, const optim::round_plan& plan) {
+    const auto& x = c.exchange;
+    const auto refuse = [&x](std::string_view with, std::string_view why, std::string_view instead) {
+        return core::fail(core::errc::config, "exchange.every = {} with {}: {}; {}, or leave exchange.every out",
+                          x.every, with, why, instead);
+    };
+    if (x.every == 0) {
+        if (x.staleness == 0) return core::ok();
+        return core::fail(core::errc::config,
+                          "exchange.staleness = {} counts exchanges within a round: give exchange.every, the inner "
+                          "steps between two of them (exchange.delay counts rounds)",
+                          x.staleness);
+    }
+    if (x.every > c.inner.steps) {
+        return core::fail(core::errc::config,
+                          "exchange.every = {} is more than the inner.steps = {} of a round: give 1 to {}", x.every,
+                          c.inner.steps, c.inner.steps);
+    }
+    if (plan.exchanges() > optim::max_exchanges) {
+        return core::fail(core::errc::config,
+                          "exchange.every = {} makes {} exchanges of a round of {} inner steps: give at least {}",
+                          x.every, plan.exchanges(), c.inner.steps,
+                          (plan.inner_steps + optim::max_exchanges - 1) / optim::max_exchanges);
+    }
+    if (plan.staleness >= plan.exchanges()) {
+        return core::fail(core::errc::config,
+                          "exchange.staleness = {} is not below the {} exchanges of a round: give 0 to {}", x.staleness,
+                          plan.exchanges(), plan.exchanges() - 1);
+    }
+    if (plan.outer_momentum != 0 || plan.nesterov) {
+        return refuse(fmt::format("outer momentum {}", plan.outer_momentum),
+                      "the steps between two exchanges go on from their mean, without momentum",
+                      "set outer.optimizer = \"sgd\" and no outer.momentum");
+    }
+    if (x.fragments > 1) return refuse("fragments", "each exchange has the whole model", "set exchange.fragments = 1");
+    if (x.delay > 0)
+        return refuse("exchange.delay = 1", "it has its own delay, exchange.staleness", "set exchange.delay = 0");
+    if (x.mode == "shard")
+        return refuse("mode \"shard\"", "every member sums each exchange itself", "set exchange.mode = \"gather\"");
+    if (x.feedback != "none" && x.feedback != "ef") {
+        return refuse(fmt::format("feedback \"{}\"", x.feedback), "what it keeps goes on from round to round",
+                      "set exchange.feedback = \"ef\"");
+    }
+    if (c.controller.enabled)
+        return refuse("controller.enabled", "it chooses rounds of one exchange", "set controller.enabled = false");
+    return core::ok();
+}
+
 core::result<compress::feedback_rule> feedback_with(const run_config& c, std::string_view name) {
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(name));
-    const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
+    const auto outer = configured_plan(c, *codec);
     compress::feedback_wishes wishes{c.exchange.beta, c.exchange.momentum, c.exchange.gain};
     if (!outer.nesterov) wishes.heavy_ball = static_cast<double>(outer.outer_momentum);
     return compress::find_feedback(c.exchange.feedback, wishes, *codec);
@@ -83,6 +132,17 @@ std::vector<std::string> run_config::codecs() const {
         if (std::ranges::find(out, codec) == out.end()) out.push_back(std::move(codec));
     }
     return out;
+}
+
+optim::round_plan configured_plan(const run_config& c, const compress::codec& codec) {
+    auto outer = c.outer;
+    // Of a step or a few, a pseudo-gradient is a gradient: plain steps by the mean (DESIGN §6, "DeCo-SGD").
+    if (c.exchange.every > 0 && outer.optimizer == "auto") outer.optimizer = "sgd";
+    auto plan = optim::fixed_plan(c.inner, outer, codec);
+    plan.delay = static_cast<std::uint32_t>(c.exchange.delay);
+    plan.exchange_every = static_cast<std::uint64_t>(c.exchange.every);
+    plan.staleness = static_cast<std::uint32_t>(c.exchange.staleness);
+    return plan;
 }
 
 optim::aggregation aggregation_of(const run_config& c) {
@@ -127,6 +187,10 @@ void bind(core::config_binder& b, run_config& c) {
            "parts of the model, of which each round exchanges one, in turn (Streaming DiLoCo)", 1, 64);
     b.bind("exchange.mix", c.exchange.mix,
            "of a member's own parameters, in what it goes on with when a late fragment arrives", 0, 0.95);
+    b.bind("exchange.every", c.exchange.every,
+           "inner steps between the exchanges of a round (D-SGD, DeCo-SGD); 0: one exchange, at its end", 0, 1'000'000);
+    b.bind("exchange.staleness", c.exchange.staleness,
+           "exchanges of a round by which the result of one of them may be late (DeCo-SGD)", 0, 1'000'000);
     b.bind("controller.enabled", c.controller.enabled,
            "inner.steps and exchange.codec are where it begins; stop.rounds x inner.steps is still when the run ends");
     b.bind("controller.choose_delay", c.controller.choose_delay,
@@ -166,7 +230,8 @@ core::result<void> validate(const run_config& c) {
     }
     LONGHAUL_TRY_ASSIGN(const auto codec, compress::find_codec(c.exchange.codec));
     LONGHAUL_TRY_ASSIGN(const auto feedback, feedback_of(c));
-    const auto outer = optim::fixed_plan(c.inner, c.outer, *codec);
+    const auto outer = configured_plan(c, *codec);
+    LONGHAUL_TRY(validate_exchanges(c, outer));
     if (feedback.momentum > 0 && (outer.nesterov || outer.outer_momentum > 0)) {
         return core::fail(
             core::errc::config,

@@ -23,7 +23,9 @@ struct exchange_config {
     std::string aggregate = "auto";  ///< mean, or one that a few liars cannot move far; auto: clip in open runs
     std::int64_t delay = 0;          ///< rounds that a payload may be under way during the next steps: 0 or 1
     std::int64_t fragments = 1;      ///< parts of the model, of which each round exchanges one, in turn
-    double mix = 0.5;  ///< of a member's own parameters, in what it goes on with when a late fragment comes
+    double mix = 0.5;            ///< of a member's own parameters, in what it goes on with when a late fragment comes
+    std::int64_t every = 0;      ///< inner steps between the exchanges of a round; 0: one, at its end
+    std::int64_t staleness = 0;  ///< exchanges that the result of one of those may be late by
 };
 
 /// [controller]: who chooses H, the codec and the delay, from round to round.
@@ -83,6 +85,9 @@ struct run_config {
     /// Codecs of its rounds: exchange.codec, which is the first, and what the controller may choose.
     std::vector<std::string> codecs() const;
 };
+
+/// The plan of every round when nobody chooses another, with that codec.
+optim::round_plan configured_plan(const run_config& c, const compress::codec& codec);
 
 /// What [exchange] says of feedback; errc::config for what cannot work together.
 core::result<compress::feedback_rule> feedback_of(const run_config& c);

@@ -14,8 +14,8 @@ constexpr double rounding_share = 0x1p-20;
 
 bool mass_account::balances() const { return std::abs(produced - sent - held - lost) <= rounding; }
 
-float settlement::beta_for(std::uint64_t generation, std::uint64_t round) const {
-    return decayed_for_ == std::pair(generation, round) ? 1.0F : rule_.beta;
+float settlement::beta_for(std::uint64_t generation, std::uint64_t round, std::uint32_t step) const {
+    return decayed_for_ == std::tuple(generation, round, step) ? 1.0F : rule_.beta;
 }
 
 float settlement::left_of(const carried_mass& mass) const {
@@ -34,13 +34,13 @@ core::flat_buffer settlement::said() const {
     return now;
 }
 
-void settlement::formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums,
-                        double carried) {
+void settlement::formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums, double carried,
+                        std::uint32_t step) {
     rounding_ += rounding_share * sums.size;
     LONGHAUL_ENSURE(std::abs(sums.residual - carried) <= rounding_, "the residual is what the last payload left (I13)");
     produced_ += sums.produced;
-    lost_ += (1.0 - static_cast<double>(beta_for(generation, round))) * carried;
-    decayed_for_ = {generation, round};
+    lost_ += (1.0 - static_cast<double>(beta_for(generation, round, step))) * carried;
+    decayed_for_ = {generation, round, step};
 }
 
 void settlement::fold_back(carried_mass mass) {

@@ -58,15 +58,17 @@ public:
     /// Takes what is carried for inclusion in the next payload: it is empty afterwards, its mass belongs to the caller,
     /// who hands it back by `sent` or `fold_back`, or gives it up by `lose`.
     carried_mass take_carry() { return std::exchange(carry_, {}); }
-    /// What is left of a residual that is compensated for this round: β the first time, all of it after that.
-    float beta_for(std::uint64_t generation, std::uint64_t round) const;
+    /// What is left of a residual that is compensated for this round, or for one of its exchanges: β the first time,
+    /// all of it after that.
+    float beta_for(std::uint64_t generation, std::uint64_t round, std::uint32_t step = 0) const;
     /// "ef21" and "econtrol": what is left of `mass.velocity` in the receivers' momentum once they apply one more
     /// commit.
     float repeats_of(const carried_mass& mass) const;
     /// A commit with contributors was applied: the outer momentum has moved.
     void moved() { ++moves_; }
     /// A pseudo-gradient was compensated with what was carried, for this round.
-    void formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums, double carried);
+    void formed(std::uint64_t generation, std::uint64_t round, const compress::mass_sums& sums, double carried,
+                std::uint32_t step = 0);
     /// Adds mass that could not be sent (training was interrupted).
     void fold_back(carried_mass mass);
     /// Adds mass that an earlier life of this node has left.
@@ -100,7 +102,7 @@ private:
     carried_mass carry_;
     std::optional<pending_payload> pending_;
     std::vector<core::byte_vector> last_chunks_;
-    std::pair<std::uint64_t, std::uint64_t> decayed_for_{};  ///< (generation, round)
+    std::tuple<std::uint64_t, std::uint64_t, std::uint32_t> decayed_for_{};  ///< (generation, round, exchange)
     std::uint64_t moves_ = 0;
     double produced_ = 0, sent_ = 0, lost_ = 0, rounding_ = 0;
 };

@@ -319,7 +319,7 @@ void log_advanced(node& n, const record* r) {
         core::event e("plan");
         e.with("H", std::uint64_t{n.last_plan->inner_steps})
             .with("own_H", n.last_own_steps)
-            .with("tau_steps", std::uint64_t{0});
+            .with("tau_steps", n.last_plan->late_steps());
         e.with("tau_rounds", std::uint64_t{n.last_plan->delay}).with("codec", n.last_plan->codec).with("density", 1.0);
         e.with("mode", n.last_plan->mode).with("outer_lr", double{n.last_plan->outer_lr});
         e.with("outer_momentum", double{n.last_plan->outer_momentum});

@@ -138,6 +138,8 @@ wire::Plan to_proto(const round_plan& r) {
     p.set_codec(r.codec);
     p.set_mode(r.mode);
     p.set_delay(r.delay);
+    p.set_exchange_every(static_cast<std::uint32_t>(r.exchange_every));
+    p.set_staleness(r.staleness);
     return p;
 }
 
@@ -148,12 +150,17 @@ core::result<round_plan> from(const wire::Plan& p) {
     r.outer_momentum = p.beta();
     r.nesterov = p.nesterov();
     r.delay = p.delay();
+    r.exchange_every = p.exchange_every();
+    r.staleness = p.staleness();
     LONGHAUL_TRY_ASSIGN(r.codec, line_from(p.codec(), 32, "a codec's name"));
     LONGHAUL_TRY_ASSIGN(r.mode, line_from(p.mode(), 32, "an exchange mode"));
     if (r.inner_steps == 0 || r.inner_steps > 10'000'000 || !std::isfinite(r.outer_lr) ||
         !std::isfinite(r.outer_momentum) || r.delay > 1) {
         return fail(errc::malformed, "a plan of {} steps, outer rate {}, momentum {} and delay {}", r.inner_steps,
                     r.outer_lr, r.outer_momentum, r.delay);
+    }
+    if (r.exchanges() > optim::max_exchanges || (r.staleness > 0 && r.staleness >= r.exchanges())) {
+        return fail(errc::malformed, "a plan of {} exchanges, of which {} are under way", r.exchanges(), r.staleness);
     }
     return r;
 }

@@ -16,7 +16,7 @@ namespace {
 /// Everything is one of a few values, because numbers that libm computes differ between machines.
 class drawer {
 public:
-    explicit drawer(std::uint64_t seed) : random_(seed, "swarm") {}
+    explicit drawer(std::uint64_t seed) : random_(seed, "swarm"), exchanges_(seed, "exchanges") {}
     std::string draw();
 
 private:
@@ -49,6 +49,7 @@ private:
     bool late(std::uint64_t peer) const { return peer >= peers_ - late_; }
 
     core::seeded_entropy random_;
+    core::seeded_entropy exchanges_;  ///< of a round
     std::string out_;
     std::uint64_t peers_ = 0, late_ = 0;  ///< the last ones join late
     std::uint64_t steps_ = 0, step_milliseconds_ = 0;
@@ -90,14 +91,19 @@ void drawer::run() {
     const bool sums = codec->fits_sums();
     // Only matrices can be cut, and what feedback keeps is of the whole model.
     const bool parts = width > 4096 && !codec->wants_feedback();
-    line(
-        "exchange = {{ codec = \"{}\", mode = \"{}\", feedback = \"{}\", delay = {}, aggregate = \"{}\", "
-        "fragments = {} }}",
-        codec->name(), sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather"),
-        codec->wants_feedback() ? "ef" : "none", one_of(0u, 0u, 1u),
-        codec->wants_feedback() ? one_of("mean", "clip")
-                                : one_of("mean", "mean", "clip", "trimmed_mean", "centered_clip"),
-        parts ? one_of(1u, 2u, 3u, 7u) : 1);
+    const std::string mode = sums ? one_of("auto", "gather", "shard") : one_of("auto", "gather");
+    const auto delay = one_of(0u, 0u, 1u);
+    const auto aggregate = codec->wants_feedback() ? one_of("mean", "clip")
+                                                   : one_of("mean", "mean", "clip", "trimmed_mean", "centered_clip");
+    const auto fragments = parts ? one_of(1u, 2u, 3u, 7u) : 1u;
+    line("exchange.codec = \"{}\"\nexchange.mode = \"{}\"\nexchange.aggregate = \"{}\"", codec->name(), mode,
+         aggregate);
+    line("exchange.feedback = \"{}\"", codec->wants_feedback() ? "ef" : "none");
+    line("exchange.delay = {}\nexchange.fragments = {}", delay, fragments);
+    if (mode != "shard" && delay == 0 && fragments == 1 && exchanges_.below(2) == 0) {
+        line("exchange.every = {}", 1 + exchanges_.below(2));
+        line("exchange.staleness = {}", exchanges_.below(2));
+    }
     // Who trains for minutes listens for minutes, and costs less to simulate.
     line(
         "peers = {{ min = {}, silence_limit = \"{} s\", grace = \"{} s\", first_deadline = \"{} s\", on_quorum_loss = "

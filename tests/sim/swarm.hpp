@@ -238,10 +238,11 @@ inline std::vector<std::unique_ptr<optim::trainer>> trainers_of(const peers::run
 }
 /// The steps of a round that begins at `position`; returns their tokens. All but the founder got their state from
 /// elsewhere.
-inline std::uint64_t steps_by_hand(const peers::run_config& c, optim::trainer& t, std::uint64_t position,
-                                   bool founder) {
+inline std::uint64_t steps_by_hand(const peers::run_config& c, optim::trainer& t, std::uint64_t position, bool founder,
+                                   std::uint64_t steps = 0) {
     std::uint64_t tokens = 0;
-    for (std::uint64_t j = 0; j < static_cast<std::uint64_t>(c.inner.steps); ++j) {
+    const auto all = static_cast<std::uint64_t>(c.inner.steps);
+    for (std::uint64_t j = 0; j < (steps > 0 ? steps : all); ++j) {
         optim::step_context at;
         at.position = position + j;
         at.lr = optim::learning_rate(c.inner, at.position, c.total_steps());

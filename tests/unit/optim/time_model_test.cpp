@@ -232,3 +232,22 @@ TEST_CASE("peers that cannot reach each other go through one that both reach, an
         CHECK(std::ranges::find(f.cut_off, std::size_t{3}) != f.cut_off.end());
     }
 }
+
+TEST_CASE("exchanges in turn: as long as their recurrence says, which is the formula where they are many") {
+    CHECK(seconds_of_exchanges(0, 1, 1, 1, 0) == 0);
+    CHECK(seconds_of_exchanges(1, 2, 3, 4, 0) == 9);
+    // Steps, line and latency of each, one after another.
+    CHECK(seconds_of_exchanges(5, 2, 3, 4, 0) == 45);
+    // One late: the steps after the next exchange wait for it.
+    CHECK(seconds_of_exchanges(3, 2, 1, 4, 1) == 14);
+    core::seeded_entropy random(7);
+    for (int i = 0; i < 2'000; ++i) {
+        const double steps = random.unit(), line = random.unit(), latency = 3 * random.unit();
+        const auto staleness = static_cast<std::uint32_t>(random.below(12));
+        constexpr std::uint64_t many = 2'000;
+        const double each = std::max({steps, line, (steps + line + latency) / (staleness + 1)});
+        const double predicted = seconds_of_exchanges(many, steps, line, latency, staleness) / many;
+        INFO(steps << " " << line << " " << latency << " " << staleness);
+        CHECK(std::abs(predicted - each) <= 0.01 * each);
+    }
+}

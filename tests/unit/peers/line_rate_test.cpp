@@ -83,6 +83,21 @@ TEST_CASE("a faster exchange counts at once, a smaller one fades what was seen, 
     CHECK(line.with({}) == 2e6);
 }
 
+TEST_CASE("an exchange in bursts that carried little shows nothing of the line, but one that carried more does") {
+    line_rate line(line_rate::way::sends);
+    line.take(plain(20 * mb, 2s));
+    CHECK(line.with({}) == 10e6);
+    const auto after = [&line](bool in_bursts, std::uint64_t bytes) {
+        rate_of_exchange r(in_bursts);
+        r.begin(start, 0);
+        r.look(start + 2s, bytes);
+        return line.with(r);
+    };
+    CHECK(after(false, 2 * mb) == 1e6);
+    CHECK(after(true, 2 * mb) == line_rate::fade * 10e6);
+    CHECK(after(true, 40 * mb) == 20e6);
+}
+
 TEST_CASE("receiving slowly may be another's fault: it is believed by halves") {
     line_rate line(line_rate::way::receives);
     line.take(plain(10 * mb, 1s));

@@ -373,6 +373,9 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused_round([](round_record& r) { r.plan.inner_steps = 10'000'001; }));
     CHECK_FALSE(refused_round([](round_record& r) { r.plan.delay = 1; }));
     CHECK(refused_round([](round_record& r) { r.plan.delay = 2; }));
+    CHECK(refused_round([](round_record& r) { r.plan.inner_steps = 1001, r.plan.exchange_every = 1; }));
+    CHECK(refused_round([](round_record& r) { r.plan.staleness = 1; }));
+    CHECK_FALSE(refused_round([](round_record& r) { r.plan.exchange_every = 1, r.plan.staleness = 1; }));
     CHECK(refused_round([](round_record& r) { r.plan.outer_lr = std::numeric_limits<float>::infinity(); }));
     CHECK(refused_round([](round_record& r) { r.plan.outer_momentum = std::numeric_limits<float>::quiet_NaN(); }));
     CHECK(refused_round([](round_record& r) { r.plan.mode = std::string(33, 'm'); }));

@@ -147,6 +147,36 @@ TEST_CASE("combinations that cannot work are refused") {
     CHECK(read("[model]\nkind = \"quadratic\"").has_value());
 }
 
+TEST_CASE("rounds of several exchanges: plain steps by the mean, and a word for what does not fit them") {
+    const auto plan_of_run = [](const std::string& text) {
+        const auto c = read(text);
+        REQUIRE(c.has_value());
+        return configured_plan(*c, **compress::find_codec(c->exchange.codec));
+    };
+    const auto usual = plan_of_run("");
+    CHECK(usual.exchanges() == 1);
+    CHECK(usual.nesterov);
+    const auto each = plan_of_run("exchange = { every = 1, staleness = 4 }");
+    CHECK(each.exchanges() == 30);
+    CHECK(each.late_steps() == 4);
+    CHECK_FALSE(each.nesterov);
+    CHECK(each.outer_lr == 1);
+    CHECK(each.outer_momentum == 0);
+    CHECK(plan_of_run("exchange.every = 7").exchanges() == 5);
+    CHECK(plan_of_run("exchange = { every = 1, codec = \"topk-4/64\", feedback = \"ef\" }").staleness == 0);
+    has(refusal("exchange.every = 31"), "1 to 30");
+    has(refusal("exchange.staleness = 2"), "give exchange.every");
+    has(refusal("exchange = { every = 10, staleness = 3 }"), "0 to 2");
+    has(refusal("inner.steps = 2001\nexchange.every = 2"), "at least 3");
+    has(refusal("exchange.every = 1\nouter.momentum = 0.5"), "without momentum");
+    has(refusal("exchange.every = 1\nouter.optimizer = \"nesterov\""), "without momentum");
+    has(refusal("exchange = { every = 1, fragments = 2 }"), "fragments = 1");
+    has(refusal("exchange = { every = 1, delay = 1 }"), "exchange.staleness");
+    has(refusal("exchange = { every = 1, mode = \"shard\" }"), "gather");
+    has(refusal("exchange = { every = 1, codec = \"topk-4/64\", feedback = \"dgc\" }"), "feedback = \"ef\"");
+    has(refusal("exchange.every = 1\ncontroller.enabled = true"), "controller.enabled = false");
+}
+
 TEST_CASE("the controller's choices: codecs that fit the feedback, and room for H") {
     const auto plain = read("[controller]\nenabled = true");
     REQUIRE(plain.has_value());
