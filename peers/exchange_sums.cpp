@@ -396,11 +396,11 @@ core::task<core::result<void>> exchange::sum_exchange(shared_attempt a, std::uin
         std::function<void()> job = [&] {
             for (auto f = i; f < i + n && summed; ++f) {
                 const auto elements = range_of_chunk(tensors, *a->codec, f);
-                const auto part = std::span(*mean).subspan(elements.first(), elements.size());
-                summed = sum->add(*a->codec, elements, data_of(inputs, f), part);
+                const auto here = std::span(*mean).subspan(elements.first(), elements.size());
+                summed = sum->add(*a->codec, elements, data_of(inputs, f), here);
                 const auto all = std::span(a->out->values).subspan(elements.first(), elements.size());
                 if (!summed) return;
-                for (std::size_t k = 0; k < all.size(); ++k) all[k] += part[k];
+                for (std::size_t k = 0; k < all.size(); ++k) all[k] += here[k];
                 if (is_last) hash_leaves(a->out->values, elements.first(), elements.size(), a->out->leaves);
             }
         };

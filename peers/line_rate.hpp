@@ -19,8 +19,9 @@ public:
     /// Looks that come closer together are not remembered: best look so often.
     static constexpr core::duration interval = window / 5;
 
+    rate_of_exchange() = default;
     /// `in_bursts`: of an exchange that pauses again and again, so that little need not mean a slow line.
-    explicit rate_of_exchange(bool in_bursts = false) : in_bursts_(in_bursts) {}
+    explicit rate_of_exchange(bool in_bursts) : in_bursts_(in_bursts) {}
     bool in_bursts() const { return in_bursts_; }
     /// Bytes flow from now on; `already` of the running total do not count. Only the first call does anything.
     void begin(core::time_point now, std::uint64_t already);

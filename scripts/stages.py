@@ -226,7 +226,7 @@ def release() -> Count:
     return ctest("release", "-L", "torch|e2e")
 
 
-def swarm(preset: str = "release", seeds: int = 400) -> Count:
+def swarm(preset: str = "release", seeds: int = 410) -> Count:
     """Scenarios drawn from seeds, in virtual time, with everything that can go wrong: invariants and recovery."""
     if not build(preset, "longhaul", unity=True):
         return check("swarm: build", False)

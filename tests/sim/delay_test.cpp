@@ -122,7 +122,7 @@ TEST_CASE("a round late, an exchange as long as the steps costs no time", "[sim]
 }
 
 TEST_CASE("a late run goes on through deaths, stops and joiners, the same way twice", "[sim]") {
-    for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
+    for (std::uint64_t seed = 1; seed <= seeds_of(4); ++seed) {
         auto c = late_run(60, 4);
         c.eval.every = 1;
         c.exchange.codec = seed % 2 == 0 ? "f32" : "int8";

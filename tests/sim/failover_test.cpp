@@ -362,7 +362,7 @@ TEST_CASE("a minority with the coordinator is cut off: the majority goes on, nob
         out.conclude(f);
         return out;
     };
-    for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    for (std::uint64_t seed = 1; seed <= seeds_of(6); ++seed) {
         INFO("seed " << seed);
         play_twice(seed, [&] { return split(seed, seed % 3 == 0); });
     }
@@ -404,7 +404,7 @@ TEST_CASE("deaths, pauses and cuts at random: nobody forks, and when they cease 
         return out;
     };
     const char* wanted = std::getenv("FAILOVER_SEEDS");
-    const std::uint64_t last = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 3;
+    const std::uint64_t last = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : seeds_of(3);
     for (std::uint64_t seed = 1; seed <= last; ++seed) {
         INFO("seed " << seed);
         play_twice(seed, [&] { return storm(seed); });

@@ -94,7 +94,7 @@ TEST_CASE("a run in parts is, bit for bit, the loop that its description says, l
 }
 
 TEST_CASE("a run in parts goes on through deaths, stops and joiners, the same way twice", "[sim]") {
-    for (const std::uint64_t seed : {1U, 2U, 3U, 4U}) {
+    for (std::uint64_t seed = 1; seed <= seeds_of(4); ++seed) {
         auto c = run_in_parts(60, 4, 3, static_cast<std::int64_t>(seed % 2));
         c.exchange.codec = seed % 3 == 0 ? "ecsq-3" : "f32";
         const auto first = troubled_run(c, seed);

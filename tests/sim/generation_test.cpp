@@ -118,7 +118,7 @@ TEST_CASE("the founder of a run of two dies for good: the other goes on, and a n
         problem += g.finish(60, {"n1", "late"});
         return concluded(g, std::move(problem));
     };
-    for (std::uint64_t seed = 1; seed <= 4; ++seed) play_twice(seed, dies);
+    for (std::uint64_t seed = 1; seed <= seeds_of(4); ++seed) play_twice(seed, dies);
 }
 
 TEST_CASE("the founder of a run of two comes back after the other went on without it: it follows", "[sim]") {
@@ -180,7 +180,7 @@ TEST_CASE("two are cut off from each other: both go on, and when they meet one l
         problem += g.finish(200, {"n0", "n1"});
         return concluded(g, std::move(problem));
     };
-    for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    for (std::uint64_t seed = 1; seed <= seeds_of(6); ++seed) {
         play_twice(seed, [&](std::uint64_t s) { return split(s, 2); });
     }
 }
@@ -236,7 +236,7 @@ TEST_CASE("one comes over to a log whose only other peer dies at that moment: it
         problem += g.finish(250, {leaver});
         return concluded(g, std::move(problem));
     };
-    for (std::uint64_t seed = 1; seed <= 5; ++seed) play_twice(seed, alone);
+    for (std::uint64_t seed = 1; seed <= seeds_of(5); ++seed) play_twice(seed, alone);
 }
 
 TEST_CASE("who was admitted to a log that is gone, and orders it, is admitted to the one that goes on", "[sim]") {
@@ -262,7 +262,7 @@ TEST_CASE("who was admitted to a log that is gone, and orders it, is admitted to
         problem += g.finish(400, {"n1", "n2"});
         return concluded(g, std::move(problem));
     };
-    for (std::uint64_t seed = 1; seed <= 3; ++seed) play_twice(seed, stranger);
+    for (std::uint64_t seed = 1; seed <= seeds_of(3); ++seed) play_twice(seed, stranger);
 }
 
 TEST_CASE("a majority of those who order records dies: as the run says, the others go on or wait", "[sim]") {
@@ -372,6 +372,6 @@ TEST_CASE("long deaths, pauses and cuts at random among a few: when they cease t
     };
     // GENERATION_SEEDS=N plays so many.
     const char* more = std::getenv("GENERATION_SEEDS");
-    const std::uint64_t seeds = more == nullptr ? 6 : std::strtoull(more, nullptr, 10);
+    const std::uint64_t seeds = more == nullptr ? seeds_of(6) : std::strtoull(more, nullptr, 10);
     for (std::uint64_t seed = 1; seed <= seeds; ++seed) play_twice(seed, storm);
 }

@@ -1,9 +1,11 @@
 /// The committed scenarios in virtual time; tests/lab runs the same files with real daemons.
 
 #include <set>
+#include <span>
 
 #include "sim/play.hpp"
 #include "sim/swarm.hpp"
+#include "tests/seeds.hpp"
 #include "tests/source_dir.hpp"
 #include "tests/test.hpp"
 
@@ -102,7 +104,8 @@ TEST_CASE("a site's line is shared, and every payload crosses it once", "[sim]")
 
 TEST_CASE("drawn scenarios recover, and the same seed gives the same trace", "[sim]") {
     // In 179 several come back at a time to one with a thin line; in 305 a donor is of the generation before.
-    for (const std::uint64_t seed : {1, 2, 3, 4, 179, 305}) {
+    const std::vector<std::uint64_t> all{179, 305, 1, 2, 3, 4};
+    for (const auto seed : std::span(all).first(testing::seeds_of(all.size()))) {
         const auto text = sim::draw_scenario(seed);
         INFO(text);
         const auto s = sim::parse_scenario(text, "drawn", {});
@@ -112,7 +115,7 @@ TEST_CASE("drawn scenarios recover, and the same seed gives the same trace", "[s
         CHECK(o.ok);
         CHECK(o.faults == s->faults.size());
         CHECK(o.commits >= 9);
-        if (seed == 1) CHECK(sim::play(*s, seed).trace_hash == o.trace_hash);
+        if (seed == 179) CHECK(sim::play(*s, seed).trace_hash == o.trace_hash);
     }
 }
 

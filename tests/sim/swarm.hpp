@@ -13,10 +13,12 @@
 #include "sim/checkers.hpp"
 #include "sim/play.hpp"
 #include "sim/world.hpp"
+#include "tests/seeds.hpp"
 
 namespace longhaul::sim::testing {
 
 using namespace std::chrono_literals;
+using longhaul::testing::seeds_of;
 
 inline peers::run_config quadratic_run(std::int64_t rounds, std::int64_t members) {
     peers::run_config c;
