@@ -214,6 +214,7 @@ void exchange::open(exchange_terms terms) {
         arrived_bytes_ = arrived_from_afar_ = 0;
         up_ = down_ = rate_of_exchange(terms.exchanges > 1);
         means_from_.reset();
+        here_.clear();
     } else {
         for (const auto& [name, s] : streams_) {
             const bool old = name.kind == stream_kind::reduced && round_of(name) == round_of(terms);
@@ -252,8 +253,9 @@ void exchange::prepare(std::uint32_t step) {
     name.generation = terms_.generation;
     name.round = terms_.round;
     name.author = host_.self();
-    // An offer takes a round trip to be answered, and so does a result.
-    const auto last = std::min(terms_.exchanges - 1, step + terms_.staleness + 1);
+    // An offer takes a round trip to be answered, and so does a result. But nobody keeps too many offers.
+    constexpr std::uint32_t most_ahead = 32;
+    const auto last = std::min(terms_.exchanges - 1, step + std::min(terms_.staleness + 1, most_ahead));
     for (name.step = step; name.step <= last; ++name.step) {
         for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
             if (receivers_of(terms_, name).empty() || find(name)) continue;
@@ -345,25 +347,45 @@ bool exchange::arriving(std::uint64_t generation, std::uint64_t round) const {
     return false;
 }
 
+bool exchange::is_here(peer_number author, std::uint32_t step) const {
+    stream_name name;
+    name.generation = terms_.generation;
+    name.round = terms_.round;
+    name.step = step;
+    name.author = author;
+    bool any = false, all = true;
+    for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
+        const auto wanted = receivers_of(terms_, name);
+        if (!has(wanted, host_.self()) && author != host_.self()) continue;
+        const auto s = find(name);
+        any = true;
+        all = all && (wanted.empty() || (s && s->complete));
+    }
+    return any && all;
+}
+
+std::uint32_t exchange::exchanges_of(peer_number author) const {
+    auto& known = here_[author];
+    // Of a round with one exchange an owner may lose again what was here.
+    if (terms_.exchanges == 1) known = 0;
+    while (known < terms_.exchanges && is_here(author, known)) ++known;
+    return known;
+}
+
 std::vector<peer_number> exchange::authors() const {
     std::vector<peer_number> out;
-    for (const auto c : terms_.contributors) {
-        stream_name name;
-        name.generation = terms_.generation;
-        name.round = terms_.round;
-        name.author = c;
-        bool any = false, all = true;
-        for (name.step = 0; name.step < terms_.exchanges && all; ++name.step) {
-            for (name.shard = 0; name.shard < shards_of(terms_.plan); ++name.shard) {
-                const auto wanted = receivers_of(terms_, name);
-                if (!has(wanted, host_.self()) && c != host_.self()) continue;
-                const auto s = find(name);
-                any = true;
-                all = all && (wanted.empty() || (s && s->complete));
-            }
-        }
-        if (any && all) out.push_back(c);
-    }
+    for (const auto c : terms_.contributors)
+        if (exchanges_of(c) == terms_.exchanges) out.push_back(c);
+    return out;
+}
+
+std::vector<peer_number> exchange::behind() const {
+    std::vector<peer_number> out;
+    if (terms_.exchanges == 1) return out;
+    std::uint32_t most = 0;
+    for (const auto c : terms_.contributors) most = std::max(most, exchanges_of(c));
+    for (const auto c : terms_.contributors)
+        if (exchanges_of(c) < most) out.push_back(c);
     return out;
 }
 

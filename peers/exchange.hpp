@@ -136,6 +136,8 @@ public:
     bool arriving(std::uint64_t generation, std::uint64_t round) const;
     /// Of the open round: authors whose payloads are here as far as they are to be here, sorted.
     std::vector<peer_number> authors() const;
+    /// In a round of several exchanges: contributors of whose exchanges fewer are here than of another's, sorted.
+    std::vector<peer_number> behind() const;
     /// Bytes of the open round that have arrived.
     std::uint64_t arrived_bytes() const { return arrived_bytes_; }
     /// When somebody last confirmed a stream of this node's payload.
@@ -177,6 +179,9 @@ private:
     void forget(const shared_stream& s);
     /// This node's contribution to the open round: to one of its exchanges, or to all.
     std::vector<shared_stream> own_streams(std::optional<std::uint32_t> step = std::nullopt) const;
+    bool is_here(peer_number author, std::uint32_t step) const;
+    /// Exchanges of that author, from the first on, whose streams are here as far as they are to be here.
+    std::uint32_t exchanges_of(peer_number author) const;
     // exchange_moving.cpp
     void push_all();
     void push_to_takers(const shared_stream& s);
@@ -221,7 +226,8 @@ private:
     std::map<stream_name, shared_stream> broken_;
     /// Verified chunks of streams that broke off: whoever sends other ones the next time has signed both.
     std::map<stream_name, std::vector<core::digest>> former_;
-    std::optional<std::uint32_t> means_from_;  ///< who trains wants the means of these exchanges
+    mutable std::map<peer_number, std::uint32_t> here_;  ///< of the open round: `exchanges_of`, as far as it was looked
+    std::optional<std::uint32_t> means_from_;            ///< who trains wants the means of these exchanges
     std::map<std::uint32_t, std::shared_ptr<const core::flat_buffer>> means_;
     std::deque<shared_aggregate> aggregates_;
     core::wakeup moved_;  ///< chunks arrived, were made or dropped

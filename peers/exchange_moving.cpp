@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/hash.hpp"
+#include "optim/aggregate.hpp"
 #include "peers/exchange_impl.hpp"
 
 namespace longhaul::peers {
@@ -273,10 +274,15 @@ bool exchange::belongs(const stream& s, std::uint32_t frame, const chunk_header&
 core::result<void> exchange::admit(stream& s, std::uint32_t frame, const chunk_header& h) {
     const bool last = frame + 1 == s.layout.frames();
     const bool contributes = s.name.kind == stream_kind::contribution;
-    // What was carried from earlier rounds is in a round's first exchange.
-    const auto most = h.stream.step == 0 ? terms_.max_steps : terms_.max_steps / terms_.exchanges;
-    if (contributes && h.work.steps > most) {
-        return fail(errc::protocol, "it claims {} inner steps", h.work.steps);
+    // What a contributor claims of a round is what it claims of its exchanges together.
+    constexpr double largest_loss = 1e100;
+    const auto& claimed = h.work;
+    const bool several = terms_.exchanges > 1;
+    const auto most_tokens = optim::max_contribution_tokens / terms_.exchanges;
+    if (contributes && (claimed.steps > terms_.max_steps / terms_.exchanges || claimed.tokens > most_tokens ||
+                        (several && std::abs(claimed.loss) > largest_loss))) {
+        return fail(errc::protocol, "it claims {} inner steps of {} tokens with a loss of {}", claimed.steps,
+                    claimed.tokens, claimed.loss);
     }
     const auto two = [&h] { return fail(errc::protocol, "peer {} signed two versions", h.stream.author); };
     if (s.work && *s.work != h.work) return two();

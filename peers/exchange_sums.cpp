@@ -354,7 +354,9 @@ core::task<core::result<void>> exchange::reduce_in_turn(shared_attempt a) {
     for (std::uint32_t step = 0; step < a->terms.exchanges && !a->over; ++step) {
         // Nobody wants the last one: its buffer is used again.
         if (mean.use_count() > 1) mean = std::make_shared<core::flat_buffer>();
-        mean->assign(elements, 0.0F);
+        std::function<void()> clear = [&mean, elements] { mean->assign(elements, 0.0F); };
+        auto cleared = co_await host_.env().workers.run(std::move(clear), 0s);
+        LONGHAUL_CO_TRY(cleared);
         auto summed = co_await sum_exchange(a, step, mean);
         LONGHAUL_CO_TRY(summed);
         if (a->over || current_ != a || !means_from_ || step < *means_from_) continue;

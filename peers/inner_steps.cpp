@@ -57,8 +57,8 @@ bool still_wanted(const node& n, std::uint64_t generation, std::uint64_t round) 
 
 core::task<core::result<void>> make_steps(node& n, shared_steps s) {
     auto& trainer = *n.trainer;
-    auto last_progress = n.env.clock.now();
-    auto paced_from = last_progress - n.options.step_time * static_cast<int>(s->steps);
+    if (s->told == core::time_point{}) s->told = n.env.clock.now();
+    auto paced_from = n.env.clock.now() - n.options.step_time * static_cast<int>(s->steps);
     const auto enough = [&s] { return s->steps >= (s->until > 0 ? std::min(s->until, s->own) : s->own); };
     while (!enough() && goes_on(n, *s)) {
         const auto now = n.env.clock.now();
@@ -92,8 +92,8 @@ core::task<core::result<void>> make_steps(node& n, shared_steps s) {
         if (s->ahead) continue;
         n.steps_done = s->steps;
         // Slow trainers show that they are alive and at work; fast ones need not.
-        if (n.env.clock.now() - last_progress > 1s) {
-            last_progress = n.env.clock.now();
+        if (n.env.clock.now() - s->told > 1s) {
+            s->told = n.env.clock.now();
             send_progress(n);
         }
     }

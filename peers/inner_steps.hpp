@@ -29,7 +29,8 @@ struct inner_steps {
     std::uint32_t steps = 0;
     std::uint64_t tokens = 0;
     double loss_sum = 0;
-    core::duration took{};  ///< the steps alone
+    core::duration took{};    ///< the steps alone
+    core::time_point told{};  ///< when others last heard of them
 
     bool ahead = false;    ///< their round is not open yet
     bool running = false;  ///< in a task of their own

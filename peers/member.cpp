@@ -164,6 +164,7 @@ void send_progress(node& n) {
     p.steps = n.steps_done;
     p.verified_bytes = n.held.arrived_bytes();
     p.payloads = n.held.authors();
+    p.behind = n.held.behind();
     p.attempt = n.held.terms().attempt;
     p.restarted = n.missed == std::pair(p.generation, p.round);
     if (n.coordinator) {

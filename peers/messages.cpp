@@ -103,6 +103,7 @@ core::result<message> from(const wire::Progress& p) {
     m.steps = p.steps();
     m.verified_bytes = p.verified_bytes();
     LONGHAUL_TRY_ASSIGN(m.payloads, numbers_from(p.payloads(), "payload authors"));
+    LONGHAUL_TRY_ASSIGN(m.behind, numbers_from(p.behind(), "those who are waited for"));
     m.attempt = p.attempt();
     m.restarted = p.restarted();
     return m;
@@ -223,6 +224,7 @@ core::byte_vector serialize(const message& m) {
                        r->mutable_payloads()->Add(x.payloads.begin(), x.payloads.end());
                        r->set_attempt(x.attempt);
                        r->set_restarted(x.restarted);
+                       r->mutable_behind()->Add(x.behind.begin(), x.behind.end());
                    },
                    [&](const applied_message& x) {
                        auto* r = p.mutable_applied();

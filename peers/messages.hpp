@@ -67,6 +67,7 @@ struct progress_message {
     std::vector<peer_number> payloads;  ///< complete ones, sorted
     std::uint32_t attempt = 0;          ///< in which it holds them
     bool restarted = false;             ///< in this round: what it had is gone, and it signs nothing more for it
+    std::vector<peer_number> behind;    ///< whose exchange it waits for, in a round of several; sorted
 };
 struct applied_message {
     std::uint64_t generation = 0;

@@ -81,6 +81,17 @@ std::optional<std::uint64_t> exchange_planner::room_of(peer_number who) const {
     return of == reports_.end() || of->second.said.room == 0 ? std::nullopt : std::optional(of->second.said.room);
 }
 
+std::size_t exchange_planner::most_contributors(const std::vector<peer_number>& members,
+                                                std::uint64_t exchanges) const {
+    // Those of the round before are kept, too.
+    const auto of_one = std::max<std::uint64_t>(1, 2 * exchanges * model_.payload_bytes);
+    std::uint64_t most = members.size();
+    for (const auto m : members) {
+        if (const auto room = room_of(m)) most = std::min(most, 1 + *room / of_one);
+    }
+    return static_cast<std::size_t>(most);
+}
+
 void exchange_planner::fit_memory(exchange_plan& plan, std::size_t members) const {
     const auto chunks = std::max(1U, model_.chunks);
     const auto a_chunk = model_.payload_bytes / chunks + chunk_header_bytes;
@@ -172,6 +183,7 @@ exchange_plan exchange_planner::replan(const round_record& next, core::time_poin
         gather.mode = "gather";
         auto again = with(gather).plan(next.members, next.contributors, now, {});
         again.plan.reason = "gather again, without those who left";
+        if (model_.in_turn) again.plan.predicted_seconds = next.exchange.predicted_seconds;
         return again.plan;
     }
     exchange_plan out;

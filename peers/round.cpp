@@ -175,6 +175,7 @@ void round_coordinator::progress(peer_number who, const progress_message& m, cor
     if (received || m.steps > v.steps) v.last_progress = now;
     v.steps = std::max(v.steps, m.steps);
     v.verified_bytes = std::max(v.verified_bytes, m.verified_bytes);
+    v.behind = m.behind;
     if (m.attempt >= v.holds_from) v.payloads.insert(m.payloads.begin(), m.payloads.end());
 }
 
@@ -272,8 +273,10 @@ void round_coordinator::log_advanced(const ledger& l, core::time_point now) {
         for (std::size_t i = 0; moved && attempt_ != 0 && i < std::min(owners.size(), owners_.size()); ++i) {
             if (owners[i] != owners_[i] && has(l.open()->members, owners_[i])) relieved_.insert(owners_[i]);
         }
-        // Payloads that go another way, or all over again, have their time once more.
-        if (attempt_ == 0 || forgetful_ || moved || same_but_the_way()) deadlines_from_ = now;
+        // Payloads that go another way, or all over again, have their time once more; and so have those who could not
+        // go on while another one was waited for.
+        const bool waited = l.open() && l.open()->plan.exchanges() > 1;
+        if (attempt_ == 0 || forgetful_ || moved || waited || same_but_the_way()) deadlines_from_ = now;
         attempt_ = open_attempt;
         attempt_started_ = now;
         for (const auto m : l.open() ? l.open()->members : std::vector<peer_number>{}) {
@@ -333,6 +336,21 @@ bool round_coordinator::arrived(const round_record& open, peer_number author) co
     if (open.exchange.shards.empty()) return 2 * holders(author, open.members) > open.members.size();
     const auto owners = summing(open);
     return holders(author, owners) == owners.size();
+}
+
+std::vector<peer_number> round_coordinator::holding_up(const round_record& open) const {
+    std::map<peer_number, std::size_t> waited_for;
+    std::size_t most = 0;
+    for (const auto& [who, v] : views_) {
+        for (const auto c : v.behind) {
+            if (has(open.contributors, c)) most = std::max(most, ++waited_for[c]);
+        }
+    }
+    std::vector<peer_number> out;
+    for (const auto& [c, count] : waited_for) {
+        if (count == most) out.push_back(c);
+    }
+    return out.size() == open.contributors.size() ? std::vector<peer_number>{} : out;
 }
 
 core::duration round_coordinator::allowance() const {
@@ -457,6 +475,8 @@ void round_coordinator::unblock(const round_record& open, bool all_answered, cor
         // No majority holds all of them: those that everybody holds can be summed at once.
         const auto who = summing(open);
         auto rest = without([&](peer_number c) { return holders(c, who) < who.size(); });
+        if (const auto slowest = holding_up(open); rest.empty() && !slowest.empty())
+            rest = without([&](peer_number c) { return has(slowest, c); });
         if (rest != open.contributors) {
             std::string missed;
             for (const auto c : open.contributors) {
@@ -556,6 +576,13 @@ round_decision round_coordinator::advance_open(const ledger& l, const round_reco
         const auto deadline = deadline_of(c, open, limit);
         (now >= deadline ? late : on_time).push_back(c);
         if (now < deadline) wake_no_later(d, deadline);
+    }
+    // Nobody has given all of such a round while one is waited for.
+    const auto slowest = late.empty() ? std::vector<peer_number>{} : holding_up(open);
+    if (!slowest.empty()) {
+        on_time.clear();
+        std::ranges::set_difference(open.contributors, slowest, std::back_inserter(on_time));
+        late = slowest;
     }
     if (!late.empty()) {
         // Where most are late at the same place, it is for who takes nothing there, not for those who send.

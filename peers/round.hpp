@@ -97,7 +97,8 @@ private:
     };
     struct member_view {
         std::set<peer_number> payloads;
-        std::uint32_t holds_from = 0;  ///< the attempt since which it has to hold what it does now
+        std::vector<peer_number> behind;  ///< whom it waits for between exchanges
+        std::uint32_t holds_from = 0;     ///< the attempt since which it has to hold what it does now
         std::uint32_t steps = 0;
         std::uint64_t verified_bytes = 0;
         core::time_point last_progress{};  ///< of anything; the default: nothing yet
@@ -155,6 +156,8 @@ private:
     std::optional<agreement> agreed(const ledger& l, const round_record& open) const;
     /// When contributor `c`, whose payload most members lack, leaves the contributors.
     core::time_point deadline_of(peer_number c, const round_record& open, core::duration limit) const;
+    /// In a round of several exchanges those whom most members wait for: the others have given what they can.
+    std::vector<peer_number> holding_up(const round_record& open) const;
     /// The way on when nobody is late and yet nothing can be committed.
     void unblock(const round_record& open, bool all_answered, core::time_point now, round_decision& d) const;
     /// The member's READY for the open attempt, or nullptr.

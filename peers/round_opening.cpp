@@ -73,11 +73,17 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
         return !(some_sit && sits_out(m)) && (begins_with_others(m, l) || pays(m, members.size()));
     });
     if (out.empty()) out = members;
-    if (rules_.per_round == 0 || out.size() <= rules_.per_round) return out;
+    auto most = rules_.per_round == 0 ? out.size() : rules_.per_round;
+    const auto& plan = rules_.choices.first;
+    if (plan.exchanges() > 1) {
+        const auto planner = planner_.with(rules_.choices.model_of(plan.codec, l.committed() + 1));
+        most = std::min(most, planner.most_contributors(members, plan.exchanges()));
+    }
+    if (out.size() <= most) return out;
     // A sample by the round's number (as MoDeST draws, arXiv 2302.13837): whoever coordinates draws the same.
     const auto lot = [round = l.committed() + 1](peer_number m) { return core::random_bits(round, m); };
     std::ranges::sort(out, {}, lot);
-    out.resize(rules_.per_round);
+    out.resize(most);
     std::ranges::sort(out);
     return out;
 }

@@ -4,6 +4,9 @@
 /// a death takes no other peer's steps with it: the sums are made again without the dead one, and whoever had applied
 /// others is put right by the commit.
 
+#include <algorithm>
+#include <cmath>
+
 #include "optim/outer.hpp"
 #include "peers/node.hpp"
 #include "peers/training.hpp"
@@ -43,8 +46,11 @@ core::task<core::result<contribution>> give(node& n, growing_payload& g, const r
     auto contributed = co_await n.held.contribute(encode, work, step);
     LONGHAUL_CO_TRY(contributed);
     auto& said = g.payload.mass.values;
-    const auto add = [&said, &g, keeps] {
-        for (std::size_t i = 0; i < said.size(); ++i) said[i] += g.compensated[i] - (keeps ? g.residual[i] : 0.0F);
+    const auto add = [&said, &g, &sums, keeps] {
+        for (std::size_t i = 0; i < said.size(); ++i) {
+            said[i] += g.compensated[i] - (keeps ? g.residual[i] : 0.0F);
+            sums.size += static_cast<double>(std::abs(said[i]));
+        }
     };
     auto added = co_await n.env.workers.run(add, 0s);
     LONGHAUL_CO_TRY(added);
@@ -111,6 +117,7 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
     g.residual_sum = carry.sum;
     g.compensated.resize(elements);
     const auto read = [&n, &g] { n.trainer->read(g.compensated); };
+    core::duration waited{};
     const auto wanted = [&n, generation, &open] {
         const auto& t = n.held.terms();
         return t.generation == generation && t.round == open.round && still_wanted(n, generation, open.round);
@@ -139,9 +146,13 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
             co_return kept;
         }
         n.doing = member_state::exchanging;
+        // What is carried is claimed evenly, so that no exchange weighs much more than those of others.
+        const auto share = [exchanges, step](std::uint64_t all) {
+            return all * (step + 1) / exchanges - all * step / exchanges;
+        };
         work_done work;
-        work.tokens = steps->tokens - before.tokens + (step == 0 ? carry.tokens : 0);
-        work.steps = steps->steps - before.steps + (step == 0 ? carry.steps : 0);
+        work.tokens = steps->tokens - before.tokens + share(carry.tokens);
+        work.steps = steps->steps - before.steps + static_cast<std::uint32_t>(share(carry.steps));
         work.loss = (steps->loss_sum - before.loss_sum) / (steps->steps - before.steps);
         const auto begun = n.env.clock.now();
         auto contributed = co_await give(n, g, open, step, here, work);
@@ -154,8 +165,10 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
         if (step >= plan.staleness) {
             const auto due = step - plan.staleness;
             const auto is_here = [&n, &wanted, due] { return n.held.has_mean(due) || !wanted(); };
+            const auto since = n.env.clock.now();
             auto came = co_await core::wait_until(n.changed, is_here);
             LONGHAUL_CO_TRY(came);
+            waited += n.env.clock.now() - since;
             if (const auto mean = n.held.take_mean(due)) {
                 const auto move = [&n, &plan, &here, &momentum, &mean] {
                     optim::outer_step(n.tensors(), false, plan.outer_lr, 0, here, momentum, *mean);
@@ -170,12 +183,17 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
     }
     n.held.want_means(std::nullopt);
     n.timing.compute = steps->took;
-    n.timing.encoded_at = n.env.clock.now();
+    // As if all that was waited for came at the end.
+    n.timing.encoded_at = n.env.clock.now() - waited;
     n.produced_for = {generation, open.round};
     steps_made(n, *steps);
     mass.sum = g.payload.sent + g.residual_sum;
     if (n.mass.rule().keeps_residual) {
-        for (std::size_t i = 0; i < elements; ++i) mass.values[i] += g.residual[i];
+        const auto add = [&mass, &g] {
+            for (std::size_t i = 0; i < mass.values.size(); ++i) mass.values[i] += g.residual[i];
+        };
+        auto added = co_await n.env.workers.run(add, 0s);
+        LONGHAUL_CO_TRY(added);
         g.payload.left = std::move(g.residual);
     }
     n.mass.sent(std::move(g.payload));

@@ -262,6 +262,12 @@ core::result<round_record> from(const wire::Round& p) {
     }
     LONGHAUL_TRY_ASSIGN(r.exchange, exchange_from(p, r));
     LONGHAUL_TRY_ASSIGN(r.own_steps, own_steps_from(p, r));
+    const bool plain = r.own_steps.empty() && r.exchange.shards.empty() && r.plan.delay == 0 &&
+                       r.plan.outer_momentum == 0 && !r.plan.nesterov;
+    if (r.plan.exchanges() > 1 && !plain) {
+        return fail(errc::malformed, "ROUND {} has {} exchanges with shards, delay, momentum or steps of a peer's own",
+                    r.round, r.plan.exchanges());
+    }
     return r;
 }
 

@@ -100,7 +100,8 @@ void drawer::run() {
          aggregate);
     line("exchange.feedback = \"{}\"", codec->wants_feedback() ? "ef" : "none");
     line("exchange.delay = {}\nexchange.fragments = {}", delay, fragments);
-    if (mode != "shard" && delay == 0 && fragments == 1 && exchanges_.below(2) == 0) {
+    const bool several = mode != "shard" && delay == 0 && fragments == 1 && !codec->goes_on();
+    if (several && exchanges_.below(2) == 0) {
         line("exchange.every = {}", 1 + exchanges_.below(2));
         line("exchange.staleness = {}", exchanges_.below(2));
     }

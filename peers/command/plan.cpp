@@ -63,6 +63,12 @@ core::result<std::int64_t> parameters_of(const plan_wishes& w, const run_config&
 core::result<int> show(const plan_wishes& w) {
     LONGHAUL_TRY_ASSIGN(auto settings, resolve(w.run, true, ""));
     auto& config = settings.run;
+    if (config.exchange.every > 0) {
+        return core::fail(core::errc::usage,
+                          "exchange.every = {}: the alternatives here are rounds of one exchange; leave it out (with "
+                          "exchange.staleness) to see those",
+                          config.exchange.every);
+    }
     config.controller.enabled = true;
     LONGHAUL_TRY(validate(config));
     LONGHAUL_TRY_ASSIGN(const auto up, core::parse_rate(w.up));

@@ -211,3 +211,60 @@ TEST_CASE("who dies in the middle of a round of several exchanges takes its own 
     }
     CHECK(commits == 12);
 }
+
+TEST_CASE("who lives and gives no exchange is left out at the deadline, alone", "[sim]") {
+    auto c = run_by_exchanges(8, 4, {.every = 1, .staleness = 1});
+    c.inner.steps = 20;
+    c.peers.first_deadline = 20s;
+    small_run r(11);
+    r.s.step_times = {{"n0", 50ms}, {"n1", 50ms}, {"n2", 50ms}, {"n3", 10min}};
+    r.start(c, 4, usual_line);
+    r.w.set_default_path({.delay = 40ms});
+    const auto problem = r.finish(8, "n3");
+    INFO(problem);
+    REQUIRE(problem.empty());
+    std::vector<std::uint64_t> merged;
+    for (const auto& [at, e] : r.w["n0"].events()) {
+        if (e.name == "round_committed") merged.push_back(std::get<std::uint64_t>(*e.find("merged")));
+    }
+    REQUIRE(merged.size() == 8);
+    CHECK(std::ranges::all_of(merged, [](auto n) { return n >= 3; }));
+}
+
+TEST_CASE("what a left-out peer had said comes again, and moves the others by no more than its share", "[sim]") {
+    for (const std::string feedback : {"none", "ef"}) {
+        auto c = run_by_exchanges(16, 4, {.every = 1, .staleness = 1});
+        c.exchange.feedback = feedback;
+        c.exchange.beta = 1;
+        c.inner.steps = 20;
+        c.eval.every = 1;
+        small_run r(13);
+        r.s.step_time = 50ms;
+        r.start(c, 4, usual_line);
+        r.w.set_default_path({.delay = 40ms});
+        REQUIRE(r.until_round(4));
+        r.w.run_for(700ms);
+        r.w["n3"].pause();
+        r.w.run_for(6s);
+        r.w["n3"].resume();
+        const auto problem = r.finish(16, "");
+        INFO(feedback << "\n" << problem << story(r.w));
+        REQUIRE(problem.empty());
+        std::map<std::uint64_t, double> losses;
+        bool left_out = false;
+        for (int i = 0; i < 4; ++i) {
+            for (const auto& [at, e] : r.w[fmt::format("n{}", i)].events()) {
+                if (e.name == "eval")
+                    losses[std::get<std::uint64_t>(*e.find("round"))] = std::get<double>(*e.find("loss"));
+                if (e.name == "round_committed") left_out |= std::get<std::uint64_t>(*e.find("merged")) == 3;
+            }
+        }
+        CHECK(left_out);
+        double before = losses.begin()->second;
+        for (const auto& [round, loss] : losses) {
+            INFO("round " << round);
+            CHECK(loss < 1.1 * before);
+            before = loss;
+        }
+    }
+}

@@ -57,7 +57,7 @@ std::vector<message> all_messages() {
             log_entries{5, {serialize(record(admit_of(1))), core::byte_vector{}, serialize(record(admit_of(2)))}},
             snapshot,
             some_ready(),
-            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, 4, true},
+            progress_message{2, 3, 17, 1'000'000'000'000, {1, 5, 1024}, 4, true, {5}},
             applied_message{2, 3, 2, 1.625, 500},
             fetch_message{fetch_kind::aggregate_index, 1, 2},
             fetch_refused{{fetch_kind::aggregate_index, 1, 2}, "not here"},
@@ -170,6 +170,7 @@ TEST_CASE("every kind of message arrives as it was sent") {
     CHECK(p.steps == 17);
     CHECK(p.verified_bytes == 1'000'000'000'000);
     CHECK(p.payloads == std::vector<peer_number>{1, 5, 1024});
+    CHECK(p.behind == std::vector<peer_number>{5});
     CHECK(p.attempt == 4);
     CHECK(p.restarted);
     CHECK(reparsed(std::get<applied_message>(all[10])).eval_loss == 1.625);
@@ -375,7 +376,25 @@ TEST_CASE("numbers out of range are refused") {
     CHECK(refused_round([](round_record& r) { r.plan.delay = 2; }));
     CHECK(refused_round([](round_record& r) { r.plan.inner_steps = 1001, r.plan.exchange_every = 1; }));
     CHECK(refused_round([](round_record& r) { r.plan.staleness = 1; }));
-    CHECK_FALSE(refused_round([](round_record& r) { r.plan.exchange_every = 1, r.plan.staleness = 1; }));
+    const auto in_turn = [](round_record& r) {
+        r = round_record{};
+        r.round = r.attempt = 1;
+        r.members = r.contributors = {1, 2};
+        r.plan.nesterov = false;
+        r.plan.outer_momentum = 0;
+        r.plan.exchange_every = r.plan.staleness = 1;
+    };
+    CHECK_FALSE(refused_round(in_turn));
+    const auto in_turn_with = [&](const auto& change) {
+        return refused_round([&](round_record& r) {
+            in_turn(r);
+            change(r);
+        });
+    };
+    CHECK(in_turn_with([](round_record& r) { r.plan.delay = 1; }));
+    CHECK(in_turn_with([](round_record& r) { r.plan.outer_momentum = 0.5F; }));
+    CHECK(in_turn_with([](round_record& r) { r.own_steps = {{1, 20}}; }));
+    CHECK(in_turn_with([](round_record& r) { r.exchange.shards = {{1, 1, 0}}; }));
     CHECK(refused_round([](round_record& r) { r.plan.outer_lr = std::numeric_limits<float>::infinity(); }));
     CHECK(refused_round([](round_record& r) { r.plan.outer_momentum = std::numeric_limits<float>::quiet_NaN(); }));
     CHECK(refused_round([](round_record& r) { r.plan.mode = std::string(33, 'm'); }));
