@@ -17,6 +17,11 @@ constexpr double of_eight_bits = 1.005, of_four_bits = 1.01, of_what_comes_later
 /// Of one seed, 1.76 (H = 100) and 2.03 (H = 30) were measured, which is too much (docs/results/delay.md says why).
 constexpr double of_delay = 1.6, of_late_fragment = 1.1;
 
+/// Exchanges by which a gradient may be late for nothing (τ_c; shared/research/algorithms.md measured about 7 on a
+/// small network, with a learning rate for each delay), and what each of them costs nevertheless: in doubt the smaller
+/// one.
+constexpr double harmless_staleness = 7, of_each_late = 0.005;
+
 constexpr std::size_t remembered_rounds = 5;
 /// Lines that carry more than four times what is believed have another reason.
 constexpr double least_share_of_steps = 0.1, least_exchange_share = 0.25;
@@ -35,19 +40,27 @@ std::string account_of(const weighed_plan& w) {
 }  // namespace
 
 bool same_setting(const round_plan& a, const round_plan& b) {
-    return a.inner_steps == b.inner_steps && a.codec == b.codec && a.delay == b.delay;
+    return a.inner_steps == b.inner_steps && a.codec == b.codec && a.delay == b.delay &&
+           a.exchange_every == b.exchange_every && a.staleness == b.staleness;
 }
 
 std::string name_of(const round_plan& p) {
+    if (p.exchange_every > 0) {
+        return fmt::format("an exchange after {} of {} steps with {}, {} late", p.exchange_every, p.inner_steps,
+                           p.codec, p.staleness);
+    }
     return fmt::format("H = {} with {}{}", p.inner_steps, p.codec, p.delay > 0 ? ", a round late" : "");
 }
 
 double prior_quality(const round_plan& plan, std::size_t fragments) {
     // To the power of 5/8 for 0.63, by roots, which are exact: the C library's powers differ between machines in the
     // last bit, and a simulated run must not.
-    const double x = static_cast<double>(plan.inner_steps * fragments) / 100, root = std::sqrt(x);
+    const auto between = plan.exchange_every > 0 ? plan.exchange_every : plan.inner_steps * fragments;
+    const double x = static_cast<double>(between) / 100, root = std::sqrt(x);
     const double late = fragments > 1 ? of_late_fragment : of_delay;
-    const double drift = (1 + kappa * root * std::sqrt(std::sqrt(root))) * (plan.delay > 0 ? late : 1);
+    const double tau = plan.staleness;
+    const double stale = std::max(1.0, tau / harmless_staleness) * (1 + of_each_late * tau);
+    const double drift = (1 + kappa * root * std::sqrt(std::sqrt(root))) * (plan.delay > 0 ? late : 1) * stale;
     const auto codec = compress::find_codec(plan.codec);
     LONGHAUL_ENSURE(codec, "a plan's codec is known");
     if ((*codec)->wants_feedback()) return drift * of_what_comes_later;

@@ -18,7 +18,7 @@
 
 namespace longhaul::optim {
 
-/// Whether two plans have the same H, codec and delay, which is what a controller chooses.
+/// Whether two plans have the same H, codec and delay or staleness, which is what a controller chooses.
 bool same_setting(const round_plan& a, const round_plan& b);
 /// Those in words.
 std::string name_of(const round_plan& plan);
@@ -29,7 +29,8 @@ using quality_model = std::function<double(const round_plan&)>;
 /// N before a run has measured its own: (1 + 0.6·(H/100)^(5/8)) as DESIGN §6 measured it (0.63) on a byte GPT; half a
 /// percent more for 8 bits a value, one for 4 (within the noise of that measurement), a tenth for codecs that send most
 /// of a pseudo-gradient later, and six tenths for one round of delay. With fragments an element is exchanged every
-/// `fragments` rounds, and a late one delays a part of the steps of a part of the model.
+/// `fragments` rounds, and a late one delays a part of the steps of a part of the model. Of a round of several
+/// exchanges H is the steps between two, and a staleness τ costs max(1, τ/7).
 double prior_quality(const round_plan& plan, std::size_t fragments = 1);
 
 /// What a round could be.

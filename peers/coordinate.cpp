@@ -28,7 +28,8 @@ std::string event_name_of(const record& r) {
 }
 
 std::string name_of(const optim::weighed_plan& w) {
-    return fmt::format("{} {}{}", w.plan.inner_steps, w.plan.codec, w.plan.delay > 0 ? " late" : "");
+    const auto late = w.plan.staleness > 0 ? fmt::format(" {} late", w.plan.staleness) : "";
+    return fmt::format("{} {}{}", w.plan.inner_steps, w.plan.codec, w.plan.delay > 0 ? " late" : late);
 }
 
 /// What the controller chose and from what.
@@ -42,7 +43,7 @@ void tell_decision(node& n, std::uint64_t round, const optim::plan_decision& d) 
     }
     core::event e("decision");
     e.with("round", round).with("H", std::uint64_t{d.chosen.plan.inner_steps}).with("codec", d.chosen.plan.codec);
-    e.with("tau_rounds", std::uint64_t{d.chosen.plan.delay});
+    e.with("tau_steps", d.chosen.plan.late_steps()).with("tau_rounds", std::uint64_t{d.chosen.plan.delay});
     e.with("predicted_seconds", d.chosen.round_seconds).with("exchange_seconds", d.chosen.exchange_seconds);
     e.with("cost", d.chosen.cost).with("reason", d.reason).with("cheapest", others);
     n.emit(std::move(e));

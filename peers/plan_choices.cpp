@@ -8,6 +8,19 @@
 
 namespace longhaul::peers {
 
+namespace {
+
+/// How late the exchanges of such a round may be, and how late they are as configured.
+std::vector<std::uint32_t> staleness_to_try(const optim::round_plan& plan) {
+    std::vector<std::uint32_t> out{plan.staleness};
+    for (const std::uint32_t late : {0, 1, 2, 3, 4, 5, 6, 7, 10, 14, 20, 28}) {
+        if (late < plan.exchanges() && late != plan.staleness) out.push_back(late);
+    }
+    return out;
+}
+
+}  // namespace
+
 plan_choices choices_of(const run_config& config, const fragments& parts) {
     plan_choices out;
     const bool in_turn = config.exchange.every > 0;
@@ -30,11 +43,20 @@ plan_choices choices_of(const run_config& config, const fragments& parts) {
         auto steps = optim::steps_to_try(static_cast<std::uint64_t>(config.controller.least_steps),
                                          static_cast<std::uint64_t>(config.controller.most_steps));
         if (std::ranges::find(steps, plan.inner_steps) == steps.end()) steps.push_back(plan.inner_steps);
+        std::vector<std::uint32_t> staleness{plan.staleness};
+        if (in_turn) {
+            steps = {plan.inner_steps};
+            delays = {0};
+            if (config.controller.choose_delay) staleness = staleness_to_try(plan);
+        }
         for (const auto H : steps) {
             for (const auto delay : delays) {
-                plan.inner_steps = H;
-                plan.delay = delay;
-                out.to_choose.push_back(plan);
+                for (const auto late : staleness) {
+                    plan.inner_steps = H;
+                    plan.delay = delay;
+                    plan.staleness = late;
+                    out.to_choose.push_back(plan);
+                }
             }
         }
     }

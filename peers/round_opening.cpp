@@ -176,11 +176,22 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
         auto way = planner.plan(r.members, r.contributors, now, last_mode_);
         return ways.emplace(codec, std::move(way)).first->second;
     };
+    // What a plan's exchanges take beyond the steps of the round.
+    const auto seconds_of = [&](const optim::round_plan& plan) {
+        const auto& way = way_of(plan.codec);
+        const auto predicted = way.plan.predicted_seconds;
+        const auto exchanges = plan.exchanges();
+        if (exchanges == 1 || predicted <= 0) return predicted;
+        const double steps = static_cast<double>(plan.inner_steps) * pace_of(r.contributors);
+        return optim::seconds_of_exchanges(exchanges, steps / static_cast<double>(exchanges), way.line_seconds,
+                                           predicted - way.line_seconds, plan.staleness) -
+               steps;
+    };
     std::optional<optim::plan_decision> why;
     r.plan = rules_.choices.first;
     if (!rules_.choices.to_choose.empty()) {
         std::vector<optim::plan_alternative> all;
-        for (const auto& p : rules_.choices.to_choose) all.push_back({p, way_of(p.codec).plan.predicted_seconds});
+        for (const auto& p : rules_.choices.to_choose) all.push_back({p, seconds_of(p)});
         // A plan that made the loss rise is not chosen, and the one before it is.
         const auto& back = guard_.taken_back();
         const auto unwanted = [&](const auto& a) {
@@ -205,12 +216,8 @@ std::optional<optim::plan_decision> round_coordinator::choose_plan(round_record&
     const auto& way = way_of(r.plan.codec);
     r.plan.mode = way.mode;
     r.exchange = way.plan;
-    if (const auto exchanges = r.plan.exchanges(); exchanges > 1 && way.plan.predicted_seconds > 0) {
-        const double H = static_cast<double>(r.plan.inner_steps), of_all = H * pace_of(r.contributors);
-        const double steps = of_all / static_cast<double>(exchanges);
-        const double latency = way.plan.predicted_seconds - way.line_seconds;
-        const double round = optim::seconds_of_exchanges(exchanges, steps, way.line_seconds, latency, r.plan.staleness);
-        r.exchange.predicted_seconds = round - of_all;
+    if (const auto exchanges = r.plan.exchanges(); exchanges > 1) {
+        r.exchange.predicted_seconds = seconds_of(r.plan);
         r.exchange.reason = fmt::format("{} exchanges of {:.3g} s, each at most {} late; {}", exchanges,
                                         way.plan.predicted_seconds, r.plan.staleness, r.exchange.reason)
                                 .substr(0, max_reason);

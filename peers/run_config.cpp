@@ -106,8 +106,6 @@ core::result<void> validate_exchanges(const run_config& c, const optim::round_pl
     }
     if (const auto codec = compress::find_codec(x.codec); codec && (*codec)->goes_on())
         return refuse(fmt::format("codec \"{}\"", x.codec), "it goes on from a round's last payload", "take topk-4/64");
-    if (c.controller.enabled)
-        return refuse("controller.enabled", "it chooses rounds of one exchange", "set controller.enabled = false");
     return core::ok();
 }
 

@@ -268,3 +268,34 @@ TEST_CASE("what a left-out peer had said comes again, and moves the others by no
         }
     }
 }
+
+TEST_CASE("the controller finds the staleness that hides what exchanges take, and goes back when lines are near",
+          "[sim]") {
+    const auto staleness_of = [](core::duration delay) {
+        auto c = run_by_exchanges(14, 3, {.every = 1, .staleness = 0, .codec = "topk-4/64", .feedback = "ef"});
+        c.inner.steps = 40;
+        c.controller.enabled = true;
+        c.model.width = 200'000;
+        small_run r(17);
+        r.s.step_time = 50ms;
+        r.start(c, 3, usual_line);
+        r.w.set_default_path({.delay = delay});
+        const auto problem = r.finish(14, "");
+        INFO(problem);
+        REQUIRE(problem.empty());
+        std::uint64_t tau = 0;
+        double last = 0;
+        for (const auto& [at, e] : r.w["n1"].events()) {
+            if (e.name == "plan") tau = std::get<std::uint64_t>(*e.find("tau_steps"));
+            if (e.name == "round_committed") last = std::get<double>(*e.find("seconds"));
+        }
+        return std::pair(tau, last);
+    };
+    const auto [far, far_seconds] = staleness_of(100ms);
+    CHECK(far >= 2);
+    CHECK(far <= 4);
+    CHECK(far_seconds < 40 * 0.075);
+    const auto [near, near_seconds] = staleness_of(1ms);
+    CHECK(near <= 1);
+    CHECK(near_seconds < 40 * 0.060);
+}

@@ -201,3 +201,21 @@ TEST_CASE("a round of delay is chosen where it saves more time than it costs ste
     CHECK(prior_quality(late) > prior_quality(setting(100)));
     CHECK_FALSE(same_setting(late, setting(100)));
 }
+
+TEST_CASE("of rounds of several exchanges the prior knows the steps between two, and that some staleness is cheap") {
+    auto plan = setting(30);
+    plan.exchange_every = 1;
+    CHECK(prior_quality(plan) == prior_quality(setting(1)));
+    const auto late = [&plan](std::uint32_t tau) {
+        auto p = plan;
+        p.staleness = tau;
+        return prior_quality(p) / prior_quality(plan);
+    };
+    CHECK(late(4) < 1.05);
+    CHECK(late(4) > late(3));
+    CHECK(late(14) == Approx(2 * 1.07));
+    auto other = plan;
+    other.staleness = 2;
+    CHECK_FALSE(same_setting(plan, other));
+    CHECK(name_of(other) == "an exchange after 1 of 30 steps with bf16, 2 late");
+}
