@@ -285,7 +285,8 @@ greeting greeting_of(const node& n) {
 
 core::task<core::result<void>> keep_generation(node& n) {
     auto led_at = n.env.clock.now(), looked_at = led_at;
-    net::peer_key said;
+    // Whom this node heard when it linked with the others may be gone by the first look.
+    std::optional<net::peer_key> said;
     bool waits = false;
     std::optional<core::time_point> hears_since;  // until it is known what newcomers hold
     for (;;) {
@@ -311,7 +312,8 @@ core::task<core::result<void>> keep_generation(node& n) {
         }
         // Others decide by whether somebody hears a coordinator.
         const auto greeting = greeting_of(n);
-        if (std::exchange(said, greeting.coordinator) != greeting.coordinator) n.send_all(greeting);
+        if (said != greeting.coordinator) n.send_all(greeting);
+        said = greeting.coordinator;
         if (!n.log_known || n.log->led() || slept) led_at = now;
         const auto alone = now - led_at, patience = patience_of(n);
         if (alone == core::duration{}) {

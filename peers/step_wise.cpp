@@ -126,13 +126,15 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
     auto written = co_await n.env.workers.run(write, 0s);
     LONGHAUL_CO_TRY(written);
     for (std::uint32_t step = 0; step < exchanges; ++step) {
-        const auto before = *steps;
+        const auto steps_before = steps->steps;
+        const auto tokens_before = steps->tokens;
+        const double loss_before = steps->loss_sum;
         steps->until = std::min(steps->own, (step + 1) * plan.exchange_every);
         auto made = co_await make_steps(n, steps);
         LONGHAUL_CO_TRY(made);
-        mass.tokens += steps->tokens - before.tokens;
-        mass.steps += steps->steps - before.steps;
-        const bool has_steps = steps->steps > before.steps;
+        mass.tokens += steps->tokens - tokens_before;
+        mass.steps += steps->steps - steps_before;
+        const bool has_steps = steps->steps > steps_before;
         if (has_steps) {
             auto was_read = co_await n.env.workers.run(read, 0s);
             LONGHAUL_CO_TRY(was_read);
@@ -151,9 +153,9 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
             return all * (step + 1) / exchanges - all * step / exchanges;
         };
         work_done work;
-        work.tokens = steps->tokens - before.tokens + share(carry.tokens);
-        work.steps = steps->steps - before.steps + static_cast<std::uint32_t>(share(carry.steps));
-        work.loss = (steps->loss_sum - before.loss_sum) / (steps->steps - before.steps);
+        work.tokens = steps->tokens - tokens_before + share(carry.tokens);
+        work.steps = steps->steps - steps_before + static_cast<std::uint32_t>(share(carry.steps));
+        work.loss = (steps->loss_sum - loss_before) / (steps->steps - steps_before);
         const auto begun = n.env.clock.now();
         auto contributed = co_await give(n, g, open, step, here, work);
         LONGHAUL_CO_TRY(contributed);

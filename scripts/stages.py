@@ -32,6 +32,10 @@ SECOND_LOOKS = 3
 NEVER_EXCUSED = re.compile(r"Sanitizer|runtime error:|fatal error condition|SEGFAULT|SIGSEGV|Subprocess aborted")
 
 
+# What the simulated runs of a test must have had in all, to say anything.
+LEAST_PLAYED = {"virtual_hours": 200, "rounds": 20_000, "faults": 5_000}
+
+
 @dataclasses.dataclass
 class Count:
     """Tests of one stage, which failed, which of these may have failed by accident, and which did (flaky)."""
@@ -226,14 +230,24 @@ def release() -> Count:
     return ctest("release", "-L", "torch|e2e")
 
 
-def swarm(preset: str = "release", seeds: int = 410) -> Count:
+def swarm(preset: str = "release", seeds: int = 420) -> Count:
     """Scenarios drawn from seeds, in virtual time, with everything that can go wrong: invariants and recovery."""
     if not build(preset, "longhaul", unity=True):
         return check("swarm: build", False)
     jobs = min(JOBS, seeds)
+    started = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         shares = [(1 + seeds * i // jobs, seeds * (i + 1) // jobs) for i in range(jobs)]
-        return sum(pool.map(lambda share: play_drawn(preset, *share), shares), start=Count())
+        played = list(pool.map(lambda share: play_drawn(preset, *share), shares))
+    minutes = (time.monotonic() - started) / 60
+    all_of = {key: sum(tally.get(key, 0) for _, tally in played) for key in LEAST_PLAYED}
+    had = ", ".join(f"{round(value):,} {key}" for key, value in all_of.items())
+    print(f"swarm: {had} in {minutes:.1f} minutes", flush=True)
+    count = sum((one for one, _ in played), start=Count())
+    if seeds < 400:
+        return count
+    few = [f"{key} {all_of[key]:.0f} < {least}" for key, least in LEAST_PLAYED.items() if all_of[key] < least]
+    return count + check(f"swarm: enough was played {'; '.join(few)}".rstrip(), not few)
 
 
 def swarm_few() -> Count:
@@ -241,23 +255,27 @@ def swarm_few() -> Count:
     return swarm("dev", 8)
 
 
-def play_drawn(preset: str, first: int, last: int) -> Count:
+def play_drawn(preset: str, first: int, last: int) -> tuple[Count, dict]:
+    """Plays these seeds; how many held, and what the program said of all of them."""
     words = [f"build/{preset}/longhaul", "sim", "--swarm", "--seeds", f"{first}..{last}", "--json"]
     print("$", *words, flush=True)
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # The scenario of whatever failed, and the line that plays it again.
+    tell = lambda said: print(*said.splitlines()[-300:], sep="\n", flush=True)
     try:
         done = subprocess.run(words, cwd=ROOT, text=True, timeout=1800, **pipes)
-    except subprocess.TimeoutExpired:
-        return check(f"swarm: seeds {first} to {last} did not end within half an hour", False)
+    except subprocess.TimeoutExpired as slow:
+        tell((slow.stderr or b"").decode(errors="replace"))
+        return check(f"swarm: seeds {first} to {last} did not end within half an hour", False), {}
     try:
         tally = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        print(*done.stderr.splitlines()[-60:], sep="\n", flush=True)
-        return check(f"swarm: seeds {first} to {last} ended with {done.returncode}", False)
-    hours, rounds, faults = tally["virtual_hours"], tally["rounds"], tally["faults"]
-    print(f"seeds {first} to {last}: {hours:.1f} virtual hours, {rounds} rounds, {faults} faults", flush=True)
+        tell(done.stderr)
+        return check(f"swarm: seeds {first} to {last} ended with {done.returncode}", False), {}
     failures = [f"swarm: seed {f['seed']}: {'; '.join(f['broken'])}" for f in tally["failed"]]
-    return Count(passed=tally["seeds"] - len(failures), failed=len(failures), failures=failures)
+    if failures:
+        tell(done.stderr)
+    return Count(passed=tally["seeds"] - len(failures), failed=len(failures), failures=failures), tally
 
 
 def planted() -> Count:

@@ -1,6 +1,6 @@
 #pragma once
-/// Long tests play many seeds; with sanitizers, where all takes ten times as long, a third of them, and the release
-/// build plays all.
+/// Long tests play many seeds; with sanitizers, where all takes ten times as long, a third of them. What scripts/test
+/// plays without sanitizers are the drawn scenarios; `ctest --preset release` plays all of these.
 
 #include <cstdint>
 

@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -63,20 +64,33 @@ core::result<std::pair<std::uint64_t, std::uint64_t>> seeds_of(const std::string
 }
 
 /// Plays a drawn scenario for each seed. What fails is printed with what was drawn and the line that does it again.
+/// What is being played, for whoever looks at a crash in the middle of it.
+std::string playing;
+
+extern "C" void tell_playing(int signal) {
+    (void)!::write(STDERR_FILENO, playing.data(), playing.size());
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+}
+
 core::result<int> simulate_swarm(const scenario_arguments& a) {
     LONGHAUL_TRY_ASSIGN(const auto seeds, seeds_of(a.seeds));
     sim::swarm_tally tally;
+    std::signal(SIGABRT, tell_playing);
     for (auto seed = seeds.first; seed <= seeds.second; ++seed) {
         const auto text = sim::draw_scenario(seed);
+        const auto again = fmt::format("again: longhaul sim --swarm --seeds {}\n", seed);
         LONGHAUL_TRY_ASSIGN(const auto s, sim::parse_scenario(text, fmt::format("seed {}", seed), {}));
+        playing = text + again;
+        // The outcome is one line of JSON: everything else beside it.
+        if (a.json) fmt::print(stderr, "seed {}\n", seed);
         const auto o = sim::play(s, seed);
         tally.add(o);
         if (!a.json) fmt::print("{}", sim::describe_drawn(o));
-        if (!o.ok && !a.json) {
-            fmt::print("{}{}again: longhaul sim --swarm --seeds {}\n", text, sim::describe(o), seed);
-        }
+        if (!o.ok) fmt::print(a.json ? stderr : stdout, "{}{}{}", text, sim::describe(o), again);
         std::fflush(stdout);
     }
+    std::signal(SIGABRT, SIG_DFL);
     fmt::print("{}", a.json ? sim::to_json(tally) + "\n" : sim::describe(tally));
     return tally.failed.empty() ? 0 : core::exit_code_of(core::errc::internal);
 }

@@ -1,4 +1,5 @@
-/// CPU and threads of a daemon at rest: a founder and a joiner that wait for more peers, with a link between them
+/// CPU, threads and memory of a daemon at rest: a founder and a joiner that wait for more peers, with a link between
+/// them
 
 #include <fmt/format.h>
 
@@ -26,6 +27,14 @@ double cpu_seconds(pid_t pid) {
     return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
+/// What it holds of the machine's memory, in MB.
+double resident(pid_t pid) {
+    std::istringstream in(peers::command::first_line(fmt::format("/proc/{}/statm", pid)));
+    double all = 0, resident_pages = 0;
+    in >> all >> resident_pages;
+    return resident_pages * static_cast<double>(::sysconf(_SC_PAGESIZE)) * 1e-6;
+}
+
 long threads(pid_t pid) {
     const std::filesystem::directory_iterator tasks(fmt::format("/proc/{}/task", pid)), end;
     return std::distance(tasks, end);
@@ -48,9 +57,11 @@ int main() {
     (void)here.ask(wait_some(here.env().clock, watch));
     const double after[] = {cpu_seconds(founder.pid()), cpu_seconds(joiner.pid())};
     const auto seconds = core::to_seconds(watch);
-    fmt::print("founder at rest: {:.2f} % of a core, {} threads\n", (after[0] - before[0]) / seconds * 100,
-               threads(founder.pid()));
-    fmt::print("joiner at rest:  {:.2f} % of a core, {} threads\n", (after[1] - before[1]) / seconds * 100,
-               threads(joiner.pid()));
+    const auto tell = [&](const char* who, double used, pid_t pid) {
+        fmt::print("{} at rest: {:.2f} % of a core, {} threads, {:.0f} MB\n", who, used / seconds * 100, threads(pid),
+                   resident(pid));
+    };
+    tell("founder", after[0] - before[0], founder.pid());
+    tell("joiner", after[1] - before[1], joiner.pid());
     return 0;
 }

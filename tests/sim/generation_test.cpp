@@ -185,6 +185,29 @@ TEST_CASE("two are cut off from each other: both go on, and when they meet one l
     }
 }
 
+TEST_CASE("the founder of a run of three dies in its first second: the others go on", "[sim]") {
+    const auto dies = [](std::uint64_t seed) {
+        small_run r(seed);
+        r.s.step_time = 2ms;
+        auto c = quadratic_run(30, 3);
+        c.inner.steps = 5;
+        r.start(c, 3, usual_line);
+        r.w.set_default_path({.delay = 5ms});
+        std::string problem;
+        if (!r.until_round(1)) problem += "the run did not begin\n";
+        r.w.run_for(core::from_seconds(0.05 * static_cast<double>(seed)));
+        r.w["n0"].kill();
+        const auto over = [&r] { return !r.w["n1"].running() && !r.w["n2"].running(); };
+        if (!r.w.run_while([&] { return !over(); }, 10min)) problem += "the others did not end\n";
+        for (const auto* n : {"n1", "n2"}) {
+            if (newest_round(r.w[n]) != 30) problem += fmt::format("{} ended at round {}\n", n, newest_round(r.w[n]));
+        }
+        if (!problem.empty()) problem += story(r.w);
+        return outcome{r.w.trace_hash(), std::move(problem)};
+    };
+    for (std::uint64_t seed = 1; seed <= 6; ++seed) play_twice(seed, dies);
+}
+
 TEST_CASE("who would go on without the others, and has just linked with one, hears first what that one holds",
           "[sim]") {
     const auto meets = [](std::uint64_t seed, core::duration away) {

@@ -162,7 +162,7 @@ struct outcome {
 };
 
 /// Four peers, of which n3 tells `l` all the time, if it is given.
-outcome run_with(const lie* l, std::uint64_t seed) {
+outcome run_with(const lie* l, std::uint64_t seed, std::int64_t every = 0) {
     small_run r(seed);
     r.s.step_time = 50ms;
     if (l != nullptr) {
@@ -171,6 +171,8 @@ outcome run_with(const lie* l, std::uint64_t seed) {
         };
     }
     auto c = quadratic_run(static_cast<std::int64_t>(rounds), 4);
+    c.exchange.every = every;
+    c.exchange.staleness = every > 0 ? 1 : 0;
     r.start(c, 4, usual_line);
     outcome out;
     const auto over = [&r] {
@@ -240,6 +242,24 @@ TEST_CASE("a peer that lies is cut off or left out, is named, and costs the othe
         CHECK(o.seconds < 1.1 * honest.seconds + 2);
         const auto again = run_with(&l, 1);
         CHECK(again.trace == o.trace);
+    }
+}
+
+TEST_CASE("a peer that lies in rounds of several exchanges is cut off or left out as well, and takes nobody with it",
+          "[sim]") {
+    const auto honest = run_with(nullptr, 1, 2);
+    CHECK(honest.problem.empty());
+    CHECK(honest.attempts == 0);
+    for (const auto& l : lies()) {
+        INFO(l.what);
+        const auto o = run_with(&l, 1, 2);
+        INFO(o.named);
+        CHECK(o.problem.empty());
+        CHECK_FALSE(o.named.empty());
+        CHECK(o.cut_off == l.is_proven);
+        CHECK(o.attempts <= 7);
+        INFO(o.seconds << " s, honestly " << honest.seconds << " s");
+        CHECK(o.seconds < 1.2 * honest.seconds + 2);
     }
 }
 
