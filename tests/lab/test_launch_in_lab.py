@@ -12,16 +12,16 @@ LINKS = ROOT / "scripts" / "demo-links.toml"
 
 @pytest.fixture
 def launched(tmp_path):
-    """Calls the launcher with more words: four daemons, one of them late, on a quadratic for 20 rounds."""
+    """Calls the launcher with more words: four daemons, one of them late, on a quadratic."""
     binary = str(find_binary())
     hold = [binary, "lab", "--hold", str(LINKS)]
     held = subprocess.run(hold, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if held.returncode != 0:
         pytest.skip(f"no lab here: {held.stderr.strip()}")
 
-    def call(*words: str) -> subprocess.CompletedProcess:
+    def call(rounds: int, *words: str) -> subprocess.CompletedProcess:
         config = tmp_path / "run.toml"
-        config.write_text(QUADRATIC.format(admission="invite", min_peers=3, rounds=20))
+        config.write_text(QUADRATIC.format(admission="invite", min_peers=3, rounds=rounds))
         own = ["launch", str(config), "--lab", str(LINKS), "--dir", str(tmp_path / "run"), "--binary", binary]
         environment = clean_environment(tmp_path, PYTHONPATH=str(ROOT / "scripts"))
         command = [sys.executable, "-m", "longhaul", *own, "--join-late", "peer-3@round:2", *words]
@@ -35,7 +35,7 @@ def launched(tmp_path):
 
 
 def test_daemons_meet_over_emulated_lines_and_leave_nothing(tmp_path, launched):
-    result = json.loads(launched("--json", "--kill", "peer-1@round:4").stdout)
+    result = json.loads(launched(20, "--json", "--kill", "peer-1@round:4").stdout)
     assert result["ok"] and result["peers"]["peer-1"]["killed"]
     assert {result["peers"][f"peer-{i}"]["applied"] for i in (0, 2, 3)} == {20}
     roots = [result["peers"][f"peer-{i}"]["root"] for i in (0, 2, 3)]
@@ -45,7 +45,7 @@ def test_daemons_meet_over_emulated_lines_and_leave_nothing(tmp_path, launched):
 
 
 def test_the_founder_is_killed_and_the_others_say_that_they_still_train(tmp_path, launched):
-    done = launched("--kill", "peer-0@round:4")
+    done = launched(90, "--kill", "peer-0@round:30")
     assert "peer-0 was killed (signal 9)" in done.stdout
     assert "coordinates now: still training" in done.stdout
     commits = {}
@@ -53,6 +53,6 @@ def test_the_founder_is_killed_and_the_others_say_that_they_still_train(tmp_path
         [events] = (tmp_path / "run" / f"peer-{i}").rglob("events.jsonl")
         seen = [json.loads(line) for line in events.read_text().splitlines()]
         commits[i] = {e["round"]: e["root"] for e in seen if e["event"] == "round_committed"}
-    assert all(max(seen) == 20 for seen in commits.values())
-    for number in range(6, 21):
+    assert all(max(seen) == 90 for seen in commits.values())
+    for number in range(31, 91):
         assert len({seen[number] for seen in commits.values() if number in seen}) == 1
