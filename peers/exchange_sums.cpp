@@ -77,6 +77,34 @@ core::result<void> sum_robustly(const optim::robust_sum& robust, const compress:
     return core::ok();
 }
 
+/// How a round's contributions to one sum become one: begun when all of them say what they stand for.
+struct summation {
+    optim::aggregator mean;
+    std::optional<optim::robust_sum> robust;
+
+    static core::result<summation> begin(const core::tensor_manifest& tensors, optim::aggregation how,
+                                         const std::vector<work_done>& works) {
+        std::vector<optim::contribution_weight> weights;
+        std::vector<std::uint64_t> steps;
+        for (const auto& w : works) {
+            weights.push_back({w.tokens, w.steps});
+            steps.push_back(w.steps);
+        }
+        LONGHAUL_TRY_ASSIGN(auto mean, optim::aggregator::begin(tensors, weights));
+        summation s{std::move(mean), std::nullopt};
+        if (how != optim::aggregation::mean) s.robust.emplace(how, steps);
+        return s;
+    }
+
+    /// Adds a chunk of all contributions to `sum`, which is zero. On an error it may have some of them.
+    core::result<void> add(const compress::codec& codec, const compress::range& r,
+                           const std::vector<core::const_bytes>& said, std::span<float> sum) const {
+        if (robust) return sum_robustly(*robust, codec, r, said, sum);
+        for (std::size_t c = 0; c < said.size(); ++c) LONGHAUL_TRY(codec.add(r, said[c], mean.factors_of(c), sum));
+        return core::ok();
+    }
+};
+
 }  // namespace
 
 void exchange::run_isolated(core::task<core::result<void>> part) {
@@ -212,38 +240,6 @@ std::vector<exchange::shared_stream> exchange::inputs_of(const attempt_state& a,
     }
     return out;
 }
-
-namespace {
-
-/// How a round's contributions to one sum become one: begun when all of them say what they stand for.
-struct summation {
-    optim::aggregator mean;
-    std::optional<optim::robust_sum> robust;
-
-    static core::result<summation> begin(const core::tensor_manifest& tensors, optim::aggregation how,
-                                         const std::vector<work_done>& works) {
-        std::vector<optim::contribution_weight> weights;
-        std::vector<std::uint64_t> steps;
-        for (const auto& w : works) {
-            weights.push_back({w.tokens, w.steps});
-            steps.push_back(w.steps);
-        }
-        LONGHAUL_TRY_ASSIGN(auto mean, optim::aggregator::begin(tensors, weights));
-        summation s{std::move(mean), std::nullopt};
-        if (how != optim::aggregation::mean) s.robust.emplace(how, steps);
-        return s;
-    }
-
-    /// Adds a chunk of all contributions to `sum`, which is zero. On an error it may have some of them.
-    core::result<void> add(const compress::codec& codec, const compress::range& r,
-                           const std::vector<core::const_bytes>& said, std::span<float> sum) const {
-        if (robust) return sum_robustly(*robust, codec, r, said, sum);
-        for (std::size_t c = 0; c < said.size(); ++c) LONGHAUL_TRY(codec.add(r, said[c], mean.factors_of(c), sum));
-        return core::ok();
-    }
-};
-
-}  // namespace
 
 /// Sums a shard chunk by chunk, in the order of the round. An owner signs and sends each chunk of the result, and takes
 /// for itself what the others will decode.

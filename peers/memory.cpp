@@ -22,7 +22,7 @@ core::result<declared_memory> memory_needed(const core::tensor_manifest& tensors
     // What this round's steps and the next ones began from, and the trainer's parameters while it evaluates.
     std::uint64_t late = may_have_delay(config) ? 3 : config.exchange.fragments > 1 ? 1 : 0;
     // Where everybody is between the exchanges of a round and what was said in them; and means that are waited for.
-    if (config.exchange.every > 0) late = 4 + static_cast<std::uint64_t>(config.exchange.staleness) + 1;
+    if (config.exchange.every > 0) late = 4 + most_staleness(config) + 1;
     // What feedback keeps beside a residual: momentum, or what was said (a checkpoint's copy too) and the residual's
     // next value.
     const std::uint64_t kept = feedback.momentum > 0 ? 1 : feedback.repeats > 0 ? 3 : 0;

@@ -13,7 +13,7 @@ namespace {
 /// How late the exchanges of such a round may be, and how late they are as configured.
 std::vector<std::uint32_t> staleness_to_try(const optim::round_plan& plan) {
     std::vector<std::uint32_t> out{plan.staleness};
-    for (const std::uint32_t late : {0, 1, 2, 3, 4, 5, 6, 7, 10, 14, 20, 28}) {
+    for (const std::uint32_t late : {0U, 1U, 2U, 3U, 4U, 5U, 6U, 7U, 10U, 14U, 20U, most_staleness_chosen}) {
         if (late < plan.exchanges() && late != plan.staleness) out.push_back(late);
     }
     return out;

@@ -82,9 +82,9 @@ std::optional<std::uint64_t> exchange_planner::room_of(peer_number who) const {
 }
 
 std::size_t exchange_planner::most_contributors(const std::vector<peer_number>& members,
-                                                std::uint64_t exchanges) const {
+                                                std::uint64_t bytes_of_each) const {
     // Those of the round before are kept, too.
-    const auto of_one = std::max<std::uint64_t>(1, 2 * exchanges * model_.payload_bytes);
+    const auto of_one = std::max<std::uint64_t>(1, 2 * bytes_of_each);
     std::uint64_t most = members.size();
     for (const auto m : members) {
         if (const auto room = room_of(m)) most = std::min(most, 1 + *room / of_one);

@@ -44,8 +44,9 @@ public:
     /// For a new round. `present` is the mode of the last one ("" for none): another one must be a tenth faster.
     choice plan(const std::vector<peer_number>& members, const std::vector<peer_number>& contributors,
                 core::time_point now, std::string_view present) const;
-    /// How many contributors' exchanges of a round fit the memory of all of these, when all are kept; at least one.
-    std::size_t most_contributors(const std::vector<peer_number>& members, std::uint64_t exchanges) const;
+    /// How many contributors to a round fit the memory of all of these, when all that each sends is kept, so many
+    /// bytes; at least one.
+    std::size_t most_contributors(const std::vector<peer_number>& members, std::uint64_t bytes_of_each) const;
     /// For another attempt: the same shards, those of owners who left in other hands, and every way that is needed.
     exchange_plan replan(const round_record& next, core::time_point now,
                          const std::set<peer_number>& relieved = {}) const;

@@ -347,6 +347,8 @@ std::vector<peer_number> round_coordinator::holding_up(const round_record& open)
         }
     }
     std::vector<peer_number> out;
+    // One member's word is not enough.
+    if (2 * most < open.members.size()) return out;
     for (const auto& [c, count] : waited_for) {
         if (count == most) out.push_back(c);
     }

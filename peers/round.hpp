@@ -156,7 +156,8 @@ private:
     std::optional<agreement> agreed(const ledger& l, const round_record& open) const;
     /// When contributor `c`, whose payload most members lack, leaves the contributors.
     core::time_point deadline_of(peer_number c, const round_record& open, core::duration limit) const;
-    /// In a round of several exchanges those whom most members wait for: the others have given what they can.
+    /// In a round of several exchanges those whom most members wait for, half of all at least: the others have given
+    /// what they can.
     std::vector<peer_number> holding_up(const round_record& open) const;
     /// The way on when nobody is late and yet nothing can be committed.
     void unblock(const round_record& open, bool all_answered, core::time_point now, round_decision& d) const;

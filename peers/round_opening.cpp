@@ -76,8 +76,8 @@ std::vector<peer_number> round_coordinator::able(const std::vector<peer_number>&
     auto most = rules_.per_round == 0 ? out.size() : rules_.per_round;
     const auto& plan = rules_.choices.first;
     if (plan.exchanges() > 1) {
-        const auto planner = planner_.with(rules_.choices.model_of(plan.codec, l.committed() + 1));
-        most = std::min(most, planner.most_contributors(members, plan.exchanges()));
+        const auto payload = rules_.choices.model_of(plan.codec, l.committed() + 1).payload_bytes;
+        most = std::min(most, planner_.most_contributors(members, plan.exchanges() * payload));
     }
     if (out.size() <= most) return out;
     // A sample by the round's number (as MoDeST draws, arXiv 2302.13837): whoever coordinates draws the same.

@@ -153,8 +153,14 @@ optim::aggregation aggregation_of(const run_config& c) {
     return c.peers.admission == "open" && !repeats ? optim::aggregation::clip : optim::aggregation::mean;
 }
 
+std::uint64_t most_staleness(const run_config& c) {
+    const auto configured = static_cast<std::uint64_t>(c.exchange.staleness);
+    const bool chosen = c.exchange.every > 0 && c.controller.enabled && c.controller.choose_delay;
+    return chosen ? std::max<std::uint64_t>(configured, most_staleness_chosen) : configured;
+}
+
 bool may_have_delay(const run_config& c) {
-    return c.exchange.delay > 0 || (c.controller.enabled && c.controller.choose_delay);
+    return c.exchange.delay > 0 || (c.exchange.every == 0 && c.controller.enabled && c.controller.choose_delay);
 }
 
 bool may_be_late(const optim::round_plan& plan) { return static_cast<double>(plan.outer_lr) < lr_limit_of_delay(plan); }

@@ -95,6 +95,11 @@ core::result<compress::feedback_rule> feedback_of(const run_config& c);
 /// How the contributions of a round become one.
 optim::aggregation aggregation_of(const run_config& c);
 
+/// The most that a controller tries.
+inline constexpr std::uint32_t most_staleness_chosen = 28;
+/// The most that rounds of that run may have.
+std::uint64_t most_staleness(const run_config& c);
+
 /// Whether rounds of that run may have delay.
 bool may_have_delay(const run_config& c);
 /// Whether that plan's outer step settles although what it steps by is a round old.

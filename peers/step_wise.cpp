@@ -109,7 +109,8 @@ core::task<core::result<void>> train_by_exchanges(node& n, shared_state start, s
     g.payload.generation = generation;
     g.payload.round = open.round;
     auto& mass = g.payload.mass;
-    auto carry = take_carry(n, steps->own);
+    // Claimed evenly, it must fit each exchange's share of what others believe, rounded either way.
+    auto carry = take_carry(n, 4 * steps->own);
     mass.values.resize(elements);
     mass.tokens = carry.tokens;
     mass.steps = carry.steps;

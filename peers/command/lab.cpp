@@ -63,7 +63,6 @@ core::result<std::pair<std::uint64_t, std::uint64_t>> seeds_of(const std::string
     return std::pair(*first, *last);
 }
 
-/// Plays a drawn scenario for each seed. What fails is printed with what was drawn and the line that does it again.
 /// What is being played, for whoever looks at a crash in the middle of it.
 std::string playing;
 
@@ -73,6 +72,7 @@ extern "C" void tell_playing(int signal) {
     std::raise(signal);
 }
 
+/// Plays a drawn scenario for each seed. What fails is printed with what was drawn and the line that does it again.
 core::result<int> simulate_swarm(const scenario_arguments& a) {
     LONGHAUL_TRY_ASSIGN(const auto seeds, seeds_of(a.seeds));
     sim::swarm_tally tally;

@@ -174,7 +174,11 @@ TEST_CASE("rounds of several exchanges: plain steps by the mean, and a word for 
     has(refusal("exchange = { every = 1, delay = 1 }"), "exchange.staleness");
     has(refusal("exchange = { every = 1, mode = \"shard\" }"), "gather");
     has(refusal("exchange = { every = 1, codec = \"topk-4/64\", feedback = \"dgc\" }"), "feedback = \"ef\"");
-    CHECK(read("exchange.every = 1\ncontroller.enabled = true"));
+    const auto chosen = read("exchange.every = 1\ncontroller.enabled = true\npeers.per_round = 2");
+    REQUIRE(chosen);
+    CHECK_FALSE(may_have_delay(*chosen));
+    CHECK(most_staleness(*chosen) == longhaul::peers::most_staleness_chosen);
+    CHECK(most_staleness(*read("exchange = { every = 1, staleness = 4 }")) == 4);
 }
 
 TEST_CASE("the controller's choices: codecs that fit the feedback, and room for H") {
